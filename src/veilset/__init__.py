@@ -1,0 +1,68 @@
+"""veilset: hand over a synthetic labelled image set instead of a private one, with a privacy claim that anyone can check."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Name -> module. Loaded when first used: torch alone takes seconds to import.
+_WHERE = {
+    "Privacy": "veilset.privacy.spec",
+    "Plan": "veilset.privacy.plan",
+    "Release": "veilset.privacy.plan",
+    "Gate": "veilset.privacy.gate",
+    "Ledger": "veilset.privacy.ledger",
+    "Receipt": "veilset.privacy.receipt",
+    "PrivateImages": "veilset.privacy.private",
+    "verify": "veilset.privacy.receipt",
+    "load": "veilset.data.load",
+    "make": "veilset.methods.catalogue",
+    "methods": "veilset.methods.catalogue",
+    "open_model": "veilset.methods.catalogue",
+    "Synthesizer": "veilset.methods.base",
+    "option": "veilset.core.config",
+    "progress": "veilset.core.progress",
+    "Images": "veilset.core.types",
+    "PublicInfo": "veilset.core.types",
+    "evaluate": "veilset.evaluation.evaluate",
+    "report": "veilset.report.page",
+    "RunSpec": "veilset.runs",
+    "execute": "veilset.runs",
+    "VeilsetError": "veilset.core.errors",
+}
+
+if TYPE_CHECKING:
+    from veilset.core.config import option
+    from veilset.core.errors import VeilsetError
+    from veilset.core.progress import progress
+    from veilset.core.types import Images, PublicInfo
+    from veilset.data.load import load
+    from veilset.evaluation.evaluate import evaluate
+    from veilset.methods.base import Synthesizer
+    from veilset.methods.catalogue import make, methods, open_model
+    from veilset.privacy.gate import Gate
+    from veilset.privacy.ledger import Ledger
+    from veilset.privacy.plan import Plan, Release
+    from veilset.privacy.private import PrivateImages
+    from veilset.privacy.receipt import Receipt, verify
+    from veilset.privacy.spec import Privacy
+    from veilset.report.page import report
+    from veilset.runs import RunSpec, execute
+
+__all__ = [
+    "Gate", "Images", "Ledger", "Plan", "PrivateImages", "Privacy", "PublicInfo", "Receipt", "Release", "RunSpec",
+    "Synthesizer", "VeilsetError", "evaluate", "execute", "load", "make", "methods", "open_model", "option", "progress",
+    "report", "verify",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'veilset' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,254 @@
+"""What every synthesizer shares. A method says what it asks (`_plan`), learns (`_fit`) and draws (`_sample`); the rest is here."""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
+
+import torch
+
+from veilset.core.config import build
+from veilset.core.errors import ConfigError, ModeError, RunError, suggest
+from veilset.core.io import new_folder, read_json, write_bytes, write_json
+from veilset.core.types import Images, PublicInfo
+from veilset.privacy.gate import Gate
+from veilset.privacy.plan import Plan
+from veilset.privacy.private import PrivateImages
+from veilset.privacy.receipt import LEDGER, Receipt, make_receipt, read_receipt, write_release
+from veilset.privacy.spec import Privacy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FORMAT = "veilset-model/1"
+BATCH = 1000  # images drawn at a time
+State = dict[str, torch.Tensor]
+S = TypeVar("S", bound="Synthesizer")
+
+
+@dataclass(frozen=True)
+class NoConfig:
+    """For methods without parameters."""
+
+
+class Synthesizer(ABC):
+    """Base of all methods. Public methods are final; a method overrides `_plan`, `_fit` and `_sample` only.
+
+    Attributes:
+        name: what users type.
+        Config: frozen dataclass of parameters (fields made by `veilset.option`).
+        receipt_: the claim, after `fit`.
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type] = NoConfig
+
+    def __init__(self, **params: Any):
+        self.config: Any = build(self.Config, params, self.name)
+        self.device = "cpu"
+        self.receipt_: Receipt | None = None
+        self.info_: PublicInfo | None = None
+        self._state: State | None = None
+        self._ledger = b""
+
+    # ------------------------------------------------------------------ what a method writes
+
+    @abstractmethod
+    def _plan(self, info: PublicInfo) -> Plan:
+        """The releases, from declared facts only, with an estimate of seconds and memory."""
+
+    @abstractmethod
+    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
+        """Ask the gate what was planned, learn from the noisy answers, and return every tensor the model keeps.
+
+        torch's generator is seeded around this call, so plain torch randomness is fine; it protects nothing.
+        """
+
+    @abstractmethod
+    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """Draw one image a label: labels int64 [n] -> float [n, C, H, W] in [0, 1]."""
+
+    # ------------------------------------------------------------------ what a user calls
+
+    @final
+    def plan(self, info: PublicInfo, privacy: Privacy | None = None) -> Plan:
+        """Every release before any access; with a budget, also its noise and share."""
+        plan = self._plan(info)
+        return plan if privacy is None else plan.price(privacy, info)
+
+    @final
+    def fit(
+        self: S,
+        data: PrivateImages,
+        privacy: Privacy,
+        *,
+        seed: int | None = None,
+        folder: Path | None = None,
+        device: str = "cpu",
+    ) -> S:
+        """Learn from private images under a budget.
+
+        Args:
+            data: `veilset.load(...).train`.
+            privacy: the budget.
+            seed: None for release mode, where protecting bits come from the operating system; an integer for research
+                mode, which repeats bit for bit and is stamped NOT A RELEASE.
+            folder: run folder for ledger and paid answers, so that an interrupted run goes on; see `veilset.runs`.
+            device: where torch computes.
+
+        Returns:
+            The model itself, with `receipt_` set.
+
+        Raises:
+            ModeError: fitted already. DataError, ConfigError, BudgetExceeded: as they say.
+        """
+        if self._state is not None:
+            raise ModeError(f"this {self.name} model is fitted already; make a new one, since every fit spends budget")
+        if not isinstance(data, PrivateImages):
+            raise ConfigError(f"data is a {type(data).__name__}: must be private images; use veilset.load(...).train")
+        data.check()
+        priced = self.plan(data.info, privacy)
+        self.device = device
+        gate = Gate(data, priced, seed=seed, folder=folder, device=device)
+        with _public_randomness(seed):
+            state = self._fit(gate, data.info, priced)
+        ledger = gate.close()
+        self._state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        self.info_, self._ledger = data.info, ledger.to_bytes()
+        self.receipt_ = make_receipt(ledger, priced, self.name, asdict(self.config))
+        return self
+
+    @final
+    def sample(
+        self,
+        n: int,
+        *,
+        classes: Sequence[str] | None = None,
+        mix: Mapping[str, float] | None = None,
+        seed: int | None = None,
+    ) -> Images:
+        """Draw n labelled images; costs no privacy, however many.
+
+        Args:
+            n: how many.
+            classes: class names to draw, in equal shares; default all.
+            mix: class name -> weight, instead of equal shares. Declare it yourself: true class shares are private.
+            seed: to repeat the draw.
+
+        Returns:
+            Images of n rows, labels interleaved.
+        """
+        state, info = self._fitted()
+        labels = _labels(n, info.classes, classes, mix)
+        out = torch.empty(n, *info.shape, dtype=torch.uint8)
+        with _public_randomness(seed), torch.no_grad():
+            for i in range(0, n, BATCH):
+                x = self._sample(state, info, labels[i : i + BATCH]).cpu()
+                out[i : i + BATCH] = (x.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
+        assert self.receipt_ is not None
+        return Images(out, labels, info.classes, label=self.receipt_.facts["stamp"] or "SYNTHETIC")
+
+    @final
+    def save(self, folder: str | Path) -> Path:
+        """Write a new folder with the model (safetensors + JSON), its ledger and its receipt."""
+        with new_folder(folder) as tmp:
+            self.write(tmp)
+        return Path(folder)
+
+    @final
+    def write(self, folder: Path) -> None:
+        """Write the files of `save` into an existing folder."""
+        from safetensors.torch import save
+
+        state, info = self._fitted()
+        assert self.receipt_ is not None
+        facts = {"format": FORMAT, "method": self.name, "config": asdict(self.config), "info": info.to_json()}
+        write_bytes(folder / "model.safetensors", save(state))
+        write_json(folder / "model.json", facts)
+        self.receipt_ = write_release(folder, self.receipt_, self._ledger)
+
+    @final
+    def write_samples(self, images: Images, folder: str | Path, format: str = "folder") -> Path:
+        """Write a new release folder: images with labels, ledger, and a receipt that covers every file."""
+        self._fitted()
+        assert self.receipt_ is not None
+        with new_folder(folder) as tmp:
+            images.write(tmp, format)
+            write_release(tmp, self.receipt_, self._ledger)
+        return Path(folder)
+
+    def _fitted(self) -> tuple[State, PublicInfo]:
+        if self._state is None or self.info_ is None:
+            raise ModeError(f"this {self.name} model is not fitted; call fit(data.train, privacy) first")
+        return self._state, self.info_
+
+    def __repr__(self) -> str:
+        state = "fitted" if self._state is not None else "not fitted"
+        return f"{type(self).__name__}({self.config}, {state})"
+
+
+def restore(cls: type[Synthesizer], folder: Path, facts: dict[str, Any]) -> Synthesizer:
+    """Rebuild a fitted model from a folder whose model.json was read."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    model = cls(**facts["config"])
+    try:
+        model._state = load((folder / "model.safetensors").read_bytes())
+    except (SafetensorError, OSError, ValueError) as e:
+        raise RunError(f"{folder / 'model.safetensors'}: not a whole safetensors file ({e}); fit again or copy it anew") from e
+    model.info_ = PublicInfo.from_json(facts["info"])
+    model.receipt_ = read_receipt(folder)
+    model._ledger = (folder / LEDGER).read_bytes()
+    return model
+
+
+def model_facts(folder: Path) -> dict[str, Any]:
+    """model.json of a folder.
+
+    Raises:
+        RunError: absent, or written by something else.
+    """
+    facts = read_json(folder / "model.json")
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise RunError(f"{folder / 'model.json'}: not a {FORMAT} file; veilset opens only models that veilset wrote")
+    return facts
+
+
+@contextmanager
+def _public_randomness(seed: int | None) -> Iterator[None]:
+    """torch's generator for initial weights, random features and latent codes; put back as it was afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(secrets.randbits(63) if seed is None else seed)
+        yield
+
+
+def _labels(
+    n: int, names: tuple[str, ...], classes: Sequence[str] | None, mix: Mapping[str, float] | None
+) -> torch.Tensor:
+    """n labels in the asked shares (largest remainder), interleaved."""
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise ConfigError(f"n = {n!r}: must be a whole number of at least 1")
+    if classes is not None and mix is not None:
+        raise ConfigError("classes and mix: give one of them, not both")
+    weights = dict(mix) if mix is not None else dict.fromkeys(classes if classes is not None else names, 1.0)
+    for name, w in weights.items():
+        if name not in names:
+            raise ConfigError(f"class {name!r} is not declared.{suggest(name, names)} Classes: {', '.join(names)}")
+        if not 0 <= w < float("inf"):
+            raise ConfigError(f"mix {name} = {w!r}: must be a finite weight of at least 0")
+    total = sum(weights.values())
+    if total <= 0:
+        raise ConfigError("mix: at least one weight must be above 0")
+    exact = {k: n * w / total for k, w in weights.items()}
+    count = {k: int(v) for k, v in exact.items()}
+    for k in sorted(exact, key=lambda k: count[k] - exact[k])[: n - sum(count.values())]:
+        count[k] += 1
+    # Interleave: the j-th image of a class with c images stands at (j + 1/2) / c.
+    place = sorted(((j + 0.5) / c, names.index(k)) for k, c in count.items() for j in range(c))
+    return torch.tensor([k for _, k in place], dtype=torch.int64)

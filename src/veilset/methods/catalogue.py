@@ -1,0 +1,87 @@
+"""Every method by name, without importing torch. A test keeps the table true; plug-ins come by entry point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from veilset.core.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from veilset.methods.base import Synthesizer
+
+GROUP = "veilset.methods"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a method lies, and what it is in one line."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+BUILT_IN = {
+    "dp-merf": Entry("veilset.methods.dp_merf", "DPMERF", "random-feature mean embedding, one release, conditional generator"),
+    "dp-moments": Entry("veilset.methods.dp_moments", "DPMoments", "class means and covariances in a low-frequency basis"),
+}
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {p.name: p for p in entry_points(group=GROUP)}
+
+
+def methods() -> dict[str, str]:
+    """Name -> one-line summary of every built-in method and installed plug-in."""
+    extra = {name: f"plug-in {p.value}" for name, p in _plugins().items() if name not in BUILT_IN}
+    return {name: e.summary for name, e in BUILT_IN.items()} | extra
+
+
+def method_class(name: str) -> type[Synthesizer]:
+    """The class of a method.
+
+    Raises:
+        ConfigError: unknown name, or a plug-in that does not load (with its reason).
+    """
+    from veilset.methods.base import Synthesizer
+
+    if name in BUILT_IN:
+        entry = BUILT_IN[name]
+        found: Any = getattr(import_module(entry.module), entry.attribute)
+        return found
+    plugins = _plugins()
+    if name not in plugins:
+        known = methods()
+        raise ConfigError(f"method {name!r} is unknown.{suggest(name, known)} Known: {', '.join(known)}")
+    try:
+        found = plugins[name].load()
+    except Exception as e:  # a plug-in may fail in any way; say which and why
+        raise ConfigError(f"plug-in {name!r} ({plugins[name].value}) does not load: {type(e).__name__}: {e}") from e
+    if not (isinstance(found, type) and issubclass(found, Synthesizer)):
+        raise ConfigError(f"plug-in {name!r} ({plugins[name].value}) is not a veilset.Synthesizer class")
+    return found
+
+
+def make(name: str, **params: Any) -> Synthesizer:
+    """A method by name with its parameters, ready to plan and fit.
+
+    Raises:
+        ConfigError: unknown method or parameter (with a suggestion), or a value out of range.
+    """
+    return method_class(name)(**params)
+
+
+def open_model(folder: str | Path) -> Synthesizer:
+    """A fitted model from a run folder or from what `save` wrote. Opens JSON and safetensors only; no code is run.
+
+    Raises:
+        RunError: not a veilset model, or damaged.
+    """
+    from veilset.methods.base import model_facts, restore
+
+    facts = model_facts(Path(folder))
+    return restore(method_class(facts["method"]), Path(folder), facts)

@@ -1,0 +1,104 @@
+"""What was asked of the private data, in order: append-only lines, each chained to the one before by SHA-256."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from veilset.core.errors import LedgerError, RunError
+from veilset.core.io import canonical, sha256
+from veilset.privacy.accounting import Spent
+
+FORMAT = "veilset-ledger/1"
+GENESIS = "0" * 64
+
+
+def _seal(seq: int, prev: str, body: dict[str, Any]) -> dict[str, Any]:
+    return {"seq": seq, "prev": prev, "body": body, "hash": sha256(canonical([seq, prev, body]))}
+
+
+class Ledger:
+    """A ledger in memory and, when a path is given, on disk. A line is on disk before `append` returns.
+
+    Args:
+        path: file to append to; None keeps it in memory.
+
+    Raises:
+        LedgerError: an existing file is cut, edited, reordered or of another format.
+    """
+
+    def __init__(self, path: Path | None = None):
+        self._path = path
+        self.lines: list[dict[str, Any]] = list(parse(path.read_bytes())) if path and path.exists() else []
+
+    @property
+    def head(self) -> str:
+        """The hash of the last line: it fixes all lines before it."""
+        return self.lines[-1]["hash"] if self.lines else GENESIS
+
+    def append(self, kind: str, **body: Any) -> None:
+        """Add one line and sync it."""
+        line = _seal(len(self.lines), self.head, {"kind": kind, **body})
+        if self._path:
+            try:
+                with open(self._path, "ab") as f:
+                    f.write(canonical(line) + b"\n")
+                    f.flush()
+                    os.fsync(f.fileno())
+            except OSError as e:
+                raise RunError(f"cannot write {self._path.name}: {e.strerror}; nothing was released") from e
+        self.lines.append(line)
+
+    def bodies(self, kind: str) -> Iterator[dict[str, Any]]:
+        """The bodies of one kind, in order."""
+        return (line["body"] for line in self.lines if line["body"]["kind"] == kind)
+
+    def steps(self, release: str, part: int | None) -> int:
+        """How many steps of a release have been charged."""
+        return sum(b["steps"] for b in self.bodies("charge") if b["release"] == release and b["part"] == part)
+
+    def spent(self) -> list[Spent]:
+        """The accountant's input: epsilon is computed from these lines and from nothing else."""
+        return [Spent(b["noise_multiplier"], b["sample_rate"], b["steps"], b["part"]) for b in self.bodies("charge")]
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes."""
+        return b"".join(canonical(line) + b"\n" for line in self.lines)
+
+    def __str__(self) -> str:
+        rows = [f"{line['seq']:>4}  {line['hash'][:12]}  {_words(line['body'])}" for line in self.lines]
+        return "\n".join(rows) or "empty ledger"
+
+
+def _words(b: dict[str, Any]) -> str:
+    if b["kind"] == "charge":
+        part = "" if b["part"] is None else f" (class {b['part']})"
+        return f"charge {b['release']}{part}: {b['steps']} x Gaussian, noise multiplier {b['noise_multiplier']:.6g}, rate {b['sample_rate']:g}"
+    return b["kind"] + (f": {b['purpose']}" if "purpose" in b else "")
+
+
+def parse(data: bytes) -> Iterator[dict[str, Any]]:
+    """Read and check ledger bytes line by line.
+
+    Raises:
+        LedgerError: naming the first line that does not follow from the one before.
+    """
+    if data and not data.endswith(b"\n"):
+        raise LedgerError("ledger: the last line is cut short; the file was damaged or edited")
+    prev = GENESIS
+    for seq, raw in enumerate(data.splitlines()):
+        try:
+            line = json.loads(raw)
+            good = line["seq"] == seq and line["prev"] == prev and line == _seal(seq, prev, line["body"])
+            kind, form = line["body"]["kind"], line["body"].get("format")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise LedgerError(f"ledger line {seq}: not a ledger line; the file was damaged or edited") from None
+        if not good:
+            raise LedgerError(f"ledger line {seq}: does not follow from the line before; a line was edited, dropped or swapped")
+        if seq == 0 and (kind != "open" or form != FORMAT):
+            raise LedgerError(f"ledger line 0: format {form!r} is not {FORMAT}; use the veilset version that wrote it")
+        prev = line["hash"]
+        yield line

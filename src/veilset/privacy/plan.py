@@ -1,0 +1,231 @@
+"""What a method will ask of the private data, written down before any record is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from veilset.core.errors import BudgetExceeded, ConfigError, PlanError
+from veilset.core.types import PublicInfo
+from veilset.privacy.accounting import Claim, Spent, by_part, calibrate, claim, rdp_curve, rdp_epsilon
+from veilset.privacy.spec import Privacy
+
+USELESS = 0.1  # warn when the noise in a class mean exceeds this share of the largest possible mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """One named question: the sum over sampled units of a bounded contribution, plus Gaussian noise.
+
+    Attributes:
+        name: what the method calls it at the gate.
+        verb: "sum" or "grad", the gate's verb that answers it.
+        bound: L2 bound of one unit's contribution, which is the sensitivity under add/remove.
+        sample_rate: probability that a unit takes part in a step (Poisson); 1 reads every unit.
+        steps: how many times it is asked.
+        weight: its noise relative to the other releases of the plan; 2 means twice the noise multiplier.
+        partition: None, or "class": asked once (`steps` times) for every class, each unit in one class only.
+        noise_multiplier: noise standard deviation / bound; set by `Plan.price`.
+    """
+
+    name: str
+    verb: str = "sum"
+    bound: float = 1.0
+    sample_rate: float = 1.0
+    steps: int = 1
+    weight: float = 1.0
+    partition: str | None = None
+    noise_multiplier: float = 0.0
+
+    def __post_init__(self) -> None:
+        rules = {
+            "verb": self.verb in ("sum", "grad"),
+            "bound": self.bound > 0,
+            "sample_rate": 0 < self.sample_rate <= 1,
+            "steps": self.steps >= 1,
+            "weight": self.weight > 0,
+            "partition": self.partition in (None, "class"),
+            "noise_multiplier": self.noise_multiplier >= 0,
+        }
+        for name, good in rules.items():
+            if not good:
+                raise PlanError(f"release {self.name!r}: {name} = {getattr(self, name)!r} is not allowed; see veilset.Release")
+
+    def spent(self, scale: float, parts: int) -> list[Spent]:
+        """The accountant's lines for the whole release with noise multiplier scale x weight."""
+        which = range(parts) if self.partition else [None]
+        return [Spent(scale * self.weight, self.sample_rate, self.steps, part) for part in which]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every release of a method, with a rough cost. Holds nothing private.
+
+    Attributes:
+        releases: in the order of use; names are distinct.
+        seconds, memory_mb: estimate for fit on the reference machine (two cores).
+        info: the declared facts the plan was made for, once priced.
+        privacy: the budget, once priced.
+        warnings: what the owner should know before spending.
+    """
+
+    releases: tuple[Release, ...]
+    seconds: float = 0.0
+    memory_mb: float = 0.0
+    info: PublicInfo | None = None
+    privacy: Privacy | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        names = [r.name for r in self.releases]
+        if not names or len(set(names)) != len(names):
+            raise PlanError(f"releases = {names}: a plan needs one or more releases with distinct names")
+
+    def __getitem__(self, name: str) -> Release:
+        for r in self.releases:
+            if r.name == name:
+                return r
+        known = ", ".join(r.name for r in self.releases)
+        raise PlanError(f"release {name!r} was not planned (planned: {known}); add it to the method's plan")
+
+    @property
+    def parts(self) -> int:
+        return len(self.info.classes) if self.info else 1
+
+    def price(self, privacy: Privacy, info: PublicInfo) -> Plan:
+        """Set every noise multiplier so that the whole plan costs at most (epsilon, delta).
+
+        Raises:
+            ConfigError: delta >= 1/N without permission, or a budget too small to reach with any sensible noise.
+        """
+        privacy.check_units(info.units)
+        if not privacy.private:
+            priced = tuple(replace(r, noise_multiplier=0.0) for r in self.releases)
+            warning = "epsilon is infinite: no noise, no privacy, no receipt; everything made from it is stamped NON-PRIVATE"
+            return replace(self, releases=priced, info=info, privacy=privacy, warnings=(warning,))
+
+        def spend(scale: float) -> list[Spent]:
+            return [s for r in self.releases for s in r.spent(scale, len(info.classes))]
+
+        try:
+            scale = calibrate(spend, privacy.epsilon, privacy.delta)
+        except (OverflowError, ValueError, RuntimeError) as e:
+            raise ConfigError(f"epsilon = {privacy.epsilon:g} at delta = {privacy.delta:g}: no noise level found ({e})") from e
+        priced = tuple(replace(r, noise_multiplier=scale * r.weight) for r in self.releases)
+        return replace(self, releases=priced, info=info, privacy=privacy, warnings=_warn(priced, info))
+
+    def spent(self) -> list[Spent]:
+        """The accountant's lines of the priced plan."""
+        return [
+            replace(s, noise_multiplier=r.noise_multiplier) for r in self.releases for s in r.spent(1.0, self.parts)
+        ]
+
+    def claim(self) -> Claim:
+        """(epsilon by the main accountant, by RDP) of the whole priced plan."""
+        return claim(self.spent(), self._budget().delta)
+
+    def _budget(self) -> Privacy:
+        if self.privacy is None:
+            raise PlanError("this plan has no price yet; call plan(info, privacy)")
+        return self.privacy
+
+    def shares(self) -> list[tuple[float, float]]:
+        """For each release: (its part of the summed RDP at the best order, epsilon if it were the only one)."""
+        delta = self._budget().delta
+        if not self._budget().private:
+            return [(1.0 / len(self.releases), float("inf")) for _ in self.releases]
+        worst = max(by_part(self.spent()), key=lambda case: rdp_epsilon(case, delta)[0])
+        _, best = rdp_epsilon(worst, delta)
+        single = [Spent(r.noise_multiplier, r.sample_rate, r.steps) for r in self.releases]
+        curves = [float(rdp_curve([s])[1][best]) for s in single]
+        return [(c / sum(curves), claim([s], delta).epsilon) for c, s in zip(curves, single, strict=True)]
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of `veilset plan --json`."""
+        budget = self._budget()
+        rows = [
+            {
+                "name": r.name,
+                "mechanism": "gaussian" if r.sample_rate == 1 else "poisson-subsampled gaussian",
+                "verb": r.verb,
+                "bound": r.bound,
+                "noise_multiplier": r.noise_multiplier,
+                "sample_rate": r.sample_rate,
+                "steps": r.steps,
+                "partition": r.partition,
+                "epsilon_share": share,
+                "epsilon_alone": _finite(alone),
+            }
+            for r, (share, alone) in zip(self.releases, self.shares(), strict=True)
+        ]
+        return {
+            "epsilon": _finite(self.claim().epsilon),
+            "delta": budget.delta,
+            "unit": self.info.unit if self.info else None,
+            "seconds": self.seconds,
+            "memory_mb": self.memory_mb,
+            "releases": rows,
+            "warnings": list(self.warnings),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What the ledger's first line keeps: releases with their noise, declared facts, budget."""
+        budget = asdict(self._budget())
+        budget["epsilon"] = _finite(budget["epsilon"])
+        assert self.info is not None
+        return {"releases": [asdict(r) for r in self.releases], "info": self.info.to_json(), "privacy": budget}
+
+    def __str__(self) -> str:
+        if self.privacy is None:
+            return "Plan(" + ", ".join(f"{r.name}: {r.steps} x {r.verb}" for r in self.releases) + "), not priced yet"
+        p = self.to_json()
+        head = f"{'release':<16}{'verb':<6}{'times':>7}{'rate':>9}{'noise':>10}{'share':>8}{'alone':>9}"
+        lines = [head, "-" * len(head)]
+        for r in p["releases"]:
+            alone = "inf" if r["epsilon_alone"] is None else f"{r['epsilon_alone']:.4f}"
+            name = r["name"] + (" /class" if r["partition"] else "")
+            lines.append(
+                f"{name:<16}{r['verb']:<6}{r['steps']:>7}{r['sample_rate']:>9.4g}{r['noise_multiplier']:>10.4g}"
+                f"{r['epsilon_share']:>8.2f}{alone:>9}"
+            )
+        total = "infinite" if p["epsilon"] is None else f"{p['epsilon']:.4f}"
+        lines.append(f"epsilon {total} at delta {p['delta']:g}, unit: {p['unit']}; no record has been read")
+        lines.append(f"about {self.seconds:.0f} s and {self.memory_mb:.0f} MB on two cores")
+        return "\n".join(lines + [f"warning: {w}" for w in self.warnings])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def _finite(x: float) -> float | None:
+    return x if x != float("inf") else None
+
+
+def _warn(releases: Sequence[Release], info: PublicInfo) -> tuple[str, ...]:
+    """Warn when even the mean of one class would drown: its entries have norm at most bound, and N/K units carry it."""
+    out = []
+    for r in releases:
+        if r.verb != "sum":
+            continue
+        per_class = r.sample_rate * info.units / len(info.classes)
+        error = r.noise_multiplier / per_class
+        if error > USELESS:
+            need = round(r.noise_multiplier / USELESS * len(info.classes))
+            out.append(
+                f"release {r.name!r}: with {info.units} declared units in {len(info.classes)} classes the noise in every "
+                f"direction of a class mean is {error:.0%} of the largest possible mean; expect poor images below "
+                f"about {need} units, or choose a larger epsilon"
+            )
+    return tuple(out)
+
+
+def check_within(spent: Sequence[Spent], plan: Plan) -> Claim:
+    """The claim of what was spent, refused when it passes the plan's budget by more than 1e-9 relative."""
+    budget = plan._budget()
+    got = claim(spent, budget.delta)
+    if got.epsilon > budget.epsilon * (1 + 1e-9):
+        raise BudgetExceeded(f"epsilon = {got.epsilon:.6g} was spent but {budget.epsilon:g} was allowed; nothing is certified")
+    return got

@@ -1,0 +1,92 @@
+"""Opaque private images. Only the gate opens them; this guards against mistakes, not against hostile Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+import numpy as np
+
+from veilset.core.errors import ModeError
+from veilset.core.types import PublicInfo
+
+
+class Records(Protocol):
+    """Where the stored pixels lie. `read` uses positioned reads into the caller's buffer, never a map of the file."""
+
+    count: int
+    dtype: np.dtype[Any]
+
+    def read(self, index: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> None:
+        """Fill out [n, C, H, W] with the stored values of records index [n] (int64, ascending)."""
+
+
+@dataclass(frozen=True, repr=False)
+class Opened:
+    """What the gate gets: pixels to read, labels [n] in 0..K-1, and dense unit ids [n] in 0..U-1 (None: one image a unit)."""
+
+    records: Records
+    labels: np.ndarray[Any, Any]
+    units: np.ndarray[Any, Any] | None = None
+
+
+class PrivateImages:
+    """Private labelled images: no length, no iteration, no index, no copy, no content in its repr.
+
+    Args:
+        info: the declared facts.
+        opener: checks the files and opens them; called by the gate, at most once.
+    """
+
+    __slots__ = ("__inner", "__opener", "info")
+
+    def __init__(self, info: PublicInfo, opener: Callable[[], Opened]):
+        self.info = info
+        self.__opener = opener
+        self.__inner: Opened | None = None
+
+    def _open(self) -> Opened:
+        """For veilset.privacy.gate only (a test searches the sources for other callers)."""
+        if self.__inner is None:
+            self.__inner = self.__opener()
+        return self.__inner
+
+    def check(self) -> None:
+        """Find file faults now, before anything is planned or written. Speaks to the owner; outside the guarantee.
+
+        Raises:
+            DataError: the first fault, in one line.
+        """
+        self._open()
+
+    def __repr__(self) -> str:
+        i = self.info
+        return f"PrivateImages({i.name!r}, declared: {i.units} units, {len(i.classes)} classes, shape {list(i.shape)})"
+
+    def _closed(self, *_: Any) -> NoReturn:
+        raise ModeError(
+            "private images cannot be counted, indexed, iterated, copied or pickled; fit a method on them, or see gate.inspect"
+        )
+
+    __len__ = __iter__ = __getitem__ = __contains__ = __reduce__ = __copy__ = __array__ = _closed  # type: ignore[assignment]
+
+    def __deepcopy__(self, memo: Any) -> NoReturn:
+        self._closed()
+
+
+def from_arrays(
+    info: PublicInfo, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], units: np.ndarray[Any, Any] | None = None
+) -> PrivateImages:
+    """Hide arrays that are already in memory: x [n, C, H, W], y [n] in 0..K-1, units [n] dense ids or None."""
+    return PrivateImages(info, lambda: Opened(InMemory(x), y, units))
+
+
+class InMemory:
+    """Records that are an array already."""
+
+    def __init__(self, x: np.ndarray[Any, Any]):
+        self._x, self.count, self.dtype = x, len(x), x.dtype
+
+    def read(self, index: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> None:
+        np.take(self._x, index, axis=0, out=out)

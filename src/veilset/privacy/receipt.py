@@ -1,0 +1,277 @@
+"""The claim, and its check: `verify` recomputes epsilon from the ledger and the hash of every file, offline.
+
+It proves that the claim follows from the ledger and that files are unchanged. It cannot prove that the owner ran honest
+code. It detects every change that is not followed by a rewrite of the whole chain; against a rewrite there are signatures.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from veilset.core.errors import ConfigError, RunError, VeilsetError
+from veilset.core.facts import processor, versions
+from veilset.core.io import read_json, sha256, sha256_file, write_bytes, write_json
+from veilset.privacy.accounting import claim
+from veilset.privacy.ledger import Ledger, parse
+from veilset.privacy.noise import GENERATOR
+from veilset.privacy.plan import Plan, Release
+from veilset.privacy.spec import RELATION, Privacy
+
+FORMAT = "veilset-receipt/1"
+RECEIPT, STAMP, LEDGER, SUMS, SIGNATURE = "receipt.json", "NON-PRIVATE.json", "ledger.jsonl", "SHA256SUMS", "receipt.sig.json"
+RESEARCH = "NOT A RELEASE: research mode, the noise can be regenerated from the seed"
+NON_PRIVATE = "NON-PRIVATE: epsilon is infinite, no noise was added"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What is claimed about a fitted model and everything sampled from it. `facts` holds the JSON keys."""
+
+    facts: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["facts"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    @property
+    def file_name(self) -> str:
+        """receipt.json, or NON-PRIVATE.json: without noise there is no receipt."""
+        return RECEIPT if self.facts["epsilon"] is not None else STAMP
+
+    def __str__(self) -> str:
+        f = self.facts
+        if f["epsilon"] is None:
+            return f"{NON_PRIVATE}\nmethod {f['method']}, data {f['data']['name']}"
+        lines = [
+            f"epsilon   {f['epsilon']:.6g} at delta {f['delta']:g} ({f['accountant']}; RDP says {f['epsilon_rdp']:.4g})",
+            f"relation  {f['relation']}; one unit is {f['unit']}, N = {f['data']['units']} declared",
+            f"method    {f['method']} on {f['data']['name']}",
+            f"ledger    {f['ledger_lines']} lines, head {f['ledger_head'][:16]}",
+        ]
+        return "\n".join(lines + ([f"stamp     {f['stamp']}"] if f["stamp"] else []))
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(str(self))}</pre>"
+
+
+def make_receipt(ledger: Ledger, plan: Plan, method: str, config: dict[str, Any]) -> Receipt:
+    """Compute the claim from the ledger, and from nothing else, and add what a reader needs to understand it."""
+    assert plan.privacy is not None and plan.info is not None
+    mode = ledger.lines[0]["body"]["mode"]
+    inspected = any(True for _ in ledger.bodies("inspect"))
+    private = plan.privacy.private
+    got = claim(ledger.spent(), plan.privacy.delta)
+    stamp = "" if private and mode == "release" else RESEARCH if private else NON_PRIVATE
+    return Receipt(
+        {
+            "format": FORMAT,
+            "epsilon": got.epsilon if private else None,
+            "delta": plan.privacy.delta,
+            "epsilon_rdp": got.epsilon_rdp if private else None,
+            "accountant": got.accountant,
+            "epsilon_budget": plan.privacy.epsilon if private else None,
+            "relation": RELATION,
+            "unit": plan.info.unit,
+            "max_images_per_unit": plan.info.max_images_per_unit,
+            "large_delta": plan.privacy.delta >= 1 / plan.info.units,
+            "mode": mode,
+            "release": stamp == "" and not inspected,
+            "stamp": stamp,
+            "inspected": inspected,
+            "generator": GENERATOR,
+            "method": method,
+            "config": config,
+            "data": plan.info.to_json(),
+            "ledger_lines": len(ledger.lines),
+            "ledger_head": ledger.head,
+            "ledger_sha256": sha256(ledger.to_bytes()),
+            "versions": versions(),
+            "processor": processor(),
+        }
+    )
+
+
+def write_release(folder: Path, receipt: Receipt, ledger: bytes) -> Receipt:
+    """Put ledger, hash list and receipt beside the files that are in `folder` already.
+
+    SHA256SUMS lists every other file (checkable with `sha256sum -c`); the receipt holds the hash of that list.
+    """
+    write_bytes(folder / LEDGER, ledger)
+    names = sorted(p.relative_to(folder).as_posix() for p in released_files(folder))
+    sums = "".join(f"{sha256_file(folder / n)}  {n}\n" for n in names).encode()
+    write_bytes(folder / SUMS, sums)
+    bound = Receipt(receipt.facts | {"files": len(names), "files_sha256": sha256(sums)})
+    write_json(folder / bound.file_name, bound.facts)
+    return bound
+
+
+def released_files(folder: Path) -> list[Path]:
+    """Every file of a folder that the receipt must cover: all but the receipt, its signature, the list, and private/."""
+    skip = {RECEIPT, STAMP, SIGNATURE, SUMS}
+    out = []
+    for p in sorted(folder.rglob("*")):
+        top = p.relative_to(folder).parts[0]
+        if p.is_file() and top != "private" and p.relative_to(folder).as_posix() not in skip:
+            out.append(p)
+    return out
+
+
+@dataclass
+class Verification:
+    """The outcome of `verify`: each check by name, whether it held, and what was seen."""
+
+    epsilon: float | None = None
+    delta: float | None = None
+    release: bool = False
+    stamp: str = ""
+    fingerprint: str | None = None
+    checks: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.checks) and all(c["ok"] for c in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of `veilset verify --json`."""
+        keys = ("ok", "epsilon", "delta", "release", "stamp", "fingerprint", "checks")
+        return {k: getattr(self, k) for k in keys}
+
+    def __str__(self) -> str:
+        rows = [f"  {'ok  ' if c['ok'] else 'FAIL'}  {c['name']:<12} {c['detail']}" for c in self.checks]
+        head = f"VERIFIED: epsilon = {self.epsilon:.6g} at delta = {self.delta:g}" if self.ok else "NOT VERIFIED"
+        if self.ok and self.stamp:
+            head = f"RECOMPUTES, BUT {self.stamp}"
+        return "\n".join(rows + [head])
+
+
+def verify(folder: str | Path, public_key: str | Path | None = None) -> Verification:
+    """Check a run or release folder. Reads only that folder; never raises for a bad one.
+
+    Args:
+        folder: what `fit` or `sample` wrote.
+        public_key: PEM file of the signer; then a valid signature by it is required.
+    """
+    folder, result = Path(folder), Verification()
+
+    def check(name: str, test: Callable[[], str]) -> bool:
+        try:
+            detail, good = test(), True
+        except (VeilsetError, OSError, KeyError, TypeError, ValueError, AttributeError) as e:
+            detail, good = f"{e}" if isinstance(e, VeilsetError) else f"{type(e).__name__}: {e}", False
+        result.checks.append({"name": name, "ok": good, "detail": detail})
+        return good
+
+    facts: dict[str, Any] = {}
+    ledger = Ledger()
+
+    def open_receipt() -> str:
+        if (folder / STAMP).exists():
+            result.stamp = NON_PRIVATE
+            raise RunError(f"{NON_PRIVATE}; there is nothing to verify")
+        facts.update(read_json(folder / RECEIPT))
+        if facts.get("format") != FORMAT:
+            raise RunError(f"receipt format {facts.get('format')!r} is not {FORMAT}; use the version that wrote it")
+        result.delta, result.stamp = facts["delta"], facts["stamp"]
+        return f"{facts['method']} on {facts['data']['name']}"
+
+    if not check("receipt", open_receipt):
+        return result
+    if not check("chain", lambda: _chain(folder, facts, ledger)):
+        return result
+    check("plan", lambda: _within_plan(facts, ledger))
+    check("epsilon", lambda: _epsilon(facts, ledger, result))
+    check("files", lambda: _files(folder, facts))
+    if public_key is not None or (folder / SIGNATURE).exists():
+        from veilset.privacy.signing import check_signature
+
+        def signature() -> str:
+            result.fingerprint = check_signature(folder / RECEIPT, folder / SIGNATURE, public_key)
+            return f"Ed25519, key {result.fingerprint}"
+
+        check("signature", signature)
+    result.release = result.ok and bool(facts["release"])
+    return result
+
+
+def _chain(folder: Path, facts: dict[str, Any], ledger: Ledger) -> str:
+    raw = (folder / LEDGER).read_bytes()
+    ledger.lines = list(parse(raw))
+    if (len(ledger.lines), ledger.head, sha256(raw)) != (facts["ledger_lines"], facts["ledger_head"], facts["ledger_sha256"]):
+        raise RunError(
+            f"the ledger has {len(ledger.lines)} lines and head {ledger.head[:12]}, the receipt says "
+            f"{facts['ledger_lines']} and {facts['ledger_head'][:12]}; lines were added, dropped or replaced"
+        )
+    return f"{len(ledger.lines)} lines, head {ledger.head[:16]}"
+
+
+def _within_plan(facts: dict[str, Any], ledger: Ledger) -> str:
+    """Every charge was planned, with no less noise, and not more often; and the receipt repeats the ledger's facts."""
+    start = ledger.lines[0]["body"]
+    plan = {r["name"]: Release(**r) for r in start["plan"]["releases"]}
+    for b in ledger.bodies("charge"):
+        r = plan.get(b["release"])
+        if r is None or (b["sample_rate"], b["sensitivity"]) != (r.sample_rate, r.bound) or b["noise_multiplier"] < r.noise_multiplier:
+            raise RunError(f"release {b['release']!r} was charged otherwise than planned")
+        if ledger.steps(b["release"], b["part"]) > r.steps or (b["part"] is None) != (r.partition is None) or b["steps"] < 1:
+            raise RunError(f"release {b['release']!r} was charged more often, or for another part, than planned")
+    said = {"data": start["plan"]["info"], "mode": start["mode"], "unit": start["plan"]["info"]["unit"], "relation": RELATION}
+    said["inspected"] = any(True for _ in ledger.bodies("inspect"))
+    said["stamp"] = "" if start["mode"] == "release" else RESEARCH
+    said["release"] = said["stamp"] == "" and not said["inspected"]
+    for key, value in said.items():
+        if facts[key] != value:
+            raise RunError(f"the receipt says {key} = {facts[key]!r}, the ledger {value!r}")
+    return f"{sum(1 for _ in ledger.bodies('charge'))} charge(s), all planned"
+
+
+def _epsilon(facts: dict[str, Any], ledger: Ledger, result: Verification) -> str:
+    budget = Privacy(**ledger.lines[0]["body"]["plan"]["privacy"])
+    got = claim(ledger.spent(), budget.delta)
+    result.epsilon = got.epsilon if math.isfinite(got.epsilon) else None
+    for name, said, seen in (("epsilon", facts["epsilon"], got.epsilon), ("epsilon_rdp", facts["epsilon_rdp"], got.epsilon_rdp)):
+        # Another release of the accountant may differ in the last digits; a claim may never be smaller than recomputed.
+        if not (math.isfinite(seen) and abs(said - seen) <= 1e-3 * seen + 1e-12 and said >= seen * (1 - 1e-6) - 1e-12):
+            raise RunError(f"{name} recomputes to {seen:.8g}, the receipt says {said:.8g}")
+    if facts["delta"] != budget.delta or got.epsilon > budget.epsilon * (1 + 1e-9):
+        raise RunError(f"epsilon {got.epsilon:.8g} at delta {budget.delta:g} passes the budget {budget.epsilon:g}")
+    return f"{got.epsilon:.8g} at delta {budget.delta:g} ({got.accountant}; RDP {got.epsilon_rdp:.6g})"
+
+
+def _files(folder: Path, facts: dict[str, Any]) -> str:
+    raw = (folder / SUMS).read_bytes()
+    if sha256(raw) != facts["files_sha256"]:
+        raise RunError(f"{SUMS} is not the list that the receipt covers")
+    listed = dict(reversed(line.split("  ", 1)) for line in raw.decode().splitlines())
+    found = {p.relative_to(folder).as_posix(): p for p in released_files(folder)}
+    for name in sorted(listed.keys() | found.keys()):
+        if name not in found:
+            raise RunError(f"{name} is missing")
+        if name not in listed:
+            raise RunError(f"{name} is not covered by the receipt; move it elsewhere")
+        if sha256_file(found[name]) != listed[name]:
+            raise RunError(f"{name} was changed")
+    return f"{len(listed)} files unchanged"
+
+
+def read_receipt(folder: str | Path) -> Receipt:
+    """The receipt (or the NON-PRIVATE stamp) of a run or release folder.
+
+    Raises:
+        RunError: there is none.
+        ConfigError: it is of another format.
+    """
+    folder = Path(folder)
+    path = folder / (STAMP if (folder / STAMP).exists() else RECEIPT)
+    facts = read_json(path)
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise ConfigError(f"{path}: not a {FORMAT}")
+    return Receipt(json.loads(json.dumps(facts)))
