@@ -1,4 +1,4 @@
-"""veilset: hand over a synthetic labelled image set instead of a private one, with a privacy claim that anyone can check."""
+"""Hand over a synthetic labelled image set instead of a private one, with a privacy claim that anyone can check."""
 
 from __future__ import annotations
 

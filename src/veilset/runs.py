@@ -57,8 +57,8 @@ class RunSpec:
 def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Synthesizer:
     """Fit into a new run folder, or go on with an interrupted one.
 
-    Folder: model.safetensors, model.json, ledger.jsonl, receipt.json, SHA256SUMS, and private/ (mode 0700: the arguments,
-    paid answers, an HMAC of the data). All checks come before the folder is made.
+    Folder: model.safetensors, model.json, ledger.jsonl, receipt.json, SHA256SUMS, and private/ (mode 0700: the
+    arguments, paid answers, an HMAC of the data). All checks come before the folder is made.
 
     Args:
         spec: what to run.

@@ -1,4 +1,4 @@
-"""Write and show `Images`: PNG grid, PNG folder, npz, parquet."""
+"""Write, read back and show `Images`: PNG grid, PNG folder, npz, parquet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veilset.core.errors import ConfigError
+from veilset.core.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from veilset.core.types import Images
@@ -35,7 +35,7 @@ def grid(images: Images, per_class: int, scale: int | None = None, gap: int = 1)
     c, h, w = images.x.shape[1:]
     scale = scale or max(1, 64 // max(h, w))
     mode, back = ("L", 255) if c == 1 else ("RGB", (255, 255, 255))
-    sheet = Image.new(mode, (per_class * (w + gap) + gap, len(images.classes) * (h + gap) + gap), back)  # type: ignore[arg-type]
+    sheet = Image.new(mode, (per_class * (w + gap) + gap, len(images.classes) * (h + gap) + gap), back)
     for k in range(len(images.classes)):
         for j, x in enumerate(images.x[images.y == k][:per_class]):
             sheet.paste(to_pil(x), (gap + j * (w + gap), gap + k * (h + gap)))
@@ -64,7 +64,7 @@ def write_npz(images: Images, folder: Path) -> None:
 
 
 def write_parquet(images: Images, folder: Path) -> None:
-    """images.parquet: a column `image` of PNG bytes and path, `label`, `class` (the layout of Hugging Face image sets)."""
+    """images.parquet: columns `image` (PNG bytes and path), `label`, `class`: the layout of Hugging Face image sets."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -73,3 +73,44 @@ def write_parquet(images: Images, folder: Path) -> None:
     rows = [{"bytes": png_bytes(x), "path": f"{i:06d}.png"} for i, x in enumerate(images.x)]
     names = [images.classes[y] for y in images.y.tolist()]
     pq.write_table(pa.table({"image": rows, "label": images.y.numpy(), "class": names}), folder / "images.parquet")
+
+
+def read_images(folder: Path, classes: tuple[str, ...], label: str = "") -> Images:
+    """Read back a folder that `Images.save` wrote, in any of its formats. No pickle is opened.
+
+    Args:
+        folder: a release folder.
+        classes: class names, from its receipt.
+        label: where the images came from.
+
+    Raises:
+        RunError: no images there, or damaged ones.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from veilset.core.types import Images
+
+    def decode(source: Any) -> Any:
+        a = np.asarray(Image.open(source))
+        return a[None] if a.ndim == 2 else a.transpose(2, 0, 1)
+
+    try:
+        if (folder / "images.npz").exists():
+            with np.load(folder / "images.npz", allow_pickle=False) as z:
+                x, y = z["x"], z["y"]
+        elif (folder / "images.parquet").exists():
+            import pyarrow.parquet as pq
+
+            t = pq.read_table(folder / "images.parquet").to_pydict()
+            x, y = np.stack([decode(io.BytesIO(r["bytes"])) for r in t["image"]]), np.array(t["label"])
+        elif (folder / "labels.csv").exists():
+            with open(folder / "labels.csv", newline="") as f:
+                rows = list(csv.DictReader(f))
+            x, y = np.stack([decode(folder / r["file"]) for r in rows]), np.array([int(r["label"]) for r in rows])
+        else:
+            raise RunError(f"{folder}: no images here; expected labels.csv, images.npz or images.parquet")
+    except (OSError, ValueError, KeyError) as e:
+        raise RunError(f"{folder}: the images cannot be read ({e}); sample them again") from e
+    return Images(torch.from_numpy(x.copy()), torch.from_numpy(y.astype(np.int64)), classes, label=label)

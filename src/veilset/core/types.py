@@ -46,10 +46,12 @@ class PublicInfo:
         if len(self.classes) < 1 or len(set(self.classes)) != len(self.classes):
             raise DataError(f"classes = {list(self.classes)}: must be one or more distinct names")
         if self.units < 1:
-            raise DataError(f"units = {self.units}: must be at least 1; declare how many units the training split holds")
+            raise DataError(
+                f"units = {self.units}: must be at least 1; declare how many units the training split holds"
+            )
         if self.max_images_per_unit < 1:
             raise DataError(f"max_images_per_unit = {self.max_images_per_unit}: must be at least 1")
-        if not self.value_range[0] < self.value_range[1]:
+        if self.value_range[0] >= self.value_range[1]:
             raise DataError(f"value_range = {list(self.value_range)}: must be [low, high] with low < high")
         if self.access not in ("public", "private"):
             raise DataError(f"access = {self.access!r}: must be public or private")
@@ -98,7 +100,7 @@ class Images:
             raise DataError(f"x is {self.x.dtype} with {self.x.ndim} axes: must be uint8 [N, C, H, W]")
         if self.y.dtype != torch.int64 or self.y.shape != (len(self.x),):
             raise DataError(f"y is {self.y.dtype} of shape {list(self.y.shape)}: must be int64 [{len(self.x)}]")
-        if len(self.y) and not (0 <= int(self.y.min()) and int(self.y.max()) < len(self.classes)):
+        if len(self.y) and (int(self.y.min()) < 0 or int(self.y.max()) >= len(self.classes)):
             raise DataError(f"a label lies outside 0..{len(self.classes) - 1}")
 
     def __len__(self) -> int:

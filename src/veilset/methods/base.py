@@ -1,4 +1,4 @@
-"""What every synthesizer shares. A method says what it asks (`_plan`), learns (`_fit`) and draws (`_sample`); the rest is here."""
+"""What every synthesizer shares. A method plans (`_plan`), learns (`_fit`) and draws (`_sample`); the rest is here."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class Synthesizer(ABC):
     # ------------------------------------------------------------------ what a method writes
 
     @abstractmethod
-    def _plan(self, info: PublicInfo) -> Plan:
-        """The releases, from declared facts only, with an estimate of seconds and memory."""
+    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+        """The releases, from declared facts and the budget only, with an estimate of seconds and memory."""
 
     @abstractmethod
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
@@ -76,10 +76,9 @@ class Synthesizer(ABC):
     # ------------------------------------------------------------------ what a user calls
 
     @final
-    def plan(self, info: PublicInfo, privacy: Privacy | None = None) -> Plan:
-        """Every release before any access; with a budget, also its noise and share."""
-        plan = self._plan(info)
-        return plan if privacy is None else plan.price(privacy, info)
+    def plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+        """Every release before any access, with its noise and its share of the budget."""
+        return self._plan(info, privacy).price(privacy, info)
 
     @final
     def fit(
@@ -201,7 +200,9 @@ def restore(cls: type[Synthesizer], folder: Path, facts: dict[str, Any]) -> Synt
     try:
         model._state = load((folder / "model.safetensors").read_bytes())
     except (SafetensorError, OSError, ValueError) as e:
-        raise RunError(f"{folder / 'model.safetensors'}: not a whole safetensors file ({e}); fit again or copy it anew") from e
+        raise RunError(
+            f"{folder / 'model.safetensors'}: not a whole safetensors file ({e}); fit again or copy it anew"
+        ) from e
     model.info_ = PublicInfo.from_json(facts["info"])
     model.receipt_ = read_receipt(folder)
     model._ledger = (folder / LEDGER).read_bytes()

@@ -26,8 +26,12 @@ class Entry:
 
 
 BUILT_IN = {
-    "dp-merf": Entry("veilset.methods.dp_merf", "DPMERF", "random-feature mean embedding, one release, conditional generator"),
-    "dp-moments": Entry("veilset.methods.dp_moments", "DPMoments", "class means and covariances in a low-frequency basis"),
+    "dp-merf": Entry(
+        "veilset.methods.dp_merf", "DPMERF", "random-feature mean embedding, one release, conditional generator"
+    ),
+    "dp-moments": Entry(
+        "veilset.methods.dp_moments", "DPMoments", "class means and covariances in a low-frequency basis"
+    ),
 }
 
 

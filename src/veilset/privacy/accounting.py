@@ -1,4 +1,4 @@
-"""epsilon from releases. Exact for Gaussians without sampling, privacy-loss distributions (PLD) otherwise; RDP as the check.
+"""epsilon from releases: exact for Gaussians without sampling, privacy-loss distributions (PLD) else; RDP checks.
 
 All figures hold for adding or removing one unit. Noise multipliers are noise standard deviation / L2 sensitivity.
 """
@@ -197,9 +197,9 @@ def claim(spent: Sequence[Spent], delta: float) -> Claim:
 
 
 def true_positive_rate(spent: Sequence[Spent], fpr: float) -> float:
-    """Largest share of members that any attacker can find while raising false alarms on a share `fpr` of non-members.
+    """Largest share of members that any attacker finds while a share `fpr` of non-members raises false alarms.
 
-    Exact for Gaussians without sampling; otherwise the lower envelope min over epsilon of exp(epsilon) fpr + delta(epsilon).
+    Exact for Gaussians without sampling; otherwise the envelope min over epsilon of exp(epsilon) fpr + delta(epsilon).
     """
     import numpy as np
     from dp_accounting import pld

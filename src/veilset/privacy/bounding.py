@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+
+from veilset.core.errors import ConfigError
 
 MARGIN = 1e-6  # contributions are clipped to bound (1 - MARGIN); covers float64 rounding of norms and sums (decision 8)
 HEADROOM = 50  # bits for |sum| / grid; float64 holds integers exactly up to 2^53
@@ -20,16 +23,20 @@ class Bounded:
     sensitivity: float
 
 
-def clip(v: torch.Tensor, bound: float) -> torch.Tensor:
-    """Scale rows of v [n, d] to norm at most bound (1 - MARGIN), in float64; a row with NaN or infinity becomes 0."""
-    v = v.to(torch.float64)
-    finite = torch.isfinite(v).all(1, keepdim=True)
-    if not bool(finite.all()):
-        v = torch.where(finite, v, torch.zeros((), dtype=v.dtype))
-    # Divide by the largest entry first: squares of huge finite values would overflow and the row would wrongly vanish.
-    top = v.abs().amax(1, keepdim=True).clamp_min(1e-300) if v.shape[1] else v.new_ones(len(v), 1)
-    norm = top * (v / top).norm(dim=1, keepdim=True) if bool((top > 1e100).any()) else v.norm(dim=1, keepdim=True)
-    return v * (bound * (1 - MARGIN) / norm.clamp_min(bound * (1 - MARGIN)))
+def clip(v: torch.Tensor, bound: float, weight: torch.Tensor | float = 1.0) -> torch.Tensor:
+    """Scale rows of v [n, d] to norm at most bound (1 - MARGIN) times weight [n, 1], in float64; NaN or infinity gives 0.
+
+    One multiplication a value: this is the inner loop of every release.
+    """
+    v = v.to(torch.float64, copy=True)
+    most = bound * (1 - MARGIN)
+    norm = v.norm(dim=1, keepdim=True)
+    if not bool(torch.isfinite(norm).all()):
+        # A row with NaN or infinity is emptied; a finite one whose squares overflow keeps its direction.
+        finite = torch.isfinite(v).all(1, keepdim=True)
+        v = torch.where(finite, v / (v.abs().amax(1, keepdim=True) / 1e100).clamp_min(1.0), 0.0)
+        norm = v.norm(dim=1, keepdim=True)
+    return v.mul_(most * weight / norm.clamp_min(most))
 
 
 def grid(bound: float, noise: float, units: int) -> float:
@@ -41,11 +48,11 @@ def grid(bound: float, noise: float, units: int) -> float:
         units: declared number of units.
 
     Raises:
-        OverflowError: so many units, or so little noise, that no grid is both exact and fine.
+        ConfigError: so many units, or so little noise, that no grid is both exact and fine.
     """
     step = 2.0 ** (math.ceil(math.log2(units * bound)) - HEADROOM)
     if noise and noise / step < FINE:
-        raise OverflowError(f"noise {noise:g} is under {FINE:g} grid units of {step:g}; ask for a smaller epsilon")
+        raise ConfigError(f"noise = {noise:g}: must be at least {FINE:g} grid units of {step:g}; use a smaller epsilon")
     return step
 
 
@@ -68,11 +75,9 @@ class ExactSum:
 
     def add(self, v: torch.Tensor, weight: torch.Tensor, row: torch.Tensor) -> None:
         """Add contributions v [n, size], clipped to bound and times weight [n] in (0, 1], to the sums of row [n]."""
-        whole = clip(v, self._bound).mul_(weight[:, None] / self._step).trunc_()
-        if len(self._sum) == 1:
-            self._sum[0] += whole.sum(0)
-        else:
-            self._sum += torch.nn.functional.one_hot(row, len(self._sum)).to(torch.float64).T @ whole
+        whole = clip(v, self._bound, weight[:, None] / self._step)
+        np.trunc(whole.numpy(), out=whole.numpy())  # six times as fast as torch's
+        self._sum.index_add_(0, row, whole)
 
     def total(self) -> Bounded:
         """The integer sums, in units of the grid."""

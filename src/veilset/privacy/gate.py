@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from veilset.core.errors import BudgetExceeded, ModeError, PlanError, RunError
+from veilset.core.errors import BudgetExceeded, DataError, ModeError, PlanError, RunError
 from veilset.core.io import read_json, write_bytes, write_json
 from veilset.core.types import Images
 from veilset.privacy.bounding import Bounded, ExactSum, clip, grid
@@ -25,10 +25,12 @@ from veilset.privacy.plan import Plan, Release, check_within
 from veilset.privacy.private import PrivateImages
 from veilset.privacy.sampling import Units
 
-PerRecord = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+PerRecord = Callable[[torch.Tensor, torch.Tensor], Any]
 Loss = Callable[[dict[str, torch.Tensor], torch.Tensor, torch.Tensor], torch.Tensor]
 CHUNK_BYTES = 1 << 25  # temporary memory of one chunk
 RESERVE = 100  # a loop is charged in about this many blocks
+PAD = 32  # records are mapped in multiples of this: small products round otherwise, by how many records there are
+CROWD = 8  # times the declared N that a set may hold; above it one-shot sums would not be exact
 
 
 class Gate:
@@ -46,11 +48,21 @@ class Gate:
         RunError: the folder belongs to another plan, seed or data set.
     """
 
-    def __init__(self, data: PrivateImages, plan: Plan, *, seed: int | None = None, folder: Path | None = None, device: str = "cpu"):
+    def __init__(
+        self,
+        data: PrivateImages,
+        plan: Plan,
+        *,
+        seed: int | None = None,
+        folder: Path | None = None,
+        device: str = "cpu",
+    ):
         if plan.privacy is None or plan.info is None:
             raise PlanError("the plan has no noise yet; price it first: plan.price(privacy, info)")
         if plan.info != data.info:
             raise PlanError("the plan was priced for other declared facts than those of this data set; price it again")
+        if plan.privacy.private:
+            check_within(plan.spent(), plan)  # a plan may have been edited after it was priced
         self.plan, self.info = plan, plan.info
         self._keys, self._folder, self._device = Keys(seed), folder, device
         self._taken: dict[tuple[str, int | None], int] = {}
@@ -60,57 +72,74 @@ class Gate:
         opened = data._open()
         self._records, self._labels = opened.records, opened.labels
         self._units = Units(opened, self.info.max_images_per_unit)
+        if self._units.count > CROWD * self.info.units:
+            raise DataError(
+                f"units = {self.info.units}: the set holds more than {CROWD} times as many; declare the number of units"
+            )
         self.ledger = Ledger(folder / "ledger.jsonl" if folder else None)
+        self._before = Ledger(folder / "ledger.jsonl" if folder else None)  # what an interrupted run had charged
         start = {"format": FORMAT, "mode": self.mode, "generator": GENERATOR, "plan": plan.facts()}
         if folder:
             (folder / "private" / "answers").mkdir(parents=True, exist_ok=True, mode=0o700)
             (folder / "private").chmod(0o700)
-            self._same_data(folder / "private" / "data.json")
+            self._same_data(folder / "private" / "data.json", opened.units, seed)
         if not self.ledger.lines:
             self.ledger.append("open", **start)
         elif {k: v for k, v in self.ledger.lines[0]["body"].items() if k != "kind"} != _as_json(start):
-            raise RunError("this run was started with another plan, budget or mode; use the same arguments, or a new folder")
+            raise RunError(
+                "this run was started with another plan, budget or mode; use the same arguments, or a new folder"
+            )
 
     # ------------------------------------------------------------------ verbs
 
-    def sum(self, name: str, f: PerRecord, *, by_class: bool = False, part: int | None = None) -> torch.Tensor:
+    def sum(
+        self, name: str, f: PerRecord, *, by_class: bool = False, cells: int | None = None, part: int | None = None
+    ) -> torch.Tensor:
         """Noisy sum over units of the mean of f over the unit's images.
 
         Args:
             name: a planned release with verb "sum".
-            f: one image [C, H, W] float32 in [0, 1] and its label (int64 scalar) -> a tensor of fixed shape. It is run under
-                `torch.func.vmap`, so it cannot see another record. Clipped to the planned bound in L2 norm.
+            f: one image [C, H, W] float32 in [0, 1] and its label (int64 scalar) -> a tensor of fixed shape. It is run
+                under `torch.func.vmap`, so it cannot see another record. Clipped to the planned bound in L2 norm.
             by_class: keep the sums of the classes apart (still one release: the label is protected with the image).
+            cells: keep this many sums apart; f then returns (cell number, value), the number an int64 scalar.
             part: which class of the partition, for a release that was planned with partition="class".
 
         Returns:
-            float64 tensor of f's shape, with a leading axis of K classes if `by_class`.
+            float64 tensor of the value's shape, with leading axes of K classes if `by_class` and of cells if `cells`.
 
         Raises:
             PlanError, BudgetExceeded: not planned, or already spent; refused before any record is read.
         """
         release = self._planned(name, "sum", part)
-        saved = self._saved(name, part)
+        saved = self._saved(release, part)
         if saved is not None:
             return saved
         done = self._affordable(release, part)
         chosen = self._units.sample(release.sample_rate, self._keys.stream(f"sample/{name}/{part}/{done}"), part)
-        shape = tuple(f(*self._blank()).shape)
-        size, rows = math.prod(shape), len(self.info.classes) if by_class else 1
+        place = f if cells else lambda x, y: (torch.zeros_like(y), f(x, y))
+        shape = tuple(place(*self._blank())[1].shape)
+        lead = ((len(self.info.classes),) if by_class else ()) + ((cells,) if cells else ())
+        size = math.prod(shape)
         std = release.noise_multiplier * release.bound
         step = grid(release.bound, std, self.info.units)
-        exact = ExactSum(rows, size, release.bound, step)
-        mapped = torch.func.vmap(f)
+        exact = ExactSum(math.prod(lead), size, release.bound, step)
+        mapped = torch.func.vmap(place)
         for x, y, unit in self._read(chosen, max(1, CHUNK_BYTES // (16 * max(size, self.info.pixels)))):
             share = 1.0 / torch.bincount(unit).to(torch.float64)[unit]  # a unit's images share its bound
-            exact.add(mapped(x, y).reshape(len(x), size).cpu(), share, y.cpu())
+            cell, value = mapped(x, y)
+            row = (y if by_class else 0) * (cells or 1) + cell.clamp(0, (cells or 1) - 1)
+            n = len(unit)  # the rest is padding
+            exact.add(value.reshape(len(x), size)[:n].cpu(), share, row[:n].cpu())
         self._charge(release, part, 1)
         noisy = self._noised(exact.total(), release, f"{name}/{part}/{done}", whole=True) * step
-        answer = noisy.reshape((rows, *shape) if by_class else shape)
-        self._save(name, part, answer)
+        answer = noisy.reshape(lead + shape)
+        self._save(release, part, done, answer)
         return answer
 
-    def grad(self, name: str, loss: Loss, params: dict[str, torch.Tensor], *, part: int | None = None) -> dict[str, torch.Tensor]:
+    def grad(
+        self, name: str, loss: Loss, params: dict[str, torch.Tensor], *, part: int | None = None
+    ) -> dict[str, torch.Tensor]:
         """One DP-SGD step's gradient: Poisson sample, clip each unit's mean gradient, sum, add noise, divide by q N.
 
         The divisor is the public expected number of units, never the realised one. An empty sample is noise.
@@ -138,7 +167,7 @@ class Gate:
         total = torch.zeros(size, dtype=torch.float64)
         for x, y, unit in self._read(chosen, max(1, CHUNK_BYTES // (16 * max(size, self.info.pixels)))):
             grads = one(frozen, x, y)
-            flat = torch.cat([grads[k].reshape(len(x), -1) for k in keys], 1).cpu().to(torch.float64)
+            flat = torch.cat([grads[k].reshape(len(x), -1) for k in keys], 1)[: len(unit)].cpu().to(torch.float64)
             if self.info.max_images_per_unit > 1:  # a unit's images are averaged first, then clipped once
                 count = torch.bincount(unit)
                 flat = torch.zeros(len(count), size, dtype=torch.float64).index_add_(0, unit, flat) / count[:, None]
@@ -150,16 +179,21 @@ class Gate:
         return {k: v.reshape(s).to(params[k]) for k, v, s in zip(keys, pieces, shapes, strict=True)}
 
     def inspect(self, purpose: str) -> Images:
-        """The raw records, for exact measures and attacks. Research mode only; logged, and it stamps what derives from it.
+        """The raw records, for exact measures and attacks. Research mode only; logged, and stamps what derives from it.
 
         Raises:
             ModeError: in release mode.
         """
+        if self._closed:
+            raise PlanError("inspect: the gate is closed; fit again under a new plan")
         if self.mode == "release":
             raise ModeError("inspect: raw records cannot be read in release mode; give a seed to work in research mode")
         self.ledger.append("inspect", purpose=purpose)
         everyone = self._units.sample(1.0, self._keys.stream("inspect"))
-        pairs = [((x * 255).round().to(torch.uint8).cpu(), y.cpu()) for x, y, _ in self._read(everyone, 4096)]
+        pairs = [
+            ((x * 255).round().to(torch.uint8)[: len(u)].cpu(), y[: len(u)].cpu())
+            for x, y, u in self._read(everyone, 4096)
+        ]
         x = torch.cat([p[0] for p in pairs]) if pairs else torch.zeros(0, *self.info.shape, dtype=torch.uint8)
         y = torch.cat([p[1] for p in pairs]) if pairs else torch.zeros(0, dtype=torch.int64)
         return Images(x, y, self.info.classes, reads_private=True, label="NOT A RELEASE: raw private records")
@@ -170,12 +204,13 @@ class Gate:
         Raises:
             BudgetExceeded: the ledger's epsilon passes the budget.
         """
+        if not self._closed:
+            self._closed = True
+            del self._records, self._labels, self._units, self._keys
         if self.plan.privacy and self.plan.privacy.private:
             check_within(self.ledger.spent(), self.plan)
         if not any(self.ledger.bodies("close")):
             self.ledger.append("close")
-        self._closed = True
-        del self._records, self._labels, self._units
         return self.ledger
 
     # ------------------------------------------------------------------ paying
@@ -187,14 +222,15 @@ class Gate:
         if release.verb != verb:
             raise PlanError(f"release {name!r} was planned as {release.verb!r} but asked as {verb!r}")
         if (release.partition is None) != (part is None) or (part is not None and not 0 <= part < self.plan.parts):
-            raise PlanError(f"release {name!r}: part = {part!r} does not fit its planned partition {release.partition!r}")
+            raise PlanError(
+                f"release {name!r}: part = {part!r} does not fit its planned partition {release.partition!r}"
+            )
         return release
 
     def _affordable(self, release: Release, part: int | None) -> int:
         """Steps already taken; refuses the next one if the plan does not hold it."""
         done = self._taken.get((release.name, part), 0)
-        lost = self.ledger.steps(release.name, part) if done == 0 else 0
-        if lost and self.mode == "release":
+        if self.mode == "release" and done < self._before.steps(release.name, part):
             raise BudgetExceeded(
                 f"release {release.name!r} was charged before this run was interrupted, and its answer is lost; "
                 "start a new run in a new folder (what this one spent stays spent)"
@@ -228,8 +264,10 @@ class Gate:
         self._charge(release, part, min(block, release.steps - done))
 
     def _noised(self, exact: Bounded, release: Release, purpose: str, *, whole: bool) -> torch.Tensor:
-        """The one line where noise enters: standard deviation = noise multiplier x the sensitivity that was enforced."""
-        noise = self._keys.stream(f"noise/{purpose}").normal(exact.value.numel()) * (release.noise_multiplier * exact.sensitivity)
+        """The one place where noise enters: its deviation is noise multiplier x the sensitivity that was enforced."""
+        noise = self._keys.stream(f"noise/{purpose}").normal(exact.value.numel()) * (
+            release.noise_multiplier * exact.sensitivity
+        )
         if whole:  # integers: rounding the noise is rounding the sum
             noise = np.rint(noise)
         return exact.value + torch.from_numpy(noise).reshape(exact.value.shape)
@@ -238,28 +276,42 @@ class Gate:
 
     def _blank(self) -> tuple[torch.Tensor, torch.Tensor]:
         """A blank image and label 0: the shape of an answer must not come from a record."""
-        return torch.zeros(self.info.shape, device=self._device), torch.zeros((), dtype=torch.int64, device=self._device)
+        return torch.zeros(self.info.shape, device=self._device), torch.zeros(
+            (), dtype=torch.int64, device=self._device
+        )
 
-    def _read(self, chosen: np.ndarray[Any, Any], size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Yield (x [n, C, H, W] float32 in [0, 1], y [n], unit position [n]) in whole units; buffers are reused."""
+    def _read(
+        self, chosen: np.ndarray[Any, Any], size: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Yield (x [m, C, H, W] float32 in [0, 1], y [m], unit position [n]) in whole units; buffers are reused.
+
+        m is n rounded up to a multiple of PAD (or of `size`, if that is less). The last m - n records are blank: map
+        them with the others, then leave them out.
+        """
         low, high = self.info.value_range
         buffer = np.empty((0, *self.info.shape), self._records.dtype)
         for records, unit in self._units.chunks(chosen, min(size, 4096)):
             if len(buffer) < len(records):
                 buffer = np.empty((len(records), *self.info.shape), self._records.dtype)
-            raw = buffer[: len(records)]
+            n, raw = len(records), buffer[: len(records)]
             order = np.argsort(records, kind="stable")
             self._records.read(records[order], raw)
-            back = torch.from_numpy(np.argsort(order, kind="stable"))
-            x = torch.from_numpy(raw).to(torch.float32).sub_(low).div_(high - low).clamp_(0.0, 1.0)[back]
-            y = torch.from_numpy(self._labels[records].astype(np.int64))
+            pad = min(PAD, size)
+            x = torch.zeros(-(-n // pad) * pad, *self.info.shape)
+            x[torch.from_numpy(order)] = torch.from_numpy(raw).to(torch.float32).sub_(low).div_(high - low).clamp_(0, 1)
+            y = torch.zeros(len(x), dtype=torch.int64)
+            y[:n] = torch.from_numpy(self._labels[records].astype(np.int64))
             yield x.to(self._device), y.to(self._device), torch.from_numpy(unit)
 
     # ------------------------------------------------------------------ a run's folder
 
-    def _same_data(self, path: Path) -> None:
+    def _same_data(self, path: Path, units: np.ndarray[Any, Any] | None, seed: int | None) -> None:
         """Refuse to resume on other data: an HMAC under a random key, kept in private/ only (decision 10)."""
-        known = read_json(path) if path.exists() else {"key": secrets.token_hex(32)}
+        if self.ledger.lines and not path.exists():
+            raise RunError(f"private/{path.name} is gone, so this run cannot go on; start a new one in a new folder")
+        known = read_json(path) if path.exists() else {"key": secrets.token_hex(32), "seed": seed}
+        if known["seed"] != seed:
+            raise RunError("this run was started with another seed; use the same seed, or a new folder")
         digest = hmac.new(bytes.fromhex(known["key"]), digestmod=hashlib.sha256)
         everyone = np.arange(len(self._labels))
         raw = np.empty((4096, *self.info.shape), self._records.dtype)
@@ -268,28 +320,33 @@ class Gate:
             self._records.read(block, raw[: len(block)])
             digest.update(raw[: len(block)].tobytes())
             digest.update(self._labels[block].astype(np.int64).tobytes())
+            if units is not None:
+                digest.update(units[block].astype(np.int64).tobytes())
         if "hmac" not in known:
             write_json(path, known | {"hmac": digest.hexdigest()}, mode=0o600)
         elif not hmac.compare_digest(known["hmac"], digest.hexdigest()):
             raise RunError("the data changed since this run was started; resume on the same data, or use a new folder")
 
-    def _answer(self, name: str, part: int | None) -> Path | None:
-        tag = name if part is None else f"{name}.{part}"
+    def _answer(self, release: Release, part: int | None, done: int) -> Path | None:
+        tag = ".".join([release.name, *([] if part is None else [f"class{part}"]), str(done)])
         return self._folder / "private" / "answers" / f"{tag}.safetensors" if self._folder else None
 
-    def _saved(self, name: str, part: int | None) -> torch.Tensor | None:
-        """An answer that an interrupted run has paid for and kept; given once, like a fresh one."""
-        path = self._answer(name, part)
-        if path is None or not path.exists() or self._taken.get((name, part)):
+    def _saved(self, release: Release, part: int | None) -> torch.Tensor | None:
+        """The next answer, if an interrupted run has paid for it and kept it."""
+        done = self._taken.get((release.name, part), 0)
+        path = self._answer(release, part, done)
+        if path is None or done >= release.steps or not path.exists():
             return None
+        if self.ledger.steps(release.name, part) <= done:
+            raise RunError(f"release {release.name!r} has an answer that is not in the ledger; start in a new folder")
         from safetensors.torch import load
 
-        self._taken[name, part] = 1
+        self._taken[release.name, part] = done + 1
         return load(path.read_bytes())["answer"]
 
-    def _save(self, name: str, part: int | None, answer: torch.Tensor) -> None:
-        path = self._answer(name, part)
-        if path is not None and self.plan[name].steps == 1:
+    def _save(self, release: Release, part: int | None, done: int, answer: torch.Tensor) -> None:
+        path = self._answer(release, part, done)
+        if path is not None:
             from safetensors.torch import save
 
             write_bytes(path, save({"answer": answer.contiguous()}), mode=0o600)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from veilset.core.errors import LedgerError, RunError
-from veilset.core.io import canonical, sha256
+from veilset.core.io import canonical, sha256, sync_folder
 from veilset.privacy.accounting import Spent
 
 FORMAT = "veilset-ledger/1"
@@ -43,12 +43,17 @@ class Ledger:
         """Add one line and sync it."""
         line = _seal(len(self.lines), self.head, {"kind": kind, **body})
         if self._path:
+            whole = self._path.stat().st_size if self._path.exists() else 0
             try:
                 with open(self._path, "ab") as f:
                     f.write(canonical(line) + b"\n")
                     f.flush()
                     os.fsync(f.fileno())
+                if whole == 0:
+                    sync_folder(self._path.parent)
             except OSError as e:
+                if self._path.exists():  # leave no part of a line behind
+                    os.truncate(self._path, whole)
                 raise RunError(f"cannot write {self._path.name}: {e.strerror}; nothing was released") from e
         self.lines.append(line)
 
@@ -76,7 +81,8 @@ class Ledger:
 def _words(b: dict[str, Any]) -> str:
     if b["kind"] == "charge":
         part = "" if b["part"] is None else f" (class {b['part']})"
-        return f"charge {b['release']}{part}: {b['steps']} x Gaussian, noise multiplier {b['noise_multiplier']:.6g}, rate {b['sample_rate']:g}"
+        noise = f"noise multiplier {b['noise_multiplier']:.6g}, rate {b['sample_rate']:g}"
+        return f"charge {b['release']}{part}: {b['steps']} x Gaussian, {noise}"
     return b["kind"] + (f": {b['purpose']}" if "purpose" in b else "")
 
 
@@ -97,7 +103,9 @@ def parse(data: bytes) -> Iterator[dict[str, Any]]:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise LedgerError(f"ledger line {seq}: not a ledger line; the file was damaged or edited") from None
         if not good:
-            raise LedgerError(f"ledger line {seq}: does not follow from the line before; a line was edited, dropped or swapped")
+            raise LedgerError(
+                f"ledger line {seq}: does not follow from the line before; a line was edited, dropped or swapped"
+            )
         if seq == 0 and (kind != "open" or form != FORMAT):
             raise LedgerError(f"ledger line 0: format {form!r} is not {FORMAT}; use the veilset version that wrote it")
         prev = line["hash"]

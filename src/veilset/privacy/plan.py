@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -41,16 +43,19 @@ class Release:
     def __post_init__(self) -> None:
         rules = {
             "verb": self.verb in ("sum", "grad"),
-            "bound": self.bound > 0,
+            "name": re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name) is not None,
+            "bound": 0 < self.bound < math.inf,
             "sample_rate": 0 < self.sample_rate <= 1,
-            "steps": self.steps >= 1,
-            "weight": self.weight > 0,
+            "steps": type(self.steps) is int and self.steps >= 1,
+            "weight": 0 < self.weight < math.inf,
             "partition": self.partition in (None, "class"),
-            "noise_multiplier": self.noise_multiplier >= 0,
+            "noise_multiplier": 0 <= self.noise_multiplier < math.inf,
         }
         for name, good in rules.items():
             if not good:
-                raise PlanError(f"release {self.name!r}: {name} = {getattr(self, name)!r} is not allowed; see veilset.Release")
+                raise PlanError(
+                    f"release {self.name!r}: {name} = {getattr(self, name)!r} is not allowed; see veilset.Release"
+                )
 
     def spent(self, scale: float, parts: int) -> list[Spent]:
         """The accountant's lines for the whole release with noise multiplier scale x weight."""
@@ -79,8 +84,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         names = [r.name for r in self.releases]
-        if not names or len(set(names)) != len(names):
-            raise PlanError(f"releases = {names}: a plan needs one or more releases with distinct names")
+        if len(set(names)) != len(names):
+            raise PlanError(f"releases = {names}: the releases of a plan need distinct names")
 
     def __getitem__(self, name: str) -> Release:
         for r in self.releases:
@@ -102,16 +107,20 @@ class Plan:
         privacy.check_units(info.units)
         if not privacy.private:
             priced = tuple(replace(r, noise_multiplier=0.0) for r in self.releases)
-            warning = "epsilon is infinite: no noise, no privacy, no receipt; everything made from it is stamped NON-PRIVATE"
+            warning = (
+                "epsilon is infinite: no noise, no privacy, no receipt; everything made from it is stamped NON-PRIVATE"
+            )
             return replace(self, releases=priced, info=info, privacy=privacy, warnings=(warning,))
 
         def spend(scale: float) -> list[Spent]:
             return [s for r in self.releases for s in r.spent(scale, len(info.classes))]
 
         try:
-            scale = calibrate(spend, privacy.epsilon, privacy.delta)
+            scale = calibrate(spend, privacy.epsilon, privacy.delta) if self.releases else 0.0
         except (OverflowError, ValueError, RuntimeError) as e:
-            raise ConfigError(f"epsilon = {privacy.epsilon:g} at delta = {privacy.delta:g}: no noise level found ({e})") from e
+            raise ConfigError(
+                f"epsilon = {privacy.epsilon:g} at delta = {privacy.delta:g}: no noise level found ({e})"
+            ) from e
         priced = tuple(replace(r, noise_multiplier=scale * r.weight) for r in self.releases)
         return replace(self, releases=priced, info=info, privacy=privacy, warnings=_warn(priced, info))
 
@@ -123,17 +132,19 @@ class Plan:
 
     def claim(self) -> Claim:
         """(epsilon by the main accountant, by RDP) of the whole priced plan."""
-        return claim(self.spent(), self._budget().delta)
+        return claim(self.spent(), self.budget.delta)
 
-    def _budget(self) -> Privacy:
+    @property
+    def budget(self) -> Privacy:
+        """The budget of a priced plan."""
         if self.privacy is None:
             raise PlanError("this plan has no price yet; call plan(info, privacy)")
         return self.privacy
 
     def shares(self) -> list[tuple[float, float]]:
         """For each release: (its part of the summed RDP at the best order, epsilon if it were the only one)."""
-        delta = self._budget().delta
-        if not self._budget().private:
+        delta = self.budget.delta
+        if not self.budget.private:
             return [(1.0 / len(self.releases), float("inf")) for _ in self.releases]
         worst = max(by_part(self.spent()), key=lambda case: rdp_epsilon(case, delta)[0])
         _, best = rdp_epsilon(worst, delta)
@@ -143,7 +154,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `veilset plan --json`."""
-        budget = self._budget()
+        budget = self.budget
         rows = [
             {
                 "name": r.name,
@@ -171,7 +182,7 @@ class Plan:
 
     def facts(self) -> dict[str, Any]:
         """What the ledger's first line keeps: releases with their noise, declared facts, budget."""
-        budget = asdict(self._budget())
+        budget = asdict(self.budget)
         budget["epsilon"] = _finite(budget["epsilon"])
         assert self.info is not None
         return {"releases": [asdict(r) for r in self.releases], "info": self.info.to_json(), "privacy": budget}
@@ -215,8 +226,8 @@ def _warn(releases: Sequence[Release], info: PublicInfo) -> tuple[str, ...]:
         if error > USELESS:
             need = round(r.noise_multiplier / USELESS * len(info.classes))
             out.append(
-                f"release {r.name!r}: with {info.units} declared units in {len(info.classes)} classes the noise in every "
-                f"direction of a class mean is {error:.0%} of the largest possible mean; expect poor images below "
+                f"release {r.name!r}: with {info.units} declared units in {len(info.classes)} classes noise in "
+                f"every direction of a class mean is {error:.0%} of the largest possible mean; expect poor images below "
                 f"about {need} units, or choose a larger epsilon"
             )
     return tuple(out)
@@ -224,8 +235,10 @@ def _warn(releases: Sequence[Release], info: PublicInfo) -> tuple[str, ...]:
 
 def check_within(spent: Sequence[Spent], plan: Plan) -> Claim:
     """The claim of what was spent, refused when it passes the plan's budget by more than 1e-9 relative."""
-    budget = plan._budget()
+    budget = plan.budget
     got = claim(spent, budget.delta)
     if got.epsilon > budget.epsilon * (1 + 1e-9):
-        raise BudgetExceeded(f"epsilon = {got.epsilon:.6g} was spent but {budget.epsilon:g} was allowed; nothing is certified")
+        raise BudgetExceeded(
+            f"epsilon = {got.epsilon:.6g} was spent but {budget.epsilon:g} was allowed; nothing is certified"
+        )
     return got

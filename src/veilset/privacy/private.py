@@ -24,7 +24,7 @@ class Records(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class Opened:
-    """What the gate gets: pixels to read, labels [n] in 0..K-1, and dense unit ids [n] in 0..U-1 (None: one image a unit)."""
+    """What the gate gets: pixels to read, labels [n] in 0..K-1, dense unit ids [n] (None: one image a unit)."""
 
     records: Records
     labels: np.ndarray[Any, Any]
@@ -66,10 +66,10 @@ class PrivateImages:
 
     def _closed(self, *_: Any) -> NoReturn:
         raise ModeError(
-            "private images cannot be counted, indexed, iterated, copied or pickled; fit a method on them, or see gate.inspect"
+            "private images cannot be counted, indexed, iterated, copied or pickled; fit a method, or see gate.inspect"
         )
 
-    __len__ = __iter__ = __getitem__ = __contains__ = __reduce__ = __copy__ = __array__ = _closed  # type: ignore[assignment]
+    __len__ = __iter__ = __getitem__ = __contains__ = __reduce__ = __copy__ = __array__ = _closed
 
     def __deepcopy__(self, memo: Any) -> NoReturn:
         self._closed()

@@ -38,15 +38,17 @@ class Units:
         self.part = opened.labels[order[self._start[:-1]]]
 
     def sample(self, rate: float, stream: Stream, part: int | None = None) -> np.ndarray[Any, Any]:
-        """Indices of units that take part: each independently with probability `rate` (to 2^-64); rate 1 is everybody."""
+        """Indices of units that take part: each by itself with probability `rate` (to 2^-64); rate 1 is everybody."""
         if rate == 1:
             chosen = np.arange(self.count)
         else:
             chosen = np.flatnonzero(stream.uint64(self.count) < np.uint64(min(int(rate * 2.0**64), 2**64 - 1)))
         return chosen if part is None else chosen[self.part[chosen] == part]
 
-    def chunks(self, chosen: np.ndarray[Any, Any], size: int) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-        """Yield (records [n], position of each record's unit within the chunk [n]) with about `size` records, whole units."""
+    def chunks(
+        self, chosen: np.ndarray[Any, Any], size: int
+    ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """Yield (records [n], place of each record's unit within the chunk [n]): about `size` records, whole units."""
         if self._start is None or self._order is None:
             for i in range(0, len(chosen), size):
                 records = chosen[i : i + size]

@@ -1,4 +1,4 @@
-"""Optional Ed25519 signatures over a receipt: they show who stands behind it, and defeat a rewrite of the whole chain."""
+"""Optional Ed25519 signatures over a receipt: who stands behind it; they defeat a rewrite of the whole chain."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def sign(receipt: Path, key_file: str | Path, signature: Path) -> str:
     try:
         key = load_pem_private_key(Path(key_file).read_bytes(), None)
     except (ValueError, TypeError, OSError) as e:
-        raise ConfigError(f"key = {key_file}: not a readable private key ({e}); make one with `veilset sign --new-key`") from e
+        raise ConfigError(
+            f"key = {key_file}: not a readable private key ({e}); make one with `veilset sign --new-key`"
+        ) from e
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError(f"key = {key_file}: must be an Ed25519 key; make one with `veilset sign --new-key`")
     public = key.public_key().public_bytes_raw()

@@ -1,0 +1,258 @@
+"""The suite of the spine: quality of the first two methods, their time and memory, memory growth, start-up."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from veilset.bench.suite import Cell
+from veilset.core.facts import peak_mb
+
+PROTOCOL = """Delta 1e-5; unit: one image, add or remove; 60,000 balanced images a cell; last epoch, no selection; a seed
+reseeds synthesizer and classifier. Accuracy in % on the public test split, mean and sample standard deviation over seeds.
+MNIST and Fashion-MNIST are development sets: hyper-parameters were chosen on a validation part of their training splits,
+and the claim covers a run, not that search. fd-gabor is a Frechet distance on fixed Gabor features, not FID. Fit seconds
+are of one core beside another busy one; the rows `speed` below ran alone on both."""
+COMMAND = "veilset bench spine --jobs 2"
+SEEDS = (0, 1, 2)
+SETS = ("mnist", "fashion-mnist")
+EPSILONS = (1.0, 10.0)
+FLOOR_AIM = {
+    ("dp-merf", "mnist"): ((86, 88), (92, 93)),
+    ("dp-merf", "fashion-mnist"): ((72, 72), (76, 77)),
+    ("dp-moments", "mnist"): ((91.5, 94.5), (93, 95.5)),
+    ("dp-moments", "fashion-mnist"): ((76.5, 77), (78, 79)),
+}
+# Each change to the published DP-MERF alone, and all of them; on MNIST at epsilon 1.
+CHANGES: dict[str, dict[str, Any]] = {}
+PUBLISHED: dict[str, Any] = {"loss": "published"}
+
+
+def cells(quick: bool) -> list[Cell]:
+    """All cells, the most wanted first."""
+    if quick:
+        tiny = [("dp-moments", {}), ("dp-merf", {"steps": 200})]
+        quality = [_quality(m, "digits", 1.0, s, p, n=3000) for m, p in tiny for s in SEEDS]
+        return quality + [Cell("startup", "startup", {}, alone=True)]
+    out = [_quality("dp-moments", d, e, s) for d in SETS for e in EPSILONS for s in SEEDS]
+    out += [_quality("dp-merf", d, e, s) for d in SETS for e in EPSILONS for s in SEEDS]
+    out += [_quality("dp-merf", d, e, s, PUBLISHED, "published") for d in SETS for e in EPSILONS for s in SEEDS]
+    out += [_quality("dp-merf", "mnist", 1.0, s, p, tag) for tag, p in CHANGES.items() for s in SEEDS]
+    out += [
+        Cell(f"speed.{m}", "speed", {"method": m, "data": "fashion-mnist"}, alone=True)
+        for m in ("dp-merf", "dp-moments")
+    ]
+    sizes = [Cell(f"memory.{n}", "memory", {"records": n}, alone=True) for n in (60_000, 1_000_000)]
+    return [*out, *sizes, Cell("startup", "startup", {}, alone=True)]
+
+
+def _quality(
+    method: str,
+    data: str,
+    epsilon: float,
+    seed: int,
+    params: dict[str, Any] | None = None,
+    tag: str = "",
+    n: int = 60_000,
+) -> Cell:
+    name = ".".join(filter(None, [method, tag, data, f"eps{epsilon:g}", f"seed{seed}"]))
+    facts = {
+        "method": method,
+        "data": data,
+        "epsilon": epsilon,
+        "seed": seed,
+        "params": params or {},
+        "n": n,
+        "tag": tag,
+    }
+    return Cell(name, "quality", facts)
+
+
+# ---------------------------------------------------------------------- what a cell does
+
+
+def quality(
+    method: str, data: str, epsilon: float, seed: int, params: dict[str, Any], n: int, tag: str
+) -> dict[str, Any]:
+    """Fit in research mode, draw n balanced images, and judge them on the public test split (decision 15)."""
+    import veilset as vs
+    from veilset.core.types import Images
+    from veilset.evaluation.protocols import CNN_PROTOCOL
+    from veilset.evaluation.registry import Trial, choose
+
+    bundle = vs.load(data)
+    start = time.perf_counter()
+    model = vs.make(method, **params).fit(bundle.train, vs.Privacy(epsilon), seed=seed)
+    fitted = time.perf_counter()
+    images = model.sample(n, seed=seed)
+    drawn = time.perf_counter()
+    test = bundle.test
+    assert isinstance(test, Images) and model.receipt_ is not None
+    trial = Trial(images, test, seed, CNN_PROTOCOL)
+    figures = {m.name: m.run(trial).value for m in choose(("gen2real-cnn", "gen2real-logreg", "fd-gabor"))}
+    minutes = {"fit_seconds": fitted - start, "sample_seconds": drawn - fitted}
+    return {
+        "figures": figures,
+        "epsilon": model.receipt_.facts["epsilon"],
+        "config": model.receipt_.facts["config"],
+    } | minutes
+
+
+def speed(method: str, data: str) -> dict[str, Any]:
+    """fit + 10,000 samples at epsilon 1 with all cores, and the peak memory of the whole process."""
+    import veilset as vs
+
+    bundle = vs.load(data)
+    start = time.perf_counter()
+    model = vs.make(method).fit(bundle.train, vs.Privacy(1.0), seed=0)
+    model.sample(10_000, seed=0)
+    return {"seconds": time.perf_counter() - start, "peak_mb": peak_mb()}
+
+
+def memory(records: int) -> dict[str, Any]:
+    """Peak memory of `dp-moments` on a generated IDX set of this many 28x28 records on disk."""
+    import numpy as np
+
+    import veilset as vs
+
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        rng = np.random.default_rng(0)
+        with open(home / "train-images-idx3-ubyte", "wb") as f:
+            f.write(bytes([0, 0, 8, 3]) + np.array([records, 28, 28], ">i4").tobytes())
+            for i in range(0, records, 10_000):
+                f.write(rng.integers(0, 256, (min(10_000, records - i), 28, 28), np.uint8).tobytes())
+        with open(home / "train-labels-idx1-ubyte", "wb") as f:
+            f.write(bytes([0, 0, 8, 1]) + np.array([records], ">i4").tobytes())
+            f.write(rng.integers(0, 10, records, np.uint8).tobytes())
+        classes = ", ".join(f'"{k}"' for k in range(10))
+        (home / "veilset.toml").write_text(
+            f'name = "generated"\nclasses = [{classes}]\nshape = [1, 28, 28]\nvalue_range = [0, 255]\n'
+            f'units = {records}\nunit = "one image"\nmax_images_per_unit = 1\naccess = "private"\nconfirmed = true\n'
+        )
+        start = time.perf_counter()
+        vs.make("dp-moments").fit(vs.load(home).train, vs.Privacy(1.0, delta=1e-7), seed=0)
+        return {"seconds": time.perf_counter() - start, "peak_mb": peak_mb()}
+
+
+def startup() -> dict[str, Any]:
+    """Seconds of two commands, and of `import veilset` beside `import torch`; the median of five, interleaved."""
+    commands = {
+        "help": [sys.executable, "-m", "veilset.cli.main", "--help"],
+        "methods": [sys.executable, "-m", "veilset.cli.main", "methods"],
+        "import_torch": [sys.executable, "-c", "import torch"],
+        "import_both": [
+            sys.executable,
+            "-c",
+            "import torch, veilset; veilset.Privacy, veilset.make, veilset.load, veilset.Synthesizer",
+        ],
+    }
+    took: dict[str, list[float]] = {k: [] for k in commands}
+    for _ in range(5):
+        for k, command in commands.items():
+            start = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            took[k].append(time.perf_counter() - start)
+    return {"seconds": {k: statistics.median(v) for k, v in took.items()}}
+
+
+# ---------------------------------------------------------------------- what the cells say
+
+
+def words(result: dict[str, Any]) -> str:
+    """One line about a finished cell."""
+    if "figures" in result:
+        return ", ".join(f"{k} {v:.2f}" for k, v in result["figures"].items()) + f", fit {result['fit_seconds']:.0f} s"
+    return ", ".join(f"{k} {v}" for k, v in result.items() if k in ("seconds", "peak_mb"))
+
+
+def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell]) -> dict[str, Any]:
+    """The suite's JSON: a row for each method, variant, set and epsilon, and the single measurements."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for cell in wanted:
+        if cell.kind == "quality":
+            p = cell.params
+            key = (p["method"], p["tag"], p["data"], p["epsilon"])
+            rows.setdefault(key, {"cells": [], "wanted": 0})["wanted"] += 1
+    for cell, result in done:
+        if cell.kind == "quality":
+            p = cell.params
+            rows[p["method"], p["tag"], p["data"], p["epsilon"]]["cells"].append(result)
+    table = []
+    for (method, tag, data, epsilon), row in rows.items():
+        got = row["cells"]
+        figures = {}
+        for name in got[0]["figures"] if got else []:
+            values = [r["figures"][name] for r in got]
+            figures[name] = {
+                "mean": statistics.fmean(values),
+                "sd": statistics.stdev(values) if len(values) > 1 else None,
+            }
+        limits = FLOOR_AIM.get((method, data)) if not tag else None
+        which = EPSILONS.index(epsilon) if epsilon in EPSILONS else 0
+        table.append(
+            {
+                "method": method,
+                "variant": tag,
+                "data": data,
+                "epsilon": epsilon,
+                "seeds": len(got),
+                "wanted": row["wanted"],
+                "figures": figures,
+                "fit_seconds": statistics.fmean(r["fit_seconds"] for r in got) if got else None,
+                "floor": limits[0][which] if limits else None,
+                "aim": limits[1][which] if limits else None,
+            }
+        )
+    single = {
+        cell.name: {k: v for k, v in r.items() if k in ("seconds", "peak_mb")}
+        for cell, r in done
+        if cell.kind != "quality"
+    }
+    first = done[0][1] if done else {}
+    return {
+        "command": COMMAND,
+        "rows": table,
+        "single": single,
+        "versions": first.get("versions"),
+        "processor": first.get("processor"),
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """The suite as Markdown."""
+    torch = (result["versions"] or {}).get("torch")
+    lines = [
+        f"## spine\n\n`{result['command']}` on two cores ({result['processor']}), torch {torch}. {PROTOCOL}\n",
+        "| method | variant | set | epsilon | CNN | floor / aim | logistic regression | fd-gabor | fit s | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in result["rows"]:
+        f = r["figures"]
+        limits = f"{r['floor']} / {r['aim']}" if r["floor"] else ""
+        fit = f"{r['fit_seconds']:.0f}" if r["fit_seconds"] is not None else ""
+        lines.append(
+            f"| {r['method']} | {r['variant'] or 'default'} | {r['data']} | {r['epsilon']:g} "
+            f"| {_pm(f.get('gen2real-cnn'))} | {limits} | {_pm(f.get('gen2real-logreg'))} | {_pm(f.get('fd-gabor'))} | {fit} | {r['seeds']} of {r['wanted']} |"
+        )
+    lines += ["", "| measurement | result |", "|---|---|"]
+    for name, r in result["single"].items():
+        seconds = r.get("seconds")
+        if isinstance(seconds, dict):
+            text = ", ".join(f"{k} {v:.2f} s" for k, v in seconds.items())
+        else:
+            text = f"{seconds:.1f} s, peak {r['peak_mb']:.0f} MB"
+        lines.append(f"| {name} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def _pm(figure: dict[str, Any] | None) -> str:
+    if not figure:
+        return ""
+    return f"{figure['mean']:.2f}" + (f" ± {figure['sd']:.2f}" if figure["sd"] is not None else "")

@@ -1,0 +1,81 @@
+"""Arguments shared by `plan` and `fit`: METHOD, --data, the budget, and one --FIELD a method parameter."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from veilset.runs import RunSpec
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add METHOD, --data, --epsilon, --delta, --allow-large-delta."""
+    from veilset.cli.main import number
+
+    parser.usage = f"{parser.prog} METHOD --data D --epsilon E [options] [--FIELD VALUE ...]"
+    parser.epilog = f"`{parser.prog} METHOD --help` lists the method's own parameters (the --FIELD options)."
+    parser.add_argument("method", metavar="METHOD", help="a name from `veilset methods`")
+    parser.add_argument(
+        "--data", required=True, metavar="D", help="digits, mnist, fashion-mnist, or a path with a declaration"
+    )
+    parser.add_argument(
+        "--epsilon", required=True, type=number, metavar="E", help="privacy budget, above 0; inf: no privacy"
+    )
+    parser.add_argument("--delta", type=number, default=1e-5, help="default 1e-5; must be below 1/N")
+    parser.add_argument("--allow-large-delta", action="store_true", help="accept delta >= 1/N; the receipt shows it")
+
+
+def help_fields(method: str) -> str:
+    """The parameters of a method, one line each, from its config."""
+    from veilset.core.config import fields
+    from veilset.methods.catalogue import method_class
+
+    cls = method_class(method)
+    lines = [f"parameters of {method}:"]
+    for f in fields(cls.Config):
+        default = "derived" if f.default is None else f.default
+        lines.append(f"  --{f.name.replace('_', '-'):<18} {f.doc} [{f.range or f.type.__name__}; default {default}]")
+    return "\n".join(lines)
+
+
+def spec(args: argparse.Namespace, rest: Sequence[str], parser: argparse.ArgumentParser) -> RunSpec:
+    """The RunSpec of parsed arguments; `rest` holds the method's parameters."""
+    from veilset.runs import RunSpec
+
+    return RunSpec(
+        method=args.method,
+        data=args.data,
+        epsilon=args.epsilon,
+        delta=args.delta,
+        allow_large_delta=args.allow_large_delta,
+        seed=getattr(args, "seed", None),
+        device=getattr(args, "device", "cpu"),
+        params=_params(rest, parser),
+    )
+
+
+def _params(rest: Sequence[str], parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """--features 2000 or --features=2000 -> {"features": "2000"}."""
+    from veilset.core.errors import ConfigError, suggest
+
+    known = [s for a in parser._actions for s in a.option_strings]
+    out: dict[str, Any] = {}
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise ConfigError(f"argument {word!r} is not understood; parameters look like --NAME VALUE")
+        name, eq, value = word.partition("=")
+        if suggest(name, known) and name not in known and (not eq and not words):
+            raise ConfigError(f"option {name!r} is unknown.{suggest(name, known)}")
+        if not eq:
+            if not words or words[0].startswith("--"):
+                raise ConfigError(f"{name}: a value is missing; write {name} VALUE")
+            value = words.pop(0)
+        key = name[2:].replace("-", "_")
+        if key in out:
+            raise ConfigError(f"{name} is given twice")
+        out[key] = value
+    return out

@@ -1,0 +1,29 @@
+"""Learn from private images under a budget, into a new run folder. A --seed makes it research, not a release."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from veilset.cli import _spec
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    _spec.add(parser)
+    parser.add_argument("--out", required=True, metavar="RUN", help="run folder to make")
+    parser.add_argument("--seed", type=int, help="research mode: repeatable, and stamped NOT A RELEASE")
+    parser.add_argument("--device", default="cpu", help="where torch computes (default cpu)")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same arguments")
+
+
+def run_with_rest(args: argparse.Namespace, rest: list[str], parser: argparse.ArgumentParser) -> int:
+    from veilset.cli.main import say
+    from veilset.runs import execute
+
+    spec = _spec.spec(args, rest, parser)
+    if not args.json:
+        print(spec.plan(), file=sys.stderr)
+    model = execute(spec, args.out, resume=args.resume)
+    assert model.receipt_ is not None
+    say(args, {"receipt": model.receipt_.facts}, f"{model.receipt_}\nrun       {args.out}")
+    return 0

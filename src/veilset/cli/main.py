@@ -1,0 +1,119 @@
+"""`veilset VERB ...`. One verb a file; a verb's file, and what it needs, is imported only when the verb is used."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+VERBS = {
+    "methods": "list the methods",
+    "data": "declare, check, convert, fetch or clean image sets",
+    "plan": "show every release and its price before any record is read",
+    "fit": "learn from private images under a budget",
+    "sample": "draw a synthetic labelled set with its receipt",
+    "evaluate": "measure a synthetic set against real images",
+    "report": "write one page to show",
+    "verify": "recompute the claim and every hash",
+    "sign": "sign a receipt (optional)",
+    "bench": "run a suite of measurements",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are veilset's: one line, then exit."""
+
+    def error(self, message: str) -> Any:
+        from veilset.core.errors import ConfigError
+
+        raise ConfigError(f"{message}; see `{self.prog} --help`")
+
+
+def parser() -> Parser:
+    """The top-level parser: verbs and their one-line help."""
+    import veilset
+
+    top = Parser(prog="veilset", description=veilset.__doc__, allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"veilset {veilset.__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    for name, words in VERBS.items():
+        verbs.add_parser(name, help=words, add_help=False)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status: 0 only on success."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        from veilset.core.errors import VeilsetError
+    except KeyboardInterrupt:
+        return 130
+    try:
+        if not argv or argv[0] not in VERBS:
+            return _no_verb(argv)
+        module = import_module(f"veilset.cli.{argv[0]}")
+        verb = Parser(prog=f"veilset {argv[0]}", description=module.__doc__, allow_abbrev=False)
+        verb.add_argument("--json", action="store_true", help="print one JSON object, for machines")
+        module.add(verb)
+        if hasattr(module, "run_with_rest"):
+            if {"-h", "--help"} & set(argv) and len(argv) > 2 and not argv[1].startswith("-"):
+                from veilset.cli._spec import help_fields
+
+                verb.formatter_class, verb.epilog = argparse.RawDescriptionHelpFormatter, help_fields(argv[1])
+            args, rest = verb.parse_known_args(argv[1:])
+            _quiet(args)
+            return int(module.run_with_rest(args, rest, verb) or 0)
+        args = verb.parse_args(argv[1:])
+        _quiet(args)
+        return int(module.run(args) or 0)
+    except VeilsetError as e:
+        print(f"veilset: {e}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        again = " Go on with the same command and --resume." if argv[0] == "fit" else ""
+        print(f"\nveilset: interrupted.{again}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def _no_verb(argv: list[str]) -> int:
+    from veilset.core.errors import ConfigError, suggest
+
+    if argv and not argv[0].startswith("-"):
+        raise ConfigError(f"verb {argv[0]!r} is unknown.{suggest(argv[0], VERBS)} Verbs: {', '.join(VERBS)}")
+    parser().parse_args(argv)
+    parser().print_help()
+    return 0 if argv else 2
+
+
+def _quiet(args: argparse.Namespace) -> None:
+    from veilset.core.progress import be_quiet
+
+    be_quiet(args.json)
+
+
+def say(args: argparse.Namespace, facts: dict[str, Any], text: str) -> None:
+    """Print `facts` as JSON under --json, else `text`."""
+    print(json.dumps(facts, allow_nan=False, ensure_ascii=False) if args.json else text)
+
+
+def number(text: str) -> float:
+    """A float argument; inf and nan are let through to the check that names the field."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def finite(x: float) -> float | None:
+    """None for infinity: JSON has no infinity."""
+    return x if math.isfinite(x) else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

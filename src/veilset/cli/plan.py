@@ -1,0 +1,17 @@
+"""Show every release of a method with its noise and share of the budget. No record is read."""
+
+from __future__ import annotations
+
+import argparse
+
+from veilset.cli import _spec
+
+add = _spec.add
+
+
+def run_with_rest(args: argparse.Namespace, rest: list[str], parser: argparse.ArgumentParser) -> int:
+    from veilset.cli.main import say
+
+    plan = _spec.spec(args, rest, parser).plan()
+    say(args, plan.to_json(), str(plan))
+    return 0

@@ -1,0 +1,103 @@
+"""The declaration: the small TOML in which the owner says what is public about a set. Nothing else about it is."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from veilset.core.errors import DataError, suggest
+from veilset.core.types import PublicInfo
+
+FILE = "veilset.toml"
+REQUIRED = ("name", "classes", "shape", "value_range", "units")
+OPTIONAL = ("unit", "max_images_per_unit", "access", "confirmed")
+
+
+def path_for(source: Path) -> Path:
+    """Where the declaration of a set lies: inside a folder, beside a file or prefix (x.npz -> x.veilset.toml)."""
+    if source.is_dir():
+        return source / FILE
+    stem = re.sub(r"(\.npz|-images-idx[34]-ubyte(\.gz)?)$", "", source.name)
+    return source.with_name(f"{stem}.{FILE}")
+
+
+def read(source: Path) -> tuple[PublicInfo, bool]:
+    """The declared facts of a set, and whether the owner confirmed them.
+
+    Args:
+        source: folder, file or prefix of the set.
+
+    Raises:
+        DataError: no declaration, or not a valid one.
+    """
+    path = path_for(source)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(
+            f"{source} has no declaration ({path.name}); run `veilset data init {source}`, read the draft, confirm it"
+        ) from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(f"{path}: cannot be read ({e}); repair it, or remove it and run `veilset data init`") from None
+    return parse(text, str(path))
+
+
+def confirmed(source: Path) -> PublicInfo:
+    """The declared facts, or DataError if the owner has not confirmed them."""
+    info, yes = read(source)
+    if not yes:
+        path = path_for(source)
+        raise DataError(
+            f"{path} is a draft (confirmed = false); what it says becomes public: read it, then set confirmed = true"
+        )
+    return info
+
+
+def parse(text: str, where: str) -> tuple[PublicInfo, bool]:
+    """The declared facts in a TOML text, and whether the owner confirmed them."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        raise DataError(f"{where}: not valid TOML: {e}") from None
+    known = (*REQUIRED, *OPTIONAL)
+    for k in table:
+        if k not in known:
+            raise DataError(f"{where}: unknown key {k!r}.{suggest(k, known)} Keys are: {', '.join(known)}")
+    for k in REQUIRED:
+        if k not in table:
+            raise DataError(f"{where}: {k} is missing; declare it")
+    try:
+        facts = {k: _typed(k, v) for k, v in table.items()}
+        return PublicInfo.from_json({k: v for k, v in facts.items() if k != "confirmed"}), facts.get("confirmed", False)
+    except DataError as e:
+        raise DataError(f"{where}: {e}") from None
+
+
+def _typed(name: str, v: Any) -> Any:
+    """The value of one key, or DataError if it has the wrong type."""
+
+    def whole(a: Any) -> bool:
+        return isinstance(a, int) and not isinstance(a, bool)
+
+    def number(a: Any) -> bool:
+        return whole(a) or (isinstance(a, float) and math.isfinite(a))
+
+    if name == "classes":
+        ok, rule = isinstance(v, list) and all(isinstance(c, str) and c for c in v), "a list of names in quotes"
+    elif name == "shape":
+        ok, rule = isinstance(v, list) and len(v) == 3 and all(map(whole, v)), "[channels, height, width]"
+    elif name == "value_range":
+        ok, rule = isinstance(v, list) and len(v) == 2 and all(map(number, v)), "[low, high], finite, low < high"
+        v = [float(a) for a in v] if ok else v
+    elif name in ("units", "max_images_per_unit"):
+        ok, rule = whole(v), "a whole number"
+    elif name == "confirmed":
+        ok, rule = isinstance(v, bool), "true or false"
+    else:
+        ok, rule = isinstance(v, str) and bool(v), "a text in quotes"
+    if not ok:
+        raise DataError(f"{name} = {v!r}: must be {rule}")
+    return v

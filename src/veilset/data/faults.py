@@ -1,0 +1,128 @@
+"""What can be wrong with an image set. Faults speak to the owner only and are outside the guarantee (threat model)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from veilset.core.errors import DataError
+from veilset.core.types import PublicInfo
+from veilset.data.records import Array
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, in one line.
+
+    Attributes:
+        where: the file, and the row or record in it.
+        what: what is wrong.
+        todo: the way out.
+        severity: "fault" keeps the gate closed; "note" is a remark for the owner.
+    """
+
+    where: str
+    what: str
+    todo: str
+    severity: str = "fault"
+
+    def __str__(self) -> str:
+        return " ".join(f"{self.where}: {self.what}; {self.todo}".split())
+
+
+class Faults:
+    """Collects what one pass over a set finds.
+
+    Args:
+        source: the set as the user named it, for the messages.
+    """
+
+    def __init__(self, source: str | Path):
+        self.source = source
+        self.found: list[Fault] = []
+
+    def add(self, where: str, what: str, todo: str) -> None:
+        """A fault: the set cannot be used as it is."""
+        self.found.append(Fault(where, what, todo))
+
+    def note(self, where: str, what: str, todo: str) -> None:
+        """A remark: the set can be used."""
+        self.found.append(Fault(where, what, todo, "note"))
+
+    def convert(self, where: str, what: str) -> None:
+        """A fault that a declared conversion repairs."""
+        self.add(where, what, f"convert the set by declared rules with `veilset data prepare {self.source} OUT`")
+
+    def raise_first(self) -> None:
+        """Raise DataError with the first fault and the number of others, if there is any fault."""
+        real = [f for f in self.found if f.severity == "fault"]
+        if real:
+            more = f" (and {len(real) - 1} more; run `veilset data check {self.source}`)" if len(real) > 1 else ""
+            raise DataError(f"{real[0]}{more}")
+
+
+def check_values(faults: Faults, info: PublicInfo, rows: Array, first: int, where: str) -> None:
+    """Report every record of rows [n, ...], numbered from `first`, with a value that is not finite or out of range."""
+    low, high = info.value_range
+    if rows.dtype == np.uint8 and low <= 0 and high >= 255:
+        return
+    flat = rows.reshape(len(rows), -1)
+    finite = np.isfinite(flat).all(axis=1) if rows.dtype.kind == "f" else np.ones(len(rows), bool)
+    # A comparison with NaN is false, so a record with NaN is reported once, as not finite.
+    outside = finite & ((flat < low) | (flat > high)).any(axis=1)
+    for i in np.flatnonzero(~finite).tolist():
+        faults.add(f"{where} record {first + i}", "holds NaN or infinity", "repair or remove this image")
+    for i in np.flatnonzero(outside).tolist():
+        faults.add(
+            f"{where} record {first + i}",
+            f"holds a value outside the declared value_range [{low:g}, {high:g}]",
+            "repair this image, or declare another range (it is public)",
+        )
+
+
+def check_labels(faults: Faults, info: PublicInfo, labels: Array, where: str, first: int = 0) -> None:
+    """Report every label [n], numbered from `first`, that is not an index into the declared classes."""
+    top = len(info.classes)
+    for i in np.flatnonzero((labels < 0) | (labels >= top)).tolist():
+        faults.add(
+            f"{where} record {first + i}",
+            f"label {int(labels[i])} is not one of the {top} declared classes (0..{top - 1})",
+            "correct the label, or declare the class (the list is public)",
+        )
+
+
+def check_units(faults: Faults, info: PublicInfo, count: int, units: Array | None, where: str) -> None:
+    """Compare the training split with what was declared about units: [n] dense ids, or None for one image a unit."""
+    if units is None:
+        if info.max_images_per_unit > 1:
+            faults.add(
+                where,
+                f"max_images_per_unit = {info.max_images_per_unit} is declared but the set has no column `unit`",
+                "add the column, or declare max_images_per_unit = 1",
+            )
+        elif info.unit != "one image":
+            faults.note(
+                where,
+                f"the declared unit is {info.unit!r} but the set has no column `unit`, so each image counts as a unit",
+                "this is right only if no two images belong to the same unit",
+            )
+        actual = count
+    else:
+        sizes = np.bincount(units) if len(units) else np.zeros(0, np.int64)
+        actual, over = len(sizes), int((sizes > info.max_images_per_unit).sum())
+        if over:
+            faults.note(
+                where,
+                f"{over} units have more than the declared max_images_per_unit = {info.max_images_per_unit} images",
+                "images above it are left out",
+            )
+        if info.unit == "one image":
+            faults.note(where, "the set has a column `unit`, the declared unit is 'one image'", "say what a unit is")
+    if actual != info.units:
+        faults.note(
+            where,
+            f"the training split holds {actual} units, declared are {info.units}",
+            "nothing to do if the declared number is the one you want to be public",
+        )

@@ -1,0 +1,104 @@
+"""Image folders with a sub-folder a class, perhaps under train/ and test/."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from veilset.core.errors import DataError
+from veilset.core.types import PublicInfo
+from veilset.data.decode import Unfit, describe, is_picture, open_picture, spool_picture
+from veilset.data.faults import Faults, check_units
+from veilset.data.records import Spool, small_ints
+from veilset.data.source import Glimpse
+from veilset.privacy.private import Opened
+
+
+class FolderSource:
+    """One image folder. Names of one class at a time are held in memory, pixels never.
+
+    Args:
+        path: holds the class folders, or train/ (and test/) which hold them.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        top = set(folders(path))
+        split = "train" in top and top <= {"train", "test"} and bool(folders(path / "train"))
+        self._roots = {s: path / s for s in top} if split else {"train": path}
+
+    def has_test(self) -> bool:
+        """Whether there is a folder test/ beside train/."""
+        return "test" in self._roots
+
+    def scan(self, info: PublicInfo, split: str, faults: Faults, keep: bool = True) -> Opened | None:
+        """Check one split; return it opened. Records are in class order, then by file name."""
+        root = self._roots[split]
+        for name in folders(root):
+            if name not in info.classes:
+                faults.add(
+                    f"{self._where(root / name)}/", "class is not declared", "declare it (public) or move it away"
+                )
+        for name in files(root):
+            if is_picture(name):
+                faults.add(self._where(root / name), "label is missing: it lies in no class folder", "move it into one")
+        spool = Spool(info.shape, np.uint8, keep)
+        counts = [self._scan_class(root / name, info, faults, spool) for name in info.classes]
+        labels = small_ints(np.repeat(np.arange(len(counts)), counts), len(counts))
+        if split == "train":
+            check_units(faults, info, len(labels), None, self._path.name)
+        records = spool.records()
+        return Opened(records, labels) if records else None
+
+    def _scan_class(self, folder: Path, info: PublicInfo, faults: Faults, spool: Spool) -> int:
+        """Check the pictures of one class and spool them; returns how many were spooled."""
+        if not folder.is_dir():
+            faults.note(f"{self._where(folder)}/", "the class is declared but has no folder", "check its name")
+            return 0
+        for name in folders(folder):
+            faults.add(
+                f"{self._where(folder / name)}/",
+                "a folder inside a class folder",
+                "move its images up, or list them in labels.csv (with a column `unit` for patients)",
+            )
+        count = 0
+        for name in files(folder):
+            where = self._where(folder / name)
+            if is_picture(name):
+                count += spool_picture(folder / name, where, info, faults, spool)
+            else:
+                faults.add(where, "not an image file by its name", "move it out of the class folder")
+        return count
+
+    def _where(self, path: Path) -> str:
+        return path.relative_to(self._path).as_posix()
+
+    def glimpse(self) -> Glimpse:
+        """What a draft declaration says: folder names, the first image's shape, the count."""
+        root = self._roots["train"]
+        pictures = [(root / c, n) for c in folders(root) for n in files(root / c) if is_picture(n)]
+        if not pictures:
+            raise DataError(f"{self._path}: no image in any class folder; expected CLASS/NAME.png")
+        return Glimpse(tuple(folders(root)), first_shape(pictures[0][0] / pictures[0][1]), (0.0, 255.0), len(pictures))
+
+
+def folders(path: Path) -> list[str]:
+    """Names of the visible folders in a folder, sorted."""
+    with os.scandir(path) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def files(path: Path) -> list[str]:
+    """Names of the visible files in a folder, sorted."""
+    with os.scandir(path) as entries:
+        return sorted(e.name for e in entries if not e.is_dir() and not e.name.startswith("."))
+
+
+def first_shape(path: Path) -> tuple[int, int, int]:
+    """(channels, height, width) of one picture, or DataError."""
+    try:
+        return describe(open_picture(path.read_bytes()))
+    except (Unfit, OSError) as e:
+        raise DataError(f"{path}: {e}; restore or remove this file") from None

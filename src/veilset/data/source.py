@@ -1,0 +1,76 @@
+"""What every reader offers, and which reader a path calls for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from veilset.core.errors import DataError
+from veilset.core.types import PublicInfo
+from veilset.data.faults import Faults
+from veilset.privacy.private import Opened
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """What `veilset data init` drafts from a set; the owner corrects it.
+
+    Attributes:
+        classes: class names, sorted.
+        shape: (channels, height, width) of the first image.
+        value_range: (low, high) of the format.
+        count: units in the training split, exact; the draft rounds it.
+        has_units: whether images carry unit ids.
+    """
+
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    value_range: tuple[float, float]
+    count: int
+    has_units: bool = False
+
+
+class Source(Protocol):
+    """One kind of image set. Making one looks at names only; records are read by `scan`."""
+
+    def has_test(self) -> bool:
+        """Whether the set's structure has a test split."""
+
+    def scan(self, info: PublicInfo, split: str, faults: Faults, keep: bool = True) -> Opened | None:
+        """Check every record of "train" or "test", adding what is wrong to `faults`.
+
+        Returns:
+            The opened split if `keep` and nothing prevents it, else None. Use it only if `faults` has no fault.
+        """
+
+    def glimpse(self) -> Glimpse:
+        """What a draft declaration says."""
+
+
+def detect(path: Path) -> Source:
+    """The reader for a path.
+
+    Raises:
+        DataError: nothing there, or nothing that veilset reads.
+    """
+    from veilset.data.folder import FolderSource
+    from veilset.data.idx import IMAGES, IdxSource
+    from veilset.data.npz import NpzSource
+    from veilset.data.table import FILE, TableSource
+
+    if path.is_dir():
+        if (path / FILE).is_file():
+            return TableSource(path)
+        if any(IMAGES.match(p.name) for p in path.iterdir()):
+            return IdxSource(path)
+        if any(p.is_dir() and not p.name.startswith(".") for p in path.iterdir()):
+            return FolderSource(path)
+        raise DataError(
+            f"{path}: no sub-folder a class, no {FILE}, no IDX files; see `veilset data --help` for the layouts"
+        )
+    if path.suffix == ".npz" and path.is_file():
+        return NpzSource(path)
+    if path.is_file() and not IMAGES.match(path.name):
+        raise DataError(f"{path}: not an .npz or *-images-idx3-ubyte file; see `veilset data --help` for the layouts")
+    return IdxSource(path)

@@ -1,0 +1,208 @@
+"""Image folders with labels.csv: columns file, label (a class name), and perhaps split (train or test) and unit."""
+
+from __future__ import annotations
+
+import csv
+import os
+from array import array
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from veilset.core.errors import DataError
+from veilset.core.types import PublicInfo
+from veilset.data.decode import is_picture, spool_picture
+from veilset.data.faults import Faults, check_units
+from veilset.data.folder import first_shape
+from veilset.data.records import Array, Spool, dense, key, small_ints
+from veilset.data.source import Glimpse
+from veilset.privacy.private import Opened
+
+FILE = "labels.csv"
+COLUMNS = ("file", "label", "class", "split", "unit")
+SPLITS = ("train", "test")
+
+
+class Table:
+    """The rows of labels.csv, compactly: a million of them cost tens of megabytes, not hundreds.
+
+    Attributes:
+        labels: index into the declared classes, -1 where there is none.
+        test: 1 where the row belongs to the test split.
+        units: digest of the unit id, or an empty array if there is no such column.
+    """
+
+    def __init__(self) -> None:
+        self._names, self._ends = bytearray(), array("q")
+        self._lines, self._labels, self._test, self._units = array("q"), array("i"), array("b"), array("Q")
+
+    def add(self, line: int, name: str, label: int, test: bool, unit: str | None) -> None:
+        """Append one row."""
+        self._names += name.encode()
+        self._ends.append(len(self._names))
+        self._lines.append(line)
+        self._labels.append(label)
+        self._test.append(test)
+        if unit is not None:
+            self._units.append(key(unit))
+
+    def name(self, i: int) -> str:
+        """The file of row i."""
+        return self._names[self._ends[i - 1] if i else 0 : self._ends[i]].decode()
+
+    def line(self, i: int) -> int:
+        """The line of row i in the file."""
+        return self._lines[i]
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @property
+    def labels(self) -> Array:
+        return np.array(self._labels, np.int32)
+
+    @property
+    def test(self) -> Array:
+        return np.array(self._test, bool)
+
+    @property
+    def units(self) -> Array:
+        return np.array(self._units, np.uint64)
+
+
+class TableSource:
+    """One image folder with labels.csv.
+
+    Args:
+        path: the folder. Files are named relative to it.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def has_test(self) -> bool:
+        """Whether labels.csv has a column `split`."""
+        faults = Faults(self._path)
+        with open(self._path / FILE, newline="", encoding="utf-8-sig", errors="replace") as f:
+            return "split" in (_columns(csv.reader(f), faults) or ())
+
+    def scan(self, info: PublicInfo, split: str, faults: Faults, keep: bool = True) -> Opened | None:
+        """Check one split; return it opened. Records are in the order of the rows."""
+        table = self._read(info, faults)
+        self._check_files(table, faults)
+        units = table.units
+        if len(units):
+            self._check_split(table, faults)
+        spool, taken = Spool(info.shape, np.uint8, keep), []
+        for i in np.flatnonzero(table.test == (split == "test")).tolist():
+            name = table.name(i)
+            if spool_picture(self._path / name, f"{FILE} line {table.line(i)}: {name}", info, faults, spool):
+                taken.append(i)
+        rows = np.array(taken, np.int64)
+        ids = dense(units[rows]) if len(units) else None
+        if split == "train":
+            check_units(faults, info, len(rows), ids, FILE)
+        records = spool.records()
+        return Opened(records, small_ints(table.labels[rows], len(info.classes)), ids) if records else None
+
+    def glimpse(self) -> Glimpse:
+        """What a draft declaration says: label names, the first image's shape, the count."""
+        faults, names, keys, count, first = Faults(self._path), set[str](), set[int](), 0, ""
+        for _, row in rows_of(self._path, faults):
+            if row.get("split", "train") == "train":
+                names.add(label_of(row))
+                first = first or row["file"]
+                count += 1
+                if "unit" in row:
+                    keys.add(key(row["unit"]))
+        faults.raise_first()
+        if not count:
+            raise DataError(f"{self._path / FILE}: no row of the training split")
+        return Glimpse(
+            tuple(sorted(names)), first_shape(self._path / first), (0.0, 255.0), len(keys) or count, bool(keys)
+        )
+
+    def _read(self, info: PublicInfo, faults: Faults) -> Table:
+        """All rows that can be used; faults for the others."""
+        number, table = {c: i for i, c in enumerate(info.classes)}, Table()
+        for line, row in rows_of(self._path, faults):
+            where = f"{FILE} line {line}"
+            label = number.get(label_of(row), -1)
+            if not label_of(row):
+                faults.add(where, "label is missing", "give the class name")
+            elif label < 0:
+                faults.add(where, f"class {label_of(row)!r} is not declared", "correct it, or declare it (public)")
+            table.add(line, row["file"], label, row.get("split") == "test", row.get("unit"))
+        return table
+
+    def _check_files(self, table: Table, faults: Faults) -> None:
+        """Report files that are listed twice, and pictures in the folder that no row lists."""
+        keys = np.fromiter((key(table.name(i)) for i in range(len(table))), np.uint64, len(table))
+        _, first = np.unique(keys, return_index=True)
+        for i in np.setdiff1d(np.arange(len(keys)), first).tolist():
+            faults.add(f"{FILE} line {table.line(i)}", f"{table.name(i)} is listed twice", "keep one row")
+        listed = set(keys.tolist())
+        for folder, _, names in os.walk(self._path):
+            for name in sorted(filter(is_picture, names)):
+                path = (Path(folder) / name).relative_to(self._path).as_posix()
+                if key(path) not in listed:
+                    faults.add(path, f"label is missing: no row in {FILE}", "add a row or remove the file")
+
+    @staticmethod
+    def _check_split(table: Table, faults: Faults) -> None:
+        """Report units that are in both splits, once each."""
+        units, test = table.units, table.test
+        rows = np.flatnonzero(test & np.isin(units, units[~test]))
+        for i in rows[np.unique(units[rows], return_index=True)[1]].tolist():
+            faults.add(
+                f"{FILE} line {table.line(i)}", "its unit is in both splits", "give all images of a unit to one split"
+            )
+
+
+def label_of(row: dict[str, str]) -> str:
+    """The class name: column `class` where there is one (veilset's own releases), else `label`."""
+    return row.get("class", row.get("label", ""))
+
+
+def _columns(reader: Iterator[list[str]], faults: Faults) -> list[str] | None:
+    """The header, or None after reporting what is wrong with it."""
+    head = [c.strip().lower() for c in next(reader, [])]
+    if "file" not in head or not {"label", "class"} & set(head) or len(set(head)) != len(head):
+        faults.add(FILE, f"its header is {','.join(head)[:80]!r}", "it must name the columns file,label[,split][,unit]")
+        return None
+    return head
+
+
+def rows_of(path: Path, faults: Faults) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, row) for every row that has all its columns; faults for the others. Only known columns are kept."""
+    try:
+        with open(path / FILE, newline="", encoding="utf-8-sig") as f:
+            reader = csv.reader(f)
+            head = _columns(reader, faults)
+            for cells in reader if head else ():
+                if head and cells and (row := _row(reader.line_num, head, cells, faults)):
+                    yield reader.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        faults.add(FILE, f"cannot be read ({e})", "write it as UTF-8 with commas")
+
+
+def _row(line: int, head: list[str], cells: list[str], faults: Faults) -> dict[str, str] | None:
+    """One row by column name, or None after reporting it."""
+    where = f"{FILE} line {line}"
+    if len(cells) != len(head):
+        faults.add(where, f"has {len(cells)} cells for {len(head)} columns", "correct the row")
+        return None
+    row = {c: v.strip() for c, v in zip(head, cells, strict=True) if c in COLUMNS}
+    file = PurePosixPath(row["file"])
+    if not row["file"] or file.is_absolute() or ".." in file.parts:
+        faults.add(where, f"file {row['file']!r} is not a path inside the folder", "name it relative to the folder")
+        return None
+    if row.get("split", "train") not in SPLITS:
+        faults.add(where, f"split {row['split']!r} is neither train nor test", "write train or test")
+        return None
+    if row.get("unit") == "":
+        faults.add(where, "unit is missing", "give the unit id (for example of the patient)")
+        return None
+    row["file"] = file.as_posix()
+    return row
