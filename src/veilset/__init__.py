@@ -19,7 +19,6 @@ _WHERE = {
     "verify": "veilset.privacy.receipt",
     "load": "veilset.data.load",
     "make": "veilset.methods.catalogue",
-    "methods": "veilset.methods.catalogue",
     "open_model": "veilset.methods.catalogue",
     "Synthesizer": "veilset.methods.base",
     "option": "veilset.core.config",
@@ -27,7 +26,7 @@ _WHERE = {
     "Images": "veilset.core.types",
     "PublicInfo": "veilset.core.types",
     "evaluate": "veilset.evaluation.evaluate",
-    "report": "veilset.report.page",
+    "write_report": "veilset.report.page",
     "RunSpec": "veilset.runs",
     "execute": "veilset.runs",
     "VeilsetError": "veilset.core.errors",
@@ -48,17 +47,19 @@ if TYPE_CHECKING:
     from veilset.privacy.private import PrivateImages
     from veilset.privacy.receipt import Receipt, verify
     from veilset.privacy.spec import Privacy
-    from veilset.report.page import report
+    from veilset.report.page import write_report
     from veilset.runs import RunSpec, execute
 
 __all__ = [
     "Gate", "Images", "Ledger", "Plan", "PrivateImages", "Privacy", "PublicInfo", "Receipt", "Release", "RunSpec",
     "Synthesizer", "VeilsetError", "evaluate", "execute", "load", "make", "methods", "open_model", "option", "progress",
-    "report", "verify",
+    "verify", "write_report",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name == "methods":
+        return import_module("veilset.methods")  # a package that can be called
     if name not in _WHERE:
         raise AttributeError(f"module 'veilset' has no attribute {name!r}")
     return getattr(import_module(_WHERE[name]), name)

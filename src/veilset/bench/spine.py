@@ -81,14 +81,16 @@ def quality(
     method: str, data: str, epsilon: float, seed: int, params: dict[str, Any], n: int, tag: str
 ) -> dict[str, Any]:
     """Fit in research mode, draw n balanced images, and judge them on the public test split (decision 15)."""
-    import veilset as vs
     from veilset.core.types import Images
+    from veilset.data.load import load
     from veilset.evaluation.protocols import CNN_PROTOCOL
     from veilset.evaluation.registry import Trial, choose
+    from veilset.methods.catalogue import make
+    from veilset.privacy.spec import Privacy
 
-    bundle = vs.load(data)
+    bundle = load(data)
     start = time.perf_counter()
-    model = vs.make(method, **params).fit(bundle.train, vs.Privacy(epsilon), seed=seed)
+    model = make(method, **params).fit(bundle.train, Privacy(epsilon), seed=seed)
     fitted = time.perf_counter()
     images = model.sample(n, seed=seed)
     drawn = time.perf_counter()
@@ -106,11 +108,13 @@ def quality(
 
 def speed(method: str, data: str) -> dict[str, Any]:
     """fit + 10,000 samples at epsilon 1 with all cores, and the peak memory of the whole process."""
-    import veilset as vs
+    from veilset.data.load import load
+    from veilset.methods.catalogue import make
+    from veilset.privacy.spec import Privacy
 
-    bundle = vs.load(data)
+    bundle = load(data)
     start = time.perf_counter()
-    model = vs.make(method).fit(bundle.train, vs.Privacy(1.0), seed=0)
+    model = make(method).fit(bundle.train, Privacy(1.0), seed=0)
     model.sample(10_000, seed=0)
     return {"seconds": time.perf_counter() - start, "peak_mb": peak_mb()}
 
@@ -119,7 +123,9 @@ def memory(records: int) -> dict[str, Any]:
     """Peak memory of `dp-moments` on a generated IDX set of this many 28x28 records on disk."""
     import numpy as np
 
-    import veilset as vs
+    from veilset.data.load import load
+    from veilset.methods.catalogue import make
+    from veilset.privacy.spec import Privacy
 
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -137,7 +143,7 @@ def memory(records: int) -> dict[str, Any]:
             f'units = {records}\nunit = "one image"\nmax_images_per_unit = 1\naccess = "private"\nconfirmed = true\n'
         )
         start = time.perf_counter()
-        vs.make("dp-moments").fit(vs.load(home).train, vs.Privacy(1.0, delta=1e-7), seed=0)
+        make("dp-moments").fit(load(home).train, Privacy(1.0, delta=1e-7), seed=0)
         return {"seconds": time.perf_counter() - start, "peak_mb": peak_mb()}
 
 

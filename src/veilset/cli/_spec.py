@@ -68,11 +68,9 @@ def _params(rest: Sequence[str], parser: argparse.ArgumentParser) -> dict[str, A
         if not word.startswith("--"):
             raise ConfigError(f"argument {word!r} is not understood; parameters look like --NAME VALUE")
         name, eq, value = word.partition("=")
-        if suggest(name, known) and name not in known and (not eq and not words):
-            raise ConfigError(f"option {name!r} is unknown.{suggest(name, known)}")
         if not eq:
             if not words or words[0].startswith("--"):
-                raise ConfigError(f"{name}: a value is missing; write {name} VALUE")
+                raise ConfigError(f"{name}: a value is missing; write {name} VALUE.{suggest(name, known)}")
             value = words.pop(0)
         key = name[2:].replace("-", "_")
         if key in out:

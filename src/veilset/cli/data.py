@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--fit", default="crop", choices=("crop", "pad"), help="how to reach the aspect ratio (default crop)"
     )
     p.add_argument("--grey", action="store_true", help="convert to grey")
-    p.add_argument("--bits", type=int, help="bit depth of the input, if not 8")
+    p.add_argument("--bits", type=int, help="bit depth of the input, 8 or 16; default 16 with --window, else 8")
     p.add_argument("--window", metavar="LOW,HIGH", help="values shown as black and white; required for 16-bit images")
     p = verb("fetch", "download a public benchmark set, by checksum", "name", "mnist or fashion-mnist")
     p.add_argument("--out", metavar="DIR", help="default: the user's cache")
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
         size, window = _pair(args.size, "x", "size", int), _pair(args.window, ",", "window", float)
         out = prepare(args.source, args.out, size=size, fit=args.fit, grey=args.grey, bits=args.bits, window=window)
-        say(args, {"out": str(out)}, f"converted into {out}; next: veilset data init {out}")
+        say(args, {"out": str(out)}, f"converted into {out}; now read and confirm {out}/veilset.toml")
     elif args.what == "fetch":
         from veilset.data.fetch import fetch
 

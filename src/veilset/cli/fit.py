@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from veilset.cli import _spec
 
@@ -21,7 +22,7 @@ def run_with_rest(args: argparse.Namespace, rest: list[str], parser: argparse.Ar
     from veilset.runs import execute
 
     spec = _spec.spec(args, rest, parser)
-    if not args.json:
+    if not args.json and (args.resume or not Path(args.out).exists()):  # else it is refused, in one line
         print(spec.plan(), file=sys.stderr)
     model = execute(spec, args.out, resume=args.resume)
     assert model.receipt_ is not None

@@ -79,6 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as e:  # a full disk, a folder without permission
+        print(f"veilset: {e.filename or 'a file'}: {e.strerror or e}; check the path and the disk", file=sys.stderr)
+        return 2
 
 
 def _no_verb(argv: list[str]) -> int:

@@ -22,8 +22,8 @@ def run(args: argparse.Namespace) -> int:
         for name in table:
             try:
                 method_class(name)
-            except VeilsetError as e:
-                broken[name] = str(e)
+            except Exception as e:  # a method may fail to load in any way; say which and why, and go on
+                broken[name] = str(e) if isinstance(e, VeilsetError) else f"{type(e).__name__}: {e}"
     lines = [f"{name:<14} {broken.get(name, words)}" for name, words in table.items()]
     say(args, {"methods": table, "broken": broken}, "\n".join(lines))
     return 1 if broken else 0

@@ -17,11 +17,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from veilset.cli.main import say
     from veilset.core.io import read_json
-    from veilset.report.page import report
+    from veilset.report.page import write_report
 
     folder = Path(args.folder)
     kept = folder / "private" / "metrics.json"
     source = Path(args.metrics) if args.metrics else kept if kept.exists() else None
-    page = report(folder, args.out, scores=read_json(source) if source else None)
+    page = write_report(folder, args.out, scores=read_json(source) if source else None)
     say(args, {"report": str(page)}, f"page written to {page}")
     return 0

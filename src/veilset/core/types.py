@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,8 +52,9 @@ class PublicInfo:
             )
         if self.max_images_per_unit < 1:
             raise DataError(f"max_images_per_unit = {self.max_images_per_unit}: must be at least 1")
-        if self.value_range[0] >= self.value_range[1]:
-            raise DataError(f"value_range = {list(self.value_range)}: must be [low, high] with low < high")
+        low, high = self.value_range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise DataError(f"value_range = {list(self.value_range)}: must be finite [low, high] with low < high")
         if self.access not in ("public", "private"):
             raise DataError(f"access = {self.access!r}: must be public or private")
 

@@ -65,7 +65,7 @@ class IdxSource:
         faults = Faults(self._source)
         images, labels = self._pairs["train"]
         head, y = None, None
-        with _damage(images, faults), _open(images) as f:
+        with _damage(images, faults), _stream(images) as f:
             head = _header(f, images, faults)
         with _damage(labels, faults):
             y = _read_labels(labels, faults)
@@ -105,7 +105,7 @@ def _find_pairs(source: Path) -> dict[str, tuple[Path, Path]]:
     return pairs
 
 
-def _open(path: Path) -> IO[bytes]:
+def _stream(path: Path) -> IO[bytes]:
     """The file's bytes, decompressed where the name ends in .gz."""
     return io.BufferedReader(gzip.open(path)) if path.suffix == ".gz" else open(path, "rb")
 
@@ -157,7 +157,7 @@ def _chw(axes: tuple[int, ...]) -> tuple[int, int, int] | None:
 
 def _read_labels(path: Path, faults: Faults) -> Array | None:
     """Labels uint8 [n], or None after reporting a fault."""
-    with _open(path) as f:
+    with _stream(path) as f:
         head = _header(f, path, faults)
         if head is None:
             return None
@@ -183,7 +183,7 @@ def _length(faults: Faults, path: Path, f: IO[bytes], got: int, said: int, what:
 
 def _scan_images(path: Path, info: PublicInfo, faults: Faults, keep: bool) -> tuple[Any, int | None]:
     """Check an images file: (records or None, count or None)."""
-    with _open(path) as f:
+    with _stream(path) as f:
         head = _header(f, path, faults)
         if head is None:
             return None, None

@@ -162,7 +162,7 @@ def convert(data: bytes, rules: Rules) -> Any:
     image = ImageOps.exif_transpose(image)
     if deep != (rules.bits == 16):
         raise decode.Unfit(
-            "has 16 bits a channel; declare a window (--window LOW HIGH)"
+            "has 16 bits a channel; declare a window (--window LOW,HIGH)"
             if deep
             else "has 8 bits a channel, declared are 16; convert such pictures apart"
         )

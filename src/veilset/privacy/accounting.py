@@ -207,9 +207,9 @@ def true_positive_rate(spent: Sequence[Spent], fpr: float) -> float:
 
     worst = fpr
     for case in by_part(spent):
-        merged = _merge(case)
         if any(s.noise_multiplier <= 0 for s in case):
             return 1.0
+        merged = _merge(case)
         if not merged:
             continue
         if all(s.sample_rate == 1 for s in merged):

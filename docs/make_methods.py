@@ -1,0 +1,58 @@
+"""Write docs/methods/NAME.md for every built-in method from its docstrings and Config: python docs/make_methods.py"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import groupby
+from pathlib import Path
+from textwrap import dedent
+
+from veilset.core.config import fields
+from veilset.methods.catalogue import BUILT_IN, method_class
+
+FOLDER = Path(__file__).parent / "methods"
+
+
+def present() -> list[str]:
+    """The built-in methods whose module is there."""
+    return [name for name, entry in BUILT_IN.items() if find_spec(entry.module)]
+
+
+def page(name: str) -> str:
+    """One method's page: summary, docstring of its module, docstring of its class, table of parameters."""
+    entry, cls = BUILT_IN[name], method_class(name)
+    texts = [inspect.getdoc(import_module(entry.module)), inspect.cleandoc(cls.__doc__ or "")]
+    body = [_fenced(text) for text in dict.fromkeys(texts) if text]
+    source = f"[`{entry.module}`](../../src/{entry.module.replace('.', '/')}.py)"
+    head = f"# {name}\n\n{entry.summary[:1].upper()}{entry.summary[1:]}. Source: {source}."
+    use = f"```sh\nveilset fit {name} --data digits --epsilon 1 --out runs/{name}\n```"
+    made = "<!-- Made from docstrings by docs/make_methods.py; do not edit. -->"
+    return "\n\n".join([head, *body, use, "## Parameters", _table(cls.Config), made]) + "\n"
+
+
+def _fenced(text: str) -> str:
+    """A docstring as Markdown: runs of indented lines keep their layout."""
+    out: list[str] = []
+    for indented, run in groupby(text.splitlines(), key=lambda line: line.startswith("  ")):
+        lines = list(run)
+        out += ["", "```text", *dedent("\n".join(lines)).splitlines(), "```", ""] if indented else lines
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).strip()
+
+
+def _table(config: type) -> str:
+    rows = ["| parameter | default | values | meaning |", "|---|---|---|---|"]
+    for f in fields(config):
+        default = "derived" if f.default is None else f"`{f.default}`"
+        values = ", ".join(v for v in (f.type.__name__, f.range.replace(" | ", ", ")) if v)
+        rows.append(f"| `--{f.name.replace('_', '-')}` | {default} | {values} | {f.doc.replace('|', chr(92) + '|')} |")
+    return "\n".join(rows) if len(rows) > 2 else "None."
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for method in present():
+        (FOLDER / f"{method}.md").write_text(page(method))
+        print(f"docs/methods/{method}.md")

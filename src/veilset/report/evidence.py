@@ -1,0 +1,266 @@
+"""What the page says, as plain values. Everything about privacy is recomputed from the folder, nothing is trusted.
+
+A folder that does not verify shows its checks and nothing else: nobody vouches for its numbers or its pictures.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, Context
+from pathlib import Path
+from typing import Any
+
+from veilset.core.errors import ConfigError, LedgerError, RunError, VeilsetError
+from veilset.core.io import read_json
+from veilset.core.types import PublicInfo
+from veilset.privacy.accounting import true_positive_rate
+from veilset.privacy.ledger import Ledger, parse
+from veilset.privacy.plan import Plan, Release
+from veilset.privacy.receipt import LEDGER, RECEIPT, STAMP, Verification, verify
+from veilset.privacy.spec import Privacy
+
+FALSE_ALARMS = (0.001, 0.01, 0.1)  # the rows of the attacker table
+CURVE = 16  # points of its curve
+LINES = 12  # ledger lines that are shown; the file has them all
+WEAK, FAIR = 0.25, 0.05  # true-positive rates at 1 % false alarms above which the page calls the protection weak, fair
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The line on top: `kind` chooses the colour."""
+
+    kind: str  # "good", "warn" or "bad"
+    words: str
+    meaning: str
+
+
+VERIFIED = Verdict(
+    "good",
+    "VERIFIED",
+    "The privacy claim follows from the ledger, and every file is the one that the receipt covers. "
+    "This was recomputed when the page was made; you can repeat it below.",
+)
+RESEARCH = Verdict(
+    "warn",
+    "RECOMPUTES, BUT NOT A RELEASE",
+    "The numbers follow from the ledger, but this is a research run: its noise can be made again from the seed and "
+    "then be taken away. Nothing here is protected. Do not hand it on.",
+)
+NON_PRIVATE = Verdict(
+    "bad",
+    "NON-PRIVATE",
+    "No noise was added, so there is no privacy claim at all. What is shown here may repeat private "
+    "records. Do not hand it on.",
+)
+FAILED = Verdict(
+    "bad",
+    "NOT VERIFIED",
+    "A check failed, so nothing in this folder may be relied on: neither its epsilon nor its images. "
+    "Ask the owner for an unchanged copy.",
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A folder after its check. `ledger`, `plan` and `info` are None where they could not be read or do not count."""
+
+    verdict: Verdict
+    result: Verification
+    facts: dict[str, Any]
+    ledger: Ledger | None = None
+    plan: Plan | None = None
+    info: PublicInfo | None = None
+
+
+def examine(folder: Path) -> Evidence:
+    """Verify a folder and read what may be shown of it.
+
+    Raises:
+        RunError: it is no run or release folder at all.
+    """
+    if not any((folder / name).is_file() for name in (RECEIPT, STAMP, LEDGER)):
+        raise RunError(f"{folder}: neither receipt nor ledger here; give what `veilset fit` or `veilset sample` wrote")
+    result = verify(folder)
+    for check in result.checks:  # the page says nothing about where it was made
+        check["detail"] = check["detail"].replace(f"{folder}/", "")
+    stamped = (folder / STAMP).exists()
+    facts = _facts(folder / (STAMP if stamped else RECEIPT))
+    if not (result.ok or stamped):
+        return Evidence(FAILED, result, facts)
+    try:
+        ledger = Ledger()
+        ledger.lines = list(parse((folder / LEDGER).read_bytes()))
+        start = ledger.lines[0]["body"]["plan"]
+        info = PublicInfo.from_json(start["info"])
+        plan = _spent_plan(ledger, info)
+    except (VeilsetError, OSError, LookupError, TypeError, ValueError, AttributeError) as e:
+        detail = (
+            str(e)
+            if isinstance(e, LedgerError)
+            else f"the ledger's first line does not hold a plan ({type(e).__name__})"
+        )
+        result.checks.append({"name": "ledger", "ok": False, "detail": detail})
+        return Evidence(FAILED, result, facts)
+    verdict = NON_PRIVATE if stamped else VERIFIED if result.release else RESEARCH
+    return Evidence(verdict, result, facts, ledger, plan, info)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = read_json(path)
+    except (RunError, OSError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _spent_plan(ledger: Ledger, info: PublicInfo) -> Plan:
+    """The plan as it was charged: only releases that were asked, with the steps and the noise of the ledger."""
+    start = ledger.lines[0]["body"]["plan"]
+    asked = []
+    for release in (Release(**r) for r in start["releases"]):
+        charges = [b for b in ledger.bodies("charge") if b["release"] == release.name]
+        if charges:
+            steps = max(ledger.steps(release.name, b["part"]) for b in charges)
+            noise = min(b["noise_multiplier"] for b in charges)
+            asked.append(replace(release, steps=steps, noise_multiplier=noise))
+    budget = dict(start["privacy"])
+    budget["epsilon"] = math.inf if budget["epsilon"] is None else budget["epsilon"]
+    return Plan(tuple(asked), info=info, privacy=Privacy(**budget))
+
+
+# ---------------------------------------------------------------------- the claim
+
+
+def attack(ledger: Ledger) -> dict[str, Any]:
+    """What the best attacker finds at each rate of false alarms, by the ledger's lines.
+
+    Returns:
+        rows: (false-positive rate, true-positive rate) of the table; curve: the same for the chart;
+        strength: "strong", "fair" or "weak", in the page's own words.
+    """
+    spent = ledger.spent()
+    rows = [(f, true_positive_rate(spent, f)) for f in FALSE_ALARMS]
+    between = [10 ** (-3 + 3 * i / (CURVE - 1)) for i in range(1, CURVE - 1)]
+    curve = sorted([*rows, *((f, true_positive_rate(spent, f)) for f in between), (1.0, 1.0)])
+    at_one = dict(rows)[0.01]
+    return {
+        "rows": rows,
+        "curve": curve,
+        "strength": "weak" if at_one > WEAK else "fair" if at_one > FAIR else "strong",
+    }
+
+
+def releases(plan: Plan) -> list[dict[str, Any]]:
+    """One row a release, in order of use."""
+    private = plan.privacy is not None and plan.privacy.private
+    shares = plan.shares() if private else [(None, None)] * len(plan.releases)
+    return [
+        {
+            "name": r.name,
+            "verb": ("noisy " if private else "exact ") + {"sum": "sum", "grad": "gradient"}[r.verb],
+            "times": f"{r.steps:,}" + (" a class" if r.partition else ""),
+            "rate": percent(r.sample_rate) if r.sample_rate < 1 else "all units",
+            "noise": f"{r.noise_multiplier:.4g}" if private else "none",
+            "bound": f"{r.bound:g}",
+            "share": share,
+            "alone": up(alone) if alone is not None else "infinite",
+        }
+        for r, (share, alone) in zip(plan.releases, shares, strict=True)
+    ]
+
+
+# ---------------------------------------------------------------------- measures
+
+
+def measures(raw: Any, where: str) -> list[dict[str, Any]]:
+    """Rows of the table from {"metrics": [{"name", "value", "spread", "unit", "better", "reads_private", ...}]}.
+
+    Raises:
+        ConfigError: another shape.
+    """
+    try:
+        return [_measure(m) for m in raw["metrics"]]
+    except (LookupError, TypeError, ValueError, AttributeError) as e:
+        raise ConfigError(
+            f"{where}: not scores ({type(e).__name__}: {e}); pass what `veilset evaluate --json` printed"
+        ) from e
+
+
+def _measure(m: dict[str, Any]) -> dict[str, Any]:
+    digits = 2 if m["unit"] == "%" else 1
+    detail = m.get("detail") or {}
+    parts = [(str(c["class"]), c["value"]) for c in detail.get("by_class", [])]
+    by_class = [{"name": name, "value": None if v is None else float(v)} for name, v in parts]
+    return {
+        "name": str(m["name"]),
+        "doc": _described().get(str(m["name"]), ""),
+        "value": f"{float(m['value']):.{digits}f}",
+        "spread": "" if m.get("spread") is None else f"± {float(m['spread']):.{digits}f}",
+        "unit": str(m["unit"]),
+        "better": str(m["better"]),
+        "reads_private": bool(m["reads_private"]),
+        "seeds": int(m.get("seeds", 0)),
+        "by_class": by_class if m["unit"] == "%" else [],
+    }
+
+
+def _described() -> dict[str, str]:
+    from veilset.evaluation.registry import entries
+
+    return {name: entry.doc for name, entry in entries().items()}
+
+
+# ---------------------------------------------------------------------- ledger and making
+
+
+def ledger_rows(ledger: Ledger) -> tuple[list[dict[str, Any]], int]:
+    """(rows with the line number, a short hash and words; how many lines in the middle are left out)."""
+    rows = [{"seq": line["seq"], "hash": line["hash"][:12], "words": _words(line["body"])} for line in ledger.lines]
+    if len(rows) <= LINES:
+        return rows, 0
+    return rows[: LINES - 3] + rows[-3:], len(rows) - LINES
+
+
+def _words(body: dict[str, Any]) -> str:
+    kind = body["kind"]
+    if kind == "charge":
+        part = "" if body["part"] is None else f", class {body['part']}"
+        what = f"{body['steps']} × Gaussian, noise multiplier {body['noise_multiplier']:.6g}"
+        return f"charge {body['release']}{part}: {what}"
+    fixed = {"open": "open: plan, declared facts and budget", "close": "close: nothing can be asked any more"}
+    return fixed.get(kind, f"{kind}: {body.get('purpose', '')}")
+
+
+def pairs(value: Any) -> list[tuple[str, str]]:
+    """Items of a JSON object as text; nothing for anything else, since `verify` does not look at these facts."""
+    return [(str(k), str(v)) for k, v in value.items()] if isinstance(value, dict) else []
+
+
+# ---------------------------------------------------------------------- numbers for people
+
+
+def up(x: float, digits: int = 4) -> str:
+    """x with this many significant digits, rounded up: a bound is never understated."""
+    if not math.isfinite(x):
+        return "infinite"
+    rounded = Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(float(x)))
+    text = f"{rounded:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def percent(rate: float) -> str:
+    """A rate in percent with three significant digits, rounded up."""
+    return f"{up(100 * rate, 3)}\u202f%"
+
+
+def short(x: float) -> str:
+    """A small number as people write it: 1e-05 becomes 1e-5."""
+    return re.sub(r"e([+-])0+", r"e\1", f"{x:g}")
+
+
+def private_names(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """The measures that read private records."""
+    return [m["name"] for m in rows if m["reads_private"]]
