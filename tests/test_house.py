@@ -18,7 +18,7 @@ from veilset.methods.catalogue import BUILT_IN
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src" / "veilset").rglob("*.py"))
 HEAVY = ("torch", "scipy", "sklearn", "dp_accounting", "PIL", "jinja2", "rich", "cryptography")
-LONGEST_FILE, LONGEST_FUNCTION, REVIEWED = 400, 60, 1400
+LONGEST_FILE, LONGEST_FUNCTION, REVIEWED = 400, 60, 1200
 
 
 def where(path: Path) -> str:
@@ -32,15 +32,19 @@ def functions(tree: ast.AST) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
 # ---------------------------------------------------------------------- the public API
 
 
+# `methods` is also a folder; importing it binds the name, so the folder itself can be called.
+HOME = veilset._WHERE | {"methods": "veilset.methods.catalogue"}
+
+
 def test_public_names_are_the_lazily_loaded_ones() -> None:
-    assert sorted(veilset.__all__) == sorted(veilset._WHERE)
+    assert sorted(veilset.__all__) == sorted(HOME)
     assert {*veilset.__all__, "__version__"} <= set(dir(veilset))
 
 
 @pytest.mark.parametrize("name", veilset.__all__)
 def test_public_name_resolves(name: str) -> None:
     assert getattr(veilset, name) is not None
-    assert hasattr(import_module(veilset._WHERE[name]), name)
+    assert hasattr(import_module(HOME[name]), name)
 
 
 def test_public_functions_stay_callable_once_folders_of_the_same_name_are_imported() -> None:
@@ -60,7 +64,7 @@ def test_types_seen_by_checkers_are_the_lazily_loaded_ones() -> None:
     tree = ast.parse((ROOT / "src/veilset/__init__.py").read_text())
     guarded = next(n for n in tree.body if isinstance(n, ast.If))
     seen = {a.name: n.module for n in guarded.body if isinstance(n, ast.ImportFrom) for a in n.names}
-    assert seen == veilset._WHERE
+    assert seen == HOME
 
 
 def test_version_is_the_packages() -> None:
@@ -111,10 +115,19 @@ def test_file_and_its_functions_are_short(path: Path) -> None:
         assert (f.end_lineno or 0) - f.lineno + 1 <= LONGEST_FUNCTION, f.name
 
 
+def code_lines(path: Path) -> int:
+    """Lines that hold code: no blank lines, comments or docstrings."""
+    text = path.read_text()
+    spans = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+    prose = {line for n in spans if isinstance(n.value.value, str) for line in range(n.lineno, (n.end_lineno or 0) + 1)}
+    rows = enumerate(text.splitlines(), start=1)
+    return sum(1 for i, row in rows if row.strip() and not row.strip().startswith("#") and i not in prose)
+
+
 def test_the_reviewed_package_can_be_read_in_one_sitting() -> None:
     files = [p for p in SOURCES if "privacy" in p.parts and "gradients" not in p.parts]
-    total = sum(len(p.read_text().splitlines()) for p in files)
-    print(f"privacy/ without gradients/: {total} lines in {len(files)} files")
+    total = sum(code_lines(p) for p in files)
+    print(f"privacy/ without gradients/: {total} lines of code in {len(files)} files")
     assert total <= REVIEWED
 
 

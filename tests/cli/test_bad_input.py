@@ -208,6 +208,16 @@ def test_a_model_that_is_a_pickle(veilset: Run, copy: Copy, tmp_path: Path, monk
     assert names(tmp_path) == ["run"]
 
 
+def test_the_tensors_of_another_model(veilset: Run, copy: Copy, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    run = copy("run")
+    save_file({"other": torch.zeros(3)}, run / "model.safetensors")
+    veilset("sample", run, "-n", "10", "--out", tmp_path / "out").refused("model.safetensors")
+    assert names(tmp_path) == ["run"]
+
+
 def test_a_truncated_model(veilset: Run, copy: Copy, tmp_path: Path) -> None:
     run = copy("run")
     whole = (run / "model.safetensors").read_bytes()

@@ -126,6 +126,12 @@ def test_a_broken_plug_in_is_loud(plug, capsys: pytest.CaptureFixture[str], line
     assert f"bad            plug-in 'bad' ({lines[6:]})" in capsys.readouterr().out
 
 
+def test_an_entry_point_of_another_name_than_its_class_is_refused(plug) -> None:
+    plug("other-name = portraits:Portraits")  # a model of it could be fitted, but not opened again
+    with pytest.raises(ConfigError, match="portraits"):
+        vs.make("other-name")
+
+
 def test_a_broken_plug_in_does_not_disturb_the_others(plug) -> None:
     plug(f"bad = broken:Method\n{declared()}")
     assert vs.make("portraits").name == "portraits"

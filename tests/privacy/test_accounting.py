@@ -215,7 +215,9 @@ def test_a_partition_costs_its_dearest_part():
 def test_partition_and_common_releases_add():
     mixed = [Spent(4.0), *(Spent(2.0, part=k) for k in range(10))]
     assert claim(mixed, DELTA).epsilon == claim([Spent(4.0), Spent(2.0)], DELTA).epsilon
-    assert claim([*mixed, Spent(1.0, part=3)], DELTA).epsilon == claim([Spent(4.0), Spent(2.0), Spent(1.0)], DELTA).epsilon
+    assert (
+        claim([*mixed, Spent(1.0, part=3)], DELTA).epsilon == claim([Spent(4.0), Spent(2.0), Spent(1.0)], DELTA).epsilon
+    )
 
 
 def test_each_part_meets_what_everybody_meets():

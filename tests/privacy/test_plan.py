@@ -65,7 +65,9 @@ def test_pricing_uses_the_budget_and_not_more(releases, epsilon):
     assert epsilon * (1 - 1e-3) <= priced.claim().epsilon <= epsilon * (1 + 1e-9)
     assert sum(share for share, _ in priced.shares()) == pytest.approx(1)
     for r, old in zip(priced.releases, releases, strict=True):
-        assert r.noise_multiplier / priced.releases[0].noise_multiplier == pytest.approx(old.weight / releases[0].weight)
+        assert r.noise_multiplier / priced.releases[0].noise_multiplier == pytest.approx(
+            old.weight / releases[0].weight
+        )
     row = priced.to_json()["releases"][0]
     keys = {"name", "mechanism", "noise_multiplier", "sample_rate", "steps", "epsilon_share", "epsilon_alone"}
     assert keys <= set(row)

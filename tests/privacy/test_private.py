@@ -86,7 +86,7 @@ def test_only_the_gate_opens_private_images():
         text = path.read_text()
         assert "_PrivateImages__" not in text, path
         if path.parent.name != "privacy" and path.name not in ("load.py",):
-            assert "_open\"" not in text and "_open'" not in text, path
+            assert '_open"' not in text and "_open'" not in text, path
 
 
 def test_row_15_protecting_noise_is_drawn_in_one_file_and_never_seeded_by_a_literal():

@@ -12,7 +12,9 @@ from veilset.privacy.sampling import Units
 
 def opened(labels, units=None) -> Opened:
     labels = np.asarray(labels)
-    return Opened(InMemory(np.zeros((len(labels), 1, 1, 1), np.uint8)), labels, None if units is None else np.asarray(units))
+    return Opened(
+        InMemory(np.zeros((len(labels), 1, 1, 1), np.uint8)), labels, None if units is None else np.asarray(units)
+    )
 
 
 def read(units: Units, chosen, size: int) -> list[tuple[int, list[int]]]:

@@ -14,11 +14,11 @@ from typing import Any
 from veilset.bench.suite import Cell
 from veilset.core.facts import peak_mb
 
-PROTOCOL = """Delta 1e-5; unit: one image, add or remove; 60,000 balanced images a cell; last epoch, no selection; a seed
-reseeds synthesizer and classifier. Accuracy in % on the public test split, mean and sample standard deviation over seeds.
-MNIST and Fashion-MNIST are development sets: hyper-parameters were chosen on a validation part of their training splits,
-and the claim covers a run, not that search. fd-gabor is a Frechet distance on fixed Gabor features, not FID. Fit seconds
-are of one core beside another busy one; the rows `speed` below ran alone on both."""
+PROTOCOL = """Delta 1e-5; unit: one image, add or remove; 60,000 balanced images a cell; last epoch, no selection;
+a seed reseeds synthesizer and classifier. Accuracy in % on the public test split, mean and sample standard deviation
+over seeds. MNIST and Fashion-MNIST are development sets: hyper-parameters were chosen on a validation part of their
+training splits, and the claim covers a run, not that search. fd-gabor is a Frechet distance on fixed Gabor features,
+not FID. Fit seconds are of one core beside another busy one; the rows `speed` below ran alone on both."""
 COMMAND = "veilset bench spine --jobs 2"
 SEEDS = (0, 1, 2)
 SETS = ("mnist", "fashion-mnist")
@@ -245,7 +245,8 @@ def render(result: dict[str, Any]) -> str:
         fit = f"{r['fit_seconds']:.0f}" if r["fit_seconds"] is not None else ""
         lines.append(
             f"| {r['method']} | {r['variant'] or 'default'} | {r['data']} | {r['epsilon']:g} "
-            f"| {_pm(f.get('gen2real-cnn'))} | {limits} | {_pm(f.get('gen2real-logreg'))} | {_pm(f.get('fd-gabor'))} | {fit} | {r['seeds']} of {r['wanted']} |"
+            f"| {_pm(f.get('gen2real-cnn'))} | {limits} | {_pm(f.get('gen2real-logreg'))} | {_pm(f.get('fd-gabor'))} "
+            f"| {fit} | {r['seeds']} of {r['wanted']} |"
         )
     lines += ["", "| measurement | result |", "|---|---|"]
     for name, r in result["single"].items():

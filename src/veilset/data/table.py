@@ -60,14 +60,17 @@ class Table:
 
     @property
     def labels(self) -> Array:
+        """[n] class numbers."""
         return np.array(self._labels, np.int32)
 
     @property
     def test(self) -> Array:
+        """[n] True for rows of the test split."""
         return np.array(self._test, bool)
 
     @property
     def units(self) -> Array:
+        """[n] 64-bit digests of the unit ids."""
         return np.array(self._units, np.uint64)
 
 

@@ -14,12 +14,12 @@ import torch
 
 from veilset.core.config import build
 from veilset.core.errors import ConfigError, ModeError, RunError, suggest
-from veilset.core.io import new_folder, read_json, write_bytes, write_json
+from veilset.core.io import new_folder, read_json, sha256_file, write_bytes, write_json
 from veilset.core.types import Images, PublicInfo
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
 from veilset.privacy.private import PrivateImages
-from veilset.privacy.receipt import LEDGER, Receipt, make_receipt, read_receipt, write_release
+from veilset.privacy.receipt import LEDGER, SUMS, Receipt, make_receipt, read_receipt, write_release
 from veilset.privacy.spec import Privacy
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Synthesizer(ABC):
         priced = self.plan(data.info, privacy)
         self.device = device
         gate = Gate(data, priced, seed=seed, folder=folder, device=device)
-        with _public_randomness(seed):
+        with _public_randomness(_public_seed(folder) if seed is None else seed):
             state = self._fit(gate, data.info, priced)
         ledger = gate.close()
         self._state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
@@ -192,20 +192,26 @@ class Synthesizer(ABC):
 
 
 def restore(cls: type[Synthesizer], folder: Path, facts: dict[str, Any]) -> Synthesizer:
-    """Rebuild a fitted model from a folder whose model.json was read."""
+    """Rebuild a fitted model from a folder whose model.json was read.
+
+    Raises:
+        RunError: the weights are cut short, or are not those that the receipt covers.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     model = cls(**facts["config"])
+    path = folder / "model.safetensors"
     try:
-        model._state = load((folder / "model.safetensors").read_bytes())
+        model._state = load(path.read_bytes())
+        covered = f"{sha256_file(path)}  {path.name}\n" in (folder / SUMS).read_text()
+        model._ledger = (folder / LEDGER).read_bytes()
     except (SafetensorError, OSError, ValueError) as e:
-        raise RunError(
-            f"{folder / 'model.safetensors'}: not a whole safetensors file ({e}); fit again or copy it anew"
-        ) from e
+        raise RunError(f"{path}: not a whole safetensors file with its receipt ({e}); fit again or copy it anew") from e
+    if not covered:
+        raise RunError(f"{path}: not the model that {folder / SUMS} covers; run `veilset verify {folder}`")
     model.info_ = PublicInfo.from_json(facts["info"])
     model.receipt_ = read_receipt(folder)
-    model._ledger = (folder / LEDGER).read_bytes()
     return model
 
 
@@ -216,9 +222,25 @@ def model_facts(folder: Path) -> dict[str, Any]:
         RunError: absent, or written by something else.
     """
     facts = read_json(folder / "model.json")
-    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+    kinds = {"format": str, "method": str, "config": dict, "info": dict}
+    if (
+        not isinstance(facts, dict)
+        or facts.get("format") != FORMAT
+        or any(not isinstance(facts.get(key), kind) for key, kind in kinds.items())
+    ):
         raise RunError(f"{folder / 'model.json'}: not a {FORMAT} file; veilset opens only models that veilset wrote")
     return facts
+
+
+def _public_seed(folder: Path | None) -> int:
+    """The seed of a release run's public randomness, kept for a resumed run: its paid answers belong to these features."""
+    fresh = secrets.randbits(63)
+    if folder is None:
+        return fresh
+    path = folder / "private" / "public.json"
+    if not path.exists():
+        write_json(path, {"seed": fresh}, mode=0o600)
+    return int(read_json(path)["seed"])
 
 
 @contextmanager

@@ -67,6 +67,10 @@ def method_class(name: str) -> type[Synthesizer]:
         raise ConfigError(f"plug-in {name!r} ({plugins[name].value}) does not load: {type(e).__name__}: {e}") from e
     if not (isinstance(found, type) and issubclass(found, Synthesizer)):
         raise ConfigError(f"plug-in {name!r} ({plugins[name].value}) is not a veilset.Synthesizer class")
+    if found.name != name:
+        raise ConfigError(
+            f"plug-in {name!r} ({plugins[name].value}) calls itself {found.name!r}; give both the same name"
+        )
     return found
 
 

@@ -10,9 +10,8 @@ Private access, each a sum over images in the row of the image's class (and cell
   cells    r clipped to C, and a constant, r = z - nearest centre, a few rounds: private k-means (Su et al. 2016,
            arXiv 1504.05998, has the same two parts) inside each class
   within   r r' / |r|^2 scaled to C^2, r = z - nearest centre: covariances of the cells about their NOISY centres
-Everything after is free: eigenvalues are shrunk by the known noise (half the edge of its semicircle for a class; for the
-difference of a cell from its class the Frobenius-optimal rule of Gavish and Donoho 2017, arXiv 1405.7511, with no
-correction of the bias), and moments are corrected for clamping.
+Everything after is free: eigenvalues are shrunk by the known noise (by half the edge of its semicircle for a class; the
+difference of a cell from its class by sign(l) sqrt(l^2 - edge^2)), and moments are corrected for clamping.
 
 Products are normalised by |r|^2, so that every image has the same weight whatever its norm: the released matrix is a
 shape, not the covariance itself. That bounds an image's influence by construction and costs less noise than clipping.

@@ -24,7 +24,7 @@ class Bounded:
 
 
 def clip(v: torch.Tensor, bound: float, weight: torch.Tensor | float = 1.0) -> torch.Tensor:
-    """Scale rows of v [n, d] to norm at most bound (1 - MARGIN) times weight [n, 1], in float64; NaN or infinity gives 0.
+    """Scale rows of v [n, d] to norm at most bound (1 - MARGIN) times weight [n, 1], in float64; NaN gives 0.
 
     One multiplication a value: this is the inner loop of every release.
     """

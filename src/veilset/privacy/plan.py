@@ -96,6 +96,7 @@ class Plan:
 
     @property
     def parts(self) -> int:
+        """Parts of the class partition: one a declared class."""
         return len(self.info.classes) if self.info else 1
 
     def price(self, privacy: Privacy, info: PublicInfo) -> Plan:
@@ -117,7 +118,7 @@ class Plan:
 
         try:
             scale = calibrate(spend, privacy.epsilon, privacy.delta) if self.releases else 0.0
-        except (OverflowError, ValueError, RuntimeError) as e:
+        except (ArithmeticError, ValueError, RuntimeError) as e:
             raise ConfigError(
                 f"epsilon = {privacy.epsilon:g} at delta = {privacy.delta:g}: no noise level found ({e})"
             ) from e

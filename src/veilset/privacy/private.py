@@ -89,4 +89,5 @@ class InMemory:
         self._x, self.count, self.dtype = x, len(x), x.dtype
 
     def read(self, index: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> None:
+        """As `Records.read`."""
         np.take(self._x, index, axis=0, out=out)

@@ -150,6 +150,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
+        """True when every check held."""
         return bool(self.checks) and all(c["ok"] for c in self.checks)
 
     def to_json(self) -> dict[str, Any]:
