@@ -233,7 +233,7 @@ def model_facts(folder: Path) -> dict[str, Any]:
 
 
 def _public_seed(folder: Path | None) -> int:
-    """The seed of a release run's public randomness, kept for a resumed run: its paid answers belong to these features."""
+    """The seed of a release run's public randomness, kept because its paid answers belong to these features."""
     fresh = secrets.randbits(63)
     if folder is None:
         return fresh

@@ -12,9 +12,9 @@ Differs from the paper and its code:
   * Length scales are functions of the image size. The code's 105 and 127 were tuned on the private data.
   * `loss` "unbiased" drops the pairs of an image with itself from the generated-generated term. A batch holds about
     ten images a class, so in the published loss that pair is a tenth of the term, and rewards collapsed classes.
-  * Labels are equal in every batch, there is a second, shorter length scale, the rate decays by a cosine and weights are
-    averaged. The published form is loss=published, balanced=false, scales=1, frequencies=5000, decay=step, average=0,
-    steps=3000, code=5.
+  * Labels are equal in every batch, there is a second, shorter length scale, the rate decays by a cosine and weights
+    are averaged. The published form is loss=published, balanced=false, scales=1, frequencies=5000, decay=step,
+    average=0, steps=3000, code=5.
 """
 
 from __future__ import annotations

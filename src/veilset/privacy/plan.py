@@ -228,8 +228,8 @@ def _warn(releases: Sequence[Release], info: PublicInfo) -> tuple[str, ...]:
             need = round(r.noise_multiplier / USELESS * len(info.classes))
             out.append(
                 f"release {r.name!r}: with {info.units} declared units in {len(info.classes)} classes noise in "
-                f"every direction of a class mean is {error:.0%} of the largest possible mean; expect poor images below "
-                f"about {need} units, or choose a larger epsilon"
+                f"every direction of a class mean is {error:.0%} of the largest possible mean; expect poor images "
+                f"below about {need} units, or choose a larger epsilon"
             )
     return tuple(out)
 
