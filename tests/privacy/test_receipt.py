@@ -54,10 +54,11 @@ def failing(folder, *a) -> set[str]:
     return {c["name"] for c in got.checks if not c["ok"]}
 
 
-def rewrite_ledger(folder, change, receipt=True):
+def rewrite_ledger(folder, change):
     """Re-seal the whole chain after `change(bodies)`, and make the receipt fit: what an able forger would do."""
     bodies = [line["body"] for line in parse((folder / "ledger.jsonl").read_bytes())]
-    bodies = change(bodies) or bodies
+    changed = change(bodies)
+    bodies = bodies if changed is None else changed
     forged = Ledger()
     for i, body in enumerate(bodies):
         forged.lines.append(_seal(i, forged.head, body))
@@ -131,13 +132,10 @@ def test_ledger_lines_swapped_edited_added_or_cut(folder):
     assert failing(folder) == {"chain"}
 
 
-@pytest.mark.parametrize("epsilon", [0.5, 0.999, 1.2, float("nan"), -1, 0, "1", None, True])
+@pytest.mark.parametrize("epsilon", [0.5, 0.999, 1.2, float("nan"), -1, 0, "1", None])
 def test_a_claim_that_does_not_recompute(folder, epsilon):
     edit_receipt(folder, seal=epsilon == epsilon, epsilon=epsilon)
-    expect = {True: "epsilon", False: "receipt"}
-    if epsilon is True:  # equal to 1 in Python and in JSON readers alike
-        return
-    assert failing(folder) == {expect[epsilon == epsilon]}
+    assert failing(folder) == {"epsilon" if epsilon == epsilon else "receipt"}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from veilset.networks.classifiers import fast_dtype
+from veilset.networks.dct import low_frequencies
 
 
 class ConvGenerator(nn.Module):
@@ -34,7 +35,7 @@ class ConvGenerator(nn.Module):
         channels: tuple[int, int] = (16, 8),
     ):
         super().__init__()
-        self.shape, self.classes, self.code = shape, classes, code
+        self.shape, self.classes, self.code, self.cells = shape, classes, code, 1
         first, second = channels
         self.coarse = (first, -(-shape[1] // 4), -(-shape[2] // 4))
         size = math.prod(self.coarse)
@@ -48,11 +49,37 @@ class ConvGenerator(nn.Module):
         self.middle = nn.Conv2d(first, second, 5, padding=2)
         self.out = nn.Conv2d(second, shape[0], 5, padding=2)
 
-    def forward(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Codes [n, code] and labels [n] to images [n, C, H, W] in [0, 1]."""
+    def forward(self, z: torch.Tensor, y: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
+        """Codes [n, code] and labels [n] to images [n, C, H, W] in [0, 1]; it has one cell a class."""
         u = self.dense(torch.cat([z, F.one_hot(y, self.classes).to(z)], 1)).unflatten(1, self.coarse)
         with torch.autocast(z.device.type, fast_dtype(), enabled=fast_dtype() != torch.float32):
             u = u.to(fast_dtype()).contiguous(memory_format=torch.channels_last)
             u = F.relu(self.middle(F.interpolate(u, scale_factor=2, mode="bilinear")))
             u = self.out(F.interpolate(u, scale_factor=2, mode="bilinear"))
         return u[..., : self.shape[1], : self.shape[2]].float().sigmoid()
+
+
+class CellGenerator(nn.Module):
+    """A few clamped Gaussians a class, in a public low-frequency basis: image = clamp(basis' (mean + factor z), 0, 1).
+
+    Args:
+        shape: (C, H, W) of the images.
+        classes: number of classes K.
+        code: length of the latent code, the rank of each Gaussian.
+        cells: Gaussians a class, of equal weight.
+        size: how many low frequencies (see `veilset.networks.dct`).
+    """
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, code: int, cells: int = 4, size: int = 136):
+        super().__init__()
+        self.shape, self.code, self.cells = shape, code, cells
+        basis = low_frequencies(shape, size)
+        self.register_buffer("basis", basis)
+        grey = basis @ torch.full((basis.shape[1],), 0.25)
+        self.mean = nn.Parameter(grey + 0.3 * torch.randn(classes, cells, len(basis)))
+        self.factor = nn.Parameter(0.1 * torch.randn(classes, cells, len(basis), code))
+
+    def forward(self, z: torch.Tensor, y: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+        """Codes [n, code], labels [n] and cell numbers [n] to images [n, C, H, W] in [0, 1]."""
+        x = self.mean[y, cell] + torch.einsum("ndr,nr->nd", self.factor[y, cell], z)
+        return (x @ self.basis).clamp(0, 1).unflatten(1, self.shape)

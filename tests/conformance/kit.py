@@ -1,0 +1,356 @@
+"""What every synthesizer must keep to, found by experiment. For plug-in authors: `check_synthesizer(MyMethod, width=8)`.
+
+The main tool is a *replay*. A method is fitted on a set D, and its gate's answers are kept. Then it is fitted on a
+neighbour D' by a gate that computes its own answers but hands out those of D. If the method learns from answers only,
+everything it does and keeps is equal on D and D', to the bit. And because both gates draw the same noise, the difference
+between what was computed on D and on D' is exactly what the differing unit contributed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tempfile
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+from veilset.core.config import fields
+from veilset.core.errors import ConfigError
+from veilset.core.types import PublicInfo
+from veilset.methods import base
+from veilset.methods.base import Synthesizer, model_facts, restore
+from veilset.methods.catalogue import method_class
+from veilset.privacy.gate import Gate
+from veilset.privacy.noise import Keys, Stream
+from veilset.privacy.private import InMemory, Opened, PrivateImages, from_arrays
+from veilset.privacy.receipt import verify
+from veilset.privacy.sampling import Units
+from veilset.privacy.spec import Privacy
+
+BUDGET = Privacy(2.0, 1e-5)
+INFO = PublicInfo(name="shapes", classes=tuple("abcde"), shape=(1, 8, 8), value_range=(0.0, 1.0), units=60)
+NEVER_KEPT = (PrivateImages, Opened, InMemory, Gate, Units, Keys, Stream)
+
+
+# ---------------------------------------------------------------------- sets
+
+
+@dataclasses.dataclass(frozen=True)
+class Set:
+    """Records before they are hidden: x float32 [n, C, H, W], y [n], units [n] or None."""
+
+    x: np.ndarray
+    y: np.ndarray
+    units: np.ndarray | None = None
+    info: PublicInfo = INFO
+
+    def hide(self) -> PrivateImages:
+        return from_arrays(self.info, self.x, self.y, self.units)
+
+    def plus(self, images: np.ndarray, label: int) -> Set:
+        """A neighbour: one unit more, at the end."""
+        new = np.asarray(images, np.float32).reshape(-1, *self.info.shape)
+        units = None if self.units is None else np.r_[self.units, np.full(len(new), self.units.max() + 1)]
+        return dataclasses.replace(self, x=np.concatenate([self.x, new]), y=np.r_[self.y, [label] * len(new)], units=units)
+
+
+def shapes(n: int, info: PublicInfo = INFO) -> Set:
+    """Images that look a little like digits: a bright bar a class, at a place that varies. The last class is rare."""
+    g = np.random.default_rng(0)
+    y = np.minimum(g.integers(0, len(info.classes) * 4, n) // 4, len(info.classes) - 1)
+    y[y == len(info.classes) - 1] = 0
+    y[: min(n, 2)] = len(info.classes) - 1
+    x = g.random((n, *info.shape)) * 0.1
+    for i, k in enumerate(y):
+        x[i, :, k + g.integers(0, 2), g.integers(0, 3) : 6] += 0.8
+    return Set(x.astype(np.float32), y.astype(np.int64), None, info)
+
+
+def neighbours() -> Iterator[tuple[str, Set, Set]]:
+    """(what differs, D, D'): one unit, ordinary or adversarial."""
+    d, size = shapes(60), INFO.pixels
+    yield "an ordinary record", d, d.plus(d.x[3], 1)
+    yield "a white record of a rare class", d, d.plus(np.ones(size), len(INFO.classes) - 1)
+    yield "NaN", d, d.plus(np.full(size, np.nan), 0)
+    yield "infinity", d, d.plus(np.full(size, np.inf), 0)
+    yield "1e30", d, d.plus(np.tile([1e30, -1e30], size // 2), 2)
+    yield "the only record", Set(d.x[:0], d.y[:0]), Set(d.x[:1], d.y[:1])
+    people = dataclasses.replace(INFO, unit="one person", max_images_per_unit=3)
+    many = dataclasses.replace(d, units=np.arange(60) // 2, info=people)
+    yield "a unit of five white images, two above the cap", many, many.plus(np.ones((5, size)), 3)
+
+
+# ---------------------------------------------------------------------- a gate that is watched
+
+
+class Tape:
+    """What was asked of a gate, and what it computed."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.answers: list[Any] = []
+
+
+@contextmanager
+def watched(replay: Tape | None = None) -> Iterator[Tape]:
+    """Fits inside write a tape; with `replay` they are handed the answers of that tape."""
+    tape = Tape()
+
+    def heard(self: Gate, call: tuple[Any, ...], answer: Any) -> Any:
+        i = len(tape.answers)
+        tape.calls.append((*call, _shapes(answer)))
+        tape.answers.append(answer)
+        given = replay.answers[i] if replay and i < len(replay.answers) else answer
+        return {k: v.clone() for k, v in given.items()} if isinstance(given, dict) else given.clone()
+
+    class Watched(Gate):
+        def sum(self, name: str, f: Any, **how: Any) -> torch.Tensor:
+            return heard(self, ("sum", name, sorted(how.items())), super().sum(name, f, **how))
+
+        def grad(self, name: str, loss: Any, params: Any, **how: Any) -> dict[str, torch.Tensor]:
+            return heard(self, ("grad", name, sorted(how.items())), super().grad(name, loss, params, **how))
+
+    with mock.patch.object(base, "Gate", Watched):
+        yield tape
+
+
+def _shapes(answer: Any) -> Any:
+    return {k: tuple(v.shape) for k, v in answer.items()} if isinstance(answer, dict) else tuple(answer.shape)
+
+
+def _flat(answer: Any) -> torch.Tensor:
+    values = answer.values() if isinstance(answer, dict) else [answer]
+    return torch.cat([v.double().flatten() for v in values])
+
+
+def _divisor(plan: Any, call: tuple[Any, ...]) -> float:
+    """What `grad` divides the noised sum by: public."""
+    return plan[call[1]].sample_rate * plan.info.units if call[0] == "grad" else 1.0
+
+
+# ---------------------------------------------------------------------- properties
+
+Make = Callable[[], Synthesizer]
+
+
+def contributions_are_bounded_and_nothing_else_is_learned(make: Make) -> None:
+    """On neighbours: the same questions, answers within the planned bound, and an equal model from equal answers."""
+    for what, d, e in neighbours():
+        plan = make().plan(d.info, BUDGET)
+        with watched() as tape:
+            first = make().fit(d.hide(), BUDGET, seed=0)
+        with watched(replay=tape) as other:
+            second = make().fit(e.hide(), BUDGET, seed=0)
+        assert tape.calls == other.calls, f"{what}: the questions asked depend on the data"
+        for call, a, b in zip(tape.calls, tape.answers, other.answers, strict=True):
+            moved = float((_flat(a) - _flat(b)).norm()) * _divisor(plan, call)
+            rounding = 1e-6 * float(_flat(a).norm()) * _divisor(plan, call) if call[0] == "grad" else 0.0
+            bound = plan[call[1]].bound
+            assert moved <= bound + rounding, f"{what}: {call[1]} moved by {moved:.6g}, planned bound {bound:.6g}"
+        same = _equal_states(first, second)
+        assert same, f"{what}: the model differs although the gate's answers were equal: it saw data outside the gate"
+        assert _remembered(first) == _remembered(second), f"{what}: the object keeps something that depends on the data"
+
+
+def plan_and_ledger_agree(make: Make) -> None:
+    """Each planned release is charged as often as planned, with the planned noise; the claim keeps to the budget."""
+    model = make()
+    plan = model.plan(INFO, BUDGET)
+    assert plan.to_json()["epsilon"] <= BUDGET.epsilon * (1 + 1e-9)
+    model.fit(shapes(60).hide(), BUDGET, seed=0)
+    lines = [json.loads(line)["body"] for line in model._ledger.splitlines()]
+    charges = [b for b in lines if b["kind"] == "charge"]
+    assert json.loads(json.dumps(plan.facts())) == lines[0]["plan"], "the plan that was used is not the one announced"
+    for r in plan.releases:
+        mine = [b for b in charges if b["release"] == r.name]
+        parts = range(len(INFO.classes)) if r.partition else [None]
+        for part in parts:
+            steps = sum(b["steps"] for b in mine if b["part"] == part)
+            assert steps == r.steps, f"{r.name}: planned {r.steps} step(s), charged {steps}"
+        for b in mine:
+            asked = (b["noise_multiplier"], b["sensitivity"], b["sample_rate"])
+            assert asked == (r.noise_multiplier, r.bound, r.sample_rate), f"{r.name}: not charged as planned"
+    assert {b["release"] for b in charges} <= {r.name for r in plan.releases}
+    assert model.receipt_ is not None and model.receipt_.epsilon <= BUDGET.epsilon * (1 + 1e-9)
+
+
+def noise_has_the_planned_scale(make: Make) -> None:
+    """About nobody, an answer is noise alone: its deviation is noise multiplier x bound (and / q N for gradients)."""
+    nobody = Set(np.zeros((0, *INFO.shape), np.float32), np.zeros(0, np.int64)).hide()
+    with watched() as tape:
+        model = make().fit(nobody, BUDGET, seed=1)
+    plan = model.plan(INFO, BUDGET)
+    noise = [_flat(a) / (plan[c[1]].noise_multiplier * plan[c[1]].bound) * _divisor(plan, c) for c, a in zip(tape.calls, tape.answers, strict=True)]  # fmt: skip
+    for (_, name, *_), z in zip(tape.calls, noise, strict=True):
+        allowed = 5 / math.sqrt(2 * len(z)) + 0.01
+        assert abs(float(z.square().mean().sqrt()) - 1) < allowed, f"{name}: noise of another scale than planned"
+
+
+def nothing_private_is_kept(make: Make) -> None:
+    """Walk all that hangs on a fitted model: no gate, no records, no keys."""
+    model = make().fit(shapes(60).hide(), BUDGET, seed=0)
+    for path, thing in _walk(model):
+        assert not isinstance(thing, NEVER_KEPT), f"the model keeps a {type(thing).__name__} at {path}"
+    for name, value in model._state.items():
+        assert isinstance(name, str) and isinstance(value, torch.Tensor) and not value.requires_grad
+
+
+def save_and_load_give_the_same_samples(make: Make) -> None:
+    """A model read back draws bit-equal images for a seed, and its folder verifies."""
+    model = make().fit(shapes(60).hide(), BUDGET)
+    with tempfile.TemporaryDirectory() as tmp:
+        folder = model.save(Path(tmp) / "m")
+        got = verify(folder)
+        assert got.ok and got.release, str(got)
+        again = restore(type(model), folder, model_facts(folder))
+        assert torch.equal(model.sample(23, seed=5).x, again.sample(23, seed=5).x)
+        assert again.config == model.config and again.info_ == model.info_
+        out = again.write_samples(again.sample(7, seed=1), Path(tmp) / "s", "npz")
+        assert verify(out).ok and verify(out).release
+
+
+def samples_are_labelled_images(make: Make) -> None:
+    """uint8 images of the declared shape; labels as asked; every draw new unless seeded."""
+    model = make().fit(shapes(60).hide(), BUDGET, seed=0)
+    images = model.sample(20)
+    assert images.x.shape == (20, *INFO.shape) and images.x.dtype == torch.uint8
+    assert images.y.bincount(minlength=5).tolist() == [4] * 5
+    assert images.classes == INFO.classes and "NOT A RELEASE" in images.label
+    assert set(model.sample(6, classes=["b", "d"]).y.tolist()) == {1, 3}
+    assert model.sample(10, mix={"a": 4, "e": 1}).y.bincount().tolist() == [8, 0, 0, 0, 2]
+    assert torch.equal(model.sample(9, seed=2).x, model.sample(9, seed=2).x)
+    assert not torch.equal(model.sample(40, seed=2).x, model.sample(40, seed=3).x)
+    raw = model._sample(model._state, INFO, images.y)
+    assert raw.shape == images.x.shape and raw.is_floating_point()
+
+
+def without_noise_it_is_stamped(make: Make) -> None:
+    """epsilon = infinity works, and cannot pass for a release."""
+    model = make().fit(shapes(60).hide(), Privacy(math.inf))
+    assert "NON-PRIVATE" in model.receipt_.stamp and "NON-PRIVATE" in model.sample(5).label
+    with tempfile.TemporaryDirectory() as tmp:
+        folder = model.save(Path(tmp) / "m")
+        assert (folder / "NON-PRIVATE.json").exists() and not (folder / "receipt.json").exists()
+        assert not verify(folder).ok
+
+
+def research_repeats_and_release_does_not(make: Make) -> None:
+    """One seed, one model, whatever torch's and NumPy's generators were doing; without a seed, fresh noise."""
+    data, fitted = shapes(60), []
+    for ambient in (0, 1):
+        torch.manual_seed(ambient)
+        np.random.seed(ambient)
+        fitted.append(make().fit(data.hide(), BUDGET, seed=7))
+    assert _equal_states(*fitted), "two research runs with one seed differ"
+    assert not _equal_states(fitted[0], make().fit(data.hide(), BUDGET, seed=8)), "another seed gives the same model"
+    torch.manual_seed(0)
+    a = make().fit(data.hide(), BUDGET)
+    torch.manual_seed(0)
+    assert not _equal_states(a, make().fit(data.hide(), BUDGET)), "two releases are equal: their noise is not fresh"
+
+
+def parameters_say_what_they_are(make: Make) -> None:
+    """Each field of the config has a doc and, if a number, a range that is enforced."""
+    cls = type(make())
+    for spec in fields(cls.Config):
+        assert len(spec.doc) > 10, f"{spec.name}: the doc says too little"
+        if spec.type in (int, float):
+            assert spec.range, f"{spec.name}: a number without a range"
+        wrong: list[Any] = [object(), [1]]
+        rules = spec.rules
+        wrong += ["no such choice"] if rules["choices"] else []
+        wrong += [rules[k] - 1 for k in ("ge", "gt") if rules[k] is not None and spec.type in (int, float)]
+        wrong += [rules[k] + 1 for k in ("le", "lt") if rules[k] is not None and spec.type in (int, float)]
+        wrong += [rules[k] for k in ("gt", "lt") if rules[k] is not None]
+        wrong += [math.nan, math.inf, -math.inf] if spec.type is float else []
+        for value in wrong:
+            _refused(cls, {spec.name: value}, spec.name)
+        _refused(cls, {spec.name + "z": 1}, "Did you mean" if len(spec.name) > 2 else "no parameter")
+    _refused(cls, {"no_such_parameter": 1}, "no parameter")
+    assert cls.__doc__ and cls.name == cls.name.lower() and " " not in cls.name
+
+
+PROPERTIES: tuple[Callable[[Make], None], ...] = (
+    contributions_are_bounded_and_nothing_else_is_learned,
+    plan_and_ledger_agree,
+    noise_has_the_planned_scale,
+    nothing_private_is_kept,
+    save_and_load_give_the_same_samples,
+    samples_are_labelled_images,
+    without_noise_it_is_stamped,
+    research_repeats_and_release_does_not,
+    parameters_say_what_they_are,
+)
+
+
+def check_synthesizer(method: str | type[Synthesizer], **params: Any) -> None:
+    """Run every property over a method, by name or class, with small parameters.
+
+    Raises:
+        AssertionError, VeilsetError: the first property that does not hold.
+    """
+    cls = method_class(method) if isinstance(method, str) else method
+    for holds in PROPERTIES:
+        holds(lambda: cls(**params))
+
+
+# ---------------------------------------------------------------------- helpers
+
+
+def _refused(cls: type[Synthesizer], params: dict[str, Any], word: str) -> None:
+    try:
+        cls(**params)
+    except ConfigError as e:
+        assert word in str(e) and "\n" not in str(e), f"{params}: unclear message: {e}"
+    else:
+        raise AssertionError(f"{params} was accepted")
+
+
+def _equal_states(a: Synthesizer, b: Synthesizer) -> bool:
+    assert a._state is not None and b._state is not None
+    return a._state.keys() == b._state.keys() and all(
+        torch.equal(v.nan_to_num(0.5), b._state[k].nan_to_num(0.5)) for k, v in a._state.items()
+    )
+
+
+def _walk(root: Any) -> Iterator[tuple[str, Any]]:
+    """(path, thing) for everything reachable from an object by attributes, containers and closures."""
+    seen: set[int] = set()
+    todo = [("model", root)]
+    while todo:
+        path, thing = todo.pop()
+        if id(thing) in seen or isinstance(thing, types.ModuleType | type):
+            continue
+        seen.add(id(thing))
+        yield path, thing
+        if isinstance(thing, dict):
+            todo += [(f"{path}[{k!r}]", v) for k, v in thing.items()]
+        elif isinstance(thing, list | tuple | set | frozenset):
+            todo += [(f"{path}[{i}]", v) for i, v in enumerate(thing)]
+        elif isinstance(thing, types.FunctionType):
+            todo += [(f"{path}.closure", c.cell_contents) for c in thing.__closure__ or ()]
+        elif isinstance(thing, types.MethodType):
+            todo += [(f"{path}.self", thing.__self__)]
+        elif not isinstance(thing, torch.Tensor | np.ndarray):
+            todo += [(f"{path}.{k}", v) for k, v in getattr(thing, "__dict__", {}).items()]
+
+
+def _remembered(model: Synthesizer) -> dict[str, bytes]:
+    """Every number, text and array that hangs on a model, as bytes."""
+    out = {}
+    for path, thing in _walk(model):
+        if isinstance(thing, torch.Tensor):
+            thing = thing.detach().cpu().numpy()
+        if isinstance(thing, np.ndarray):
+            out[path] = thing.tobytes()
+        elif isinstance(thing, int | float | str | bytes | np.generic):
+            out[path] = repr(thing).encode()
+    return out

@@ -1,0 +1,250 @@
+"""The kit over every built-in method, and over methods that break a rule each: the kit must catch those."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from dataclasses import dataclass
+
+import kit
+import pytest
+import torch
+
+import veilset as vs
+from veilset.core.errors import VeilsetError
+from veilset.methods.catalogue import BUILT_IN, method_class
+
+# Small parameters, so that a fit takes well under a second.
+SMALL = {
+    "dp-merf": {"features": 50, "steps": 3, "batch": 20},
+    "dp-moments": {"size": 10, "draws": 20},
+}
+
+
+def maker(name: str):
+    cls = method_class(name)
+    known = {f.name for f in dataclasses.fields(cls.Config)}
+    params = {k: v for k, v in SMALL.get(name, {}).items() if k in known}
+    return lambda: cls(**params)
+
+
+@pytest.mark.parametrize("holds", kit.PROPERTIES, ids=lambda p: p.__name__)
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in(name, holds):
+    try:
+        make = maker(name)
+    except ModuleNotFoundError as e:
+        pytest.fail(f"{name} is in the catalogue but not there: {e}")
+    holds(make)
+
+
+# ---------------------------------------------------------------------- a method that keeps all rules
+
+
+@dataclass(frozen=True)
+class Config:
+    blur: float = vs.option(0.0, "how much of the mean of all classes is mixed into each", ge=0, le=1)
+    loops: int = vs.option(2, "gradient steps that sharpen the means", ge=1, le=100)
+    mode: str = vs.option("plain", "how images are drawn from a class mean", choices=("plain", "dither"))
+
+
+class Good(vs.Synthesizer):
+    """Class means by one sum, a public pull by subsampled gradients, a histogram by parts: every kind of question."""
+
+    name = "good"
+    Config = Config
+
+    def _plan(self, info, privacy):
+        return vs.Plan((
+            vs.Release(name="mean", bound=4.0),
+            vs.Release(name="step", verb="grad", sample_rate=0.5, steps=self.config.loops, weight=2.0),
+            vs.Release(name="size", partition="class", weight=4.0),
+        ))  # fmt: skip
+
+    def _fit(self, gate, info, plan):
+        mean = gate.sum("mean", lambda x, y: x, by_class=True) / (info.units / len(info.classes))
+        w = {"w": mean.float() + 0.01 * torch.randn(mean.shape)}
+        for _ in range(self.config.loops):
+            g = gate.grad("step", lambda p, x, y: (p["w"][y] - x).square().sum(), w)
+            w = {"w": w["w"] - 0.1 * g["w"]}
+        size = torch.stack([gate.sum("size", lambda x, y: torch.ones(1), part=k) for k in range(len(info.classes))])
+        return {"mean": w["w"], "size": size.float()}
+
+    def _sample(self, state, info, labels):
+        return state["mean"][labels] + 0.1 * torch.randn(len(labels), *info.shape)
+
+
+@pytest.mark.parametrize("holds", kit.PROPERTIES, ids=lambda p: p.__name__)
+def test_known_good(holds):
+    holds(Good)
+
+
+def test_the_kit_takes_a_class_and_parameters():
+    kit.check_synthesizer(Good, loops=1)
+
+
+# ---------------------------------------------------------------------- methods that break one rule each
+
+
+class LooksPastTheGate(Good):
+    """Reads records outside the gate's verbs."""
+
+    def _fit(self, gate, info, plan):
+        state = super()._fit(gate, info, plan)
+        return state | {"mean": state["mean"] + float(gate._records.count) * 1e-3}
+
+
+class DividesByTheRealCount(Good):
+    """A realised class size as the denominator."""
+
+    def _fit(self, gate, info, plan):
+        state = super()._fit(gate, info, plan)
+        return state | {"mean": state["mean"] / max(1, (gate._labels == 0).sum())}
+
+
+class KeepsRecords(Good):
+    """The raw data stays on the object."""
+
+    def _fit(self, gate, info, plan):
+        self.kept = gate._labels.copy()
+        return super()._fit(gate, info, plan)
+
+
+class KeepsTheGate(Good):
+    """The gate stays on the object, in a closure."""
+
+    def _fit(self, gate, info, plan):
+        self.later = lambda: gate
+        return super()._fit(gate, info, plan)
+
+
+class StopsByTheData(Good):
+    """The number of questions depends on records."""
+
+    def _fit(self, gate, info, plan):
+        state = super()._fit(gate, info, plan)
+        if gate._units.count > 60:
+            gate._taken.clear()
+            gate.sum("mean", lambda x, y: x, by_class=True)
+        return state
+
+
+class BranchesInsideTheMap(Good):
+    """Python control flow on a record's value."""
+
+    def _fit(self, gate, info, plan):
+        gate.sum("mean", lambda x, y: x if x.sum() > 3 else -x)
+        return {}
+
+
+class AsksWhatWasNotPlanned(Good):
+    """One question more than the plan."""
+
+    def _fit(self, gate, info, plan):
+        gate.sum("variance", lambda x, y: x.square())
+        return super()._fit(gate, info, plan)
+
+
+class AsksTwice(Good):
+    """The same question again."""
+
+    def _fit(self, gate, info, plan):
+        gate.sum("mean", lambda x, y: x, by_class=True)
+        return super()._fit(gate, info, plan)
+
+
+class AsksLess(Good):
+    """Plans, and pays for, more than it asks; or the other way round by a loop that is one short."""
+
+    def _fit(self, gate, info, plan):
+        mean = gate.sum("mean", lambda x, y: x, by_class=True)
+        return {"mean": mean.float()}
+
+
+class ForgetsTheBound(Good):
+    """Swaps the gate's plan for one with a larger bound and less noise."""
+
+    def _fit(self, gate, info, plan):
+        wide = tuple(dataclasses.replace(r, bound=100 * r.bound, noise_multiplier=r.noise_multiplier / 100) for r in plan.releases)
+        gate.plan = dataclasses.replace(plan, releases=wide)
+        return super()._fit(gate, info, plan)
+
+
+class Overspends(Good):
+    """Swaps the gate's plan for one with half the noise."""
+
+    def _fit(self, gate, info, plan):
+        quiet = tuple(dataclasses.replace(r, noise_multiplier=r.noise_multiplier / 2) for r in plan.releases)
+        gate.plan = dataclasses.replace(plan, releases=quiet)
+        return super()._fit(gate, info, plan)
+
+
+class UnplannedPlan(Good):
+    """A plan that differs from call to call."""
+
+    def _plan(self, info, privacy):
+        return vs.Plan((vs.Release(name="mean", bound=4.0 + random.random()), *super()._plan(info, privacy).releases[1:]))
+
+
+class RollsItsOwnDice(Good):
+    """Randomness that no seed repeats."""
+
+    def _fit(self, gate, info, plan):
+        state = super()._fit(gate, info, plan)
+        return state | {"mean": state["mean"] + random.random()}
+
+
+class IgnoresTheNoise(Good):
+    """A model that does not depend on the run at all passes for private, but repeats in release mode."""
+
+    def _fit(self, gate, info, plan):
+        state = super()._fit(gate, info, plan)
+        return {k: torch.zeros_like(v) for k, v in state.items()}
+
+
+class LearnsOnTheObject(Good):
+    """What it learned is on the object and not in the state, so a saved model is another one."""
+
+    def _fit(self, gate, info, plan):
+        self.offset = float(gate.sum("mean", lambda x, y: x, by_class=True).mean())
+        g = gate.grad("step", lambda p, x, y: (p["w"] - x).square().sum(), {"w": torch.zeros(info.shape)})
+        gate.grad("step", lambda p, x, y: (p["w"] - x).square().sum(), g)
+        size = torch.stack([gate.sum("size", lambda x, y: torch.ones(1), part=k) for k in range(len(info.classes))])
+        return {"mean": torch.rand(len(info.classes), *info.shape), "size": size.float()}
+
+    def _sample(self, state, info, labels):
+        return super()._sample(state, info, labels) + 0.3 + abs(getattr(self, "offset", 0.0)) % 0.2
+
+
+class WrongShape(Good):
+    """Images of another shape."""
+
+    def _sample(self, state, info, labels):
+        return super()._sample(state, info, labels)[:, :, 1:]
+
+
+@dataclass(frozen=True)
+class Silent:
+    width: int = vs.option(3, "width")
+    share: float = vs.option(0.5, "a share of the budget, without limits")
+
+
+class SaysNothing(Good):
+    """Parameters without docs or ranges."""
+
+    Config = Silent
+
+
+BAD = [
+    LooksPastTheGate, DividesByTheRealCount, KeepsRecords, KeepsTheGate, StopsByTheData, BranchesInsideTheMap,
+    AsksWhatWasNotPlanned, AsksTwice, AsksLess, ForgetsTheBound, Overspends, UnplannedPlan, RollsItsOwnDice,
+    IgnoresTheNoise, LearnsOnTheObject, WrongShape, SaysNothing,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD, ids=lambda c: c.__name__)
+def test_known_bad(bad):
+    """Some property fails (or the gate itself refuses)."""
+    with pytest.raises((AssertionError, VeilsetError, RuntimeError)) as caught:
+        kit.check_synthesizer(bad)
+    assert not isinstance(caught.value, AttributeError)

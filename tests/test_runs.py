@@ -1,0 +1,271 @@
+"""Run folders: one user at a time, killed runs go on, and nothing is charged twice or half written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from veilset import runs
+from veilset.core.errors import BudgetExceeded, RunError, VeilsetError
+from veilset.core.types import PublicInfo
+from veilset.data import declare, draft
+from veilset.methods import catalogue
+from veilset.privacy.receipt import verify
+from veilset.runs import RunSpec, execute
+
+METHOD = """
+    import os, signal
+    from dataclasses import dataclass
+
+    import torch
+    import veilset as vs
+    from veilset.methods import catalogue
+
+    KILL = os.environ.get("KILL", "")
+
+    @dataclass(frozen=True)
+    class Config:
+        shift: float = vs.option(0.0, "added to every mean", ge=-1, le=1)
+
+    class Two(vs.Synthesizer):
+        name = "two-sums"
+        Config = Config
+
+        def _plan(self, info, privacy):
+            return vs.Plan((vs.Release(name="mean", bound=4.0), vs.Release(name="square", bound=4.0)))
+
+        def _fit(self, gate, info, plan):
+            real = gate._noised
+
+            def noised(exact, release, purpose, **how):
+                if KILL == f"charged {release.name}":  # after the charge, before the answer is kept
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(exact, release, purpose, **how)
+
+            gate._noised = noised
+            out = {}
+            for name, f in (("mean", lambda x, y: x), ("square", lambda x, y: x.square())):
+                out[name] = gate.sum(name, f, by_class=True).float() + self.config.shift + 1e-3 * torch.randn(1)
+                if KILL == f"kept {name}":
+                    os.kill(os.getpid(), signal.SIGKILL)
+            if KILL == "wait":
+                print("ready", flush=True)
+                __import__("time").sleep(60)
+            return out
+
+        def _sample(self, state, info, labels):
+            return state["mean"][labels]
+
+    real_class = catalogue.method_class
+    catalogue.method_class = lambda name: Two if name == "two-sums" else real_class(name)
+"""
+
+RUN = """
+    import sys, json
+    from veilset.core.errors import VeilsetError
+    from veilset.runs import RunSpec, execute
+    out, resume, facts = sys.argv[1], sys.argv[2] == "resume", json.loads(sys.argv[3])
+    try:
+        execute(RunSpec(method="two-sums", **facts), out, resume=resume)
+    except VeilsetError as e:
+        sys.exit(f"{type(e).__name__}: {e}")
+"""
+SCRIPT = textwrap.dedent(METHOD) + textwrap.dedent(RUN)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _method():
+    """The same method in this process."""
+    real = catalogue.method_class
+    exec(compile(textwrap.dedent(METHOD), "two_sums", "exec"), {"__name__": "two_sums"})
+    yield
+    catalogue.method_class = real
+
+
+@pytest.fixture
+def data(tmp_path) -> str:
+    g = np.random.default_rng(0)
+    path = tmp_path / "set.npz"
+    np.savez(path, x=g.integers(0, 256, (40, 4, 4, 1), dtype=np.uint8), y=g.integers(0, 2, 40))
+    info = PublicInfo(name="set", classes=("a", "b"), shape=(1, 4, 4), units=40)
+    declaration = draft.text(info).replace("confirmed = false", "confirmed = true")
+    declare.path_for(path).write_text(declaration)
+    return str(path)
+
+
+def spec(data: str, **changes) -> RunSpec:
+    return RunSpec(**{"method": "two-sums", "data": data, "epsilon": 1.0, "seed": 0} | changes)
+
+
+def elsewhere(data: str, out: Path, kill: str, seed: int | None = 0) -> subprocess.CompletedProcess[str]:
+    """Run in another process, which kills itself."""
+    facts = json.dumps({"data": data, "epsilon": 1.0, "seed": seed})
+    env = os.environ | {"KILL": kill, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT, str(out), "start", facts]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+def charges(folder: Path) -> list[str]:
+    bodies = [json.loads(line)["body"] for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    return [b["release"] for b in bodies if b["kind"] == "charge"]
+
+
+def test_a_run_folder_holds_what_it_should(data, tmp_path):
+    execute(spec(data, seed=None), tmp_path / "r")
+    names = {p.relative_to(tmp_path / "r").as_posix() for p in (tmp_path / "r").iterdir()}
+    assert names == {"model.safetensors", "model.json", "ledger.jsonl", "receipt.json", "SHA256SUMS", "private"}
+    got = verify(tmp_path / "r")
+    assert got.ok and got.release
+    assert (tmp_path / "r" / "private").stat().st_mode & 0o777 == 0o700
+    for path in (tmp_path / "r" / "private").rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600) or path.name == "answers"
+    receipt = (tmp_path / "r" / "receipt.json").read_text()
+    assert "hmac" not in receipt and str(tmp_path) not in receipt
+
+
+def test_row_33_private_files_never_reach_a_release(data, tmp_path):
+    model = execute(spec(data), tmp_path / "r")
+    for form in ("folder", "npz"):
+        out = model.write_samples(model.sample(6, seed=0), tmp_path / form, form)
+        names = {p.relative_to(out).parts[0] for p in out.rglob("*")}
+        assert names == {"images", "labels.csv", "ledger.jsonl", "receipt.json", "SHA256SUMS"} or names == {
+            "images.npz", "ledger.jsonl", "receipt.json", "SHA256SUMS"
+        }  # fmt: skip
+    saved = model.save(tmp_path / "saved")
+    assert not (saved / "private").exists()
+
+
+def test_an_existing_folder_is_left_alone(data, tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "mine.txt").write_text("x")
+    with pytest.raises(RunError, match="exists; choose another"):
+        execute(spec(data), tmp_path / "r")
+    with pytest.raises(RunError, match="no interrupted run"):
+        execute(spec(data), tmp_path / "r", resume=True)
+    assert [p.name for p in (tmp_path / "r").iterdir()] == ["mine.txt"]
+    with pytest.raises(RunError, match="no interrupted run"):
+        execute(spec(data), tmp_path / "none", resume=True)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("kill", ["charged mean", "kept mean", "charged square", "kept square"])
+def test_row_05_a_killed_research_run_goes_on_bit_identically(data, tmp_path, kill):
+    whole = execute(spec(data), tmp_path / "whole")
+    assert elsewhere(data, tmp_path / "r", kill=kill).returncode == -signal.SIGKILL
+    assert not (tmp_path / "r" / "receipt.json").exists()
+    execute(spec(data), tmp_path / "r", resume=True)
+    for name in ("model.safetensors", "model.json", "ledger.jsonl"):
+        assert (tmp_path / "r" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert charges(tmp_path / "r") == ["mean", "square"]
+    assert verify(tmp_path / "r").ok
+    assert whole.receipt_.epsilon == verify(tmp_path / "r").epsilon
+
+
+@pytest.mark.parametrize("kill", ["kept mean", "kept square"])
+def test_a_killed_release_goes_on_from_kept_answers_and_is_not_charged_again(data, tmp_path, kill):
+    assert elsewhere(data, tmp_path / "r", kill=kill, seed=None).returncode == -signal.SIGKILL
+    execute(spec(data, seed=None), tmp_path / "r", resume=True)
+    assert charges(tmp_path / "r") == ["mean", "square"]
+    got = verify(tmp_path / "r")
+    assert got.ok and got.release and got.epsilon <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("kill", ["charged mean", "charged square"])
+def test_a_killed_release_whose_answer_is_lost_is_refused(data, tmp_path, kill):
+    assert elsewhere(data, tmp_path / "r", kill=kill, seed=None).returncode == -signal.SIGKILL
+    before = charges(tmp_path / "r")
+    for _ in range(2):
+        with pytest.raises(BudgetExceeded, match="its answer is lost"):
+            execute(spec(data, seed=None), tmp_path / "r", resume=True)
+    assert charges(tmp_path / "r") == before
+    assert not (tmp_path / "r" / "receipt.json").exists()
+
+
+def test_row_31_a_run_goes_on_with_its_own_arguments_only(data, tmp_path):
+    assert elsewhere(data, tmp_path / "r", kill="kept mean").returncode == -signal.SIGKILL
+    before = {p: p.read_bytes() for p in (tmp_path / "r").rglob("*") if p.is_file()}
+    for changed in ({"epsilon": 2.0}, {"delta": 1e-6}, {"seed": 1}, {"seed": None}, {"params": {"shift": 0.5}}):
+        with pytest.raises(RunError, match=f"{next(iter(changed))} = "):
+            execute(spec(data, **changed), tmp_path / "r", resume=True)
+    x = np.load(data)
+    y = x["y"].copy()
+    y[0] = 1 - y[0]
+    np.savez(data, x=x["x"], y=y)
+    with pytest.raises(RunError, match="data changed"):
+        execute(spec(data), tmp_path / "r", resume=True)
+    assert {p: p.read_bytes() for p in (tmp_path / "r").rglob("*") if p.is_file()} == before
+
+
+def test_a_finished_run_is_opened_and_not_repeated(data, tmp_path, monkeypatch):
+    first = execute(spec(data, seed=None), tmp_path / "r")
+    before = (tmp_path / "r" / "ledger.jsonl").read_bytes()
+    again = execute(spec(data, seed=None), tmp_path / "r", resume=True)
+    assert (tmp_path / "r" / "ledger.jsonl").read_bytes() == before
+    assert np.array_equal(first.sample(9, seed=1).x, again.sample(9, seed=1).x)
+
+
+def test_two_processes_cannot_share_a_folder(data, tmp_path):
+    facts = json.dumps({"data": data, "epsilon": 1.0, "seed": 0})
+    env = os.environ | {"KILL": "wait", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "r"), "start", facts]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline().strip() == "ready"
+            with pytest.raises(RunError, match="in use by another process"):
+                execute(spec(data), tmp_path / "r", resume=True)
+            with pytest.raises(RunError, match="exists"):
+                execute(spec(data), tmp_path / "r")
+        finally:
+            other.kill()
+    execute(spec(data), tmp_path / "r", resume=True)  # the lock died with its holder
+    assert verify(tmp_path / "r").ok
+
+
+@pytest.mark.parametrize("after", range(0, 14, 2))
+def test_a_full_disk_gives_one_clear_line_and_no_half_file(data, tmp_path, monkeypatch, after):
+    """The disk fills after a number of writes; what is there is whole, and the run goes on when there is room."""
+    count, real = [0], os.fsync
+
+    def full(fd):
+        count[0] += 1
+        if count[0] > after:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError) as caught:
+        execute(spec(data), tmp_path / "r")
+    monkeypatch.undo()
+    assert "No space left" in str(caught.value) and "\n" not in str(caught.value)
+    for path in (tmp_path / "r").rglob("*"):
+        assert not path.name.endswith(".partial"), path
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+    assert not (tmp_path / "r" / "receipt.json").exists()
+    if (tmp_path / "r" / "private" / "run.json").exists():
+        execute(spec(data), tmp_path / "r", resume=True)
+        assert verify(tmp_path / "r").ok and charges(tmp_path / "r") == ["mean", "square"]
+
+
+def test_plan_reads_the_declaration_only(data, monkeypatch):
+    from veilset.privacy.private import PrivateImages
+
+    monkeypatch.setattr(PrivateImages, "_open", lambda self: pytest.fail("a record was read"))
+    assert spec(data).plan().claim().epsilon <= 1
+
+
+def test_nothing_is_left_when_arguments_are_wrong(data, tmp_path):
+    for wrong in ({"epsilon": -1}, {"delta": 0.5}, {"method": "no-such"}, {"params": {"shiftt": 1}}, {"data": "no-such-set"}):
+        with pytest.raises(VeilsetError):
+            execute(spec(data, **wrong), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+    assert runs.RECEIPTS == ("receipt.json", "NON-PRIVATE.json")
