@@ -1,9 +1,9 @@
-"""What every synthesizer must keep to, found by experiment. For plug-in authors: `check_synthesizer(MyMethod, width=8)`.
+"""What every synthesizer must keep to, found by experiment. For plug-in authors: `check_synthesizer(Mine, width=8)`.
 
 The main tool is a *replay*. A method is fitted on a set D, and its gate's answers are kept. Then it is fitted on a
 neighbour D' by a gate that computes its own answers but hands out those of D. If the method learns from answers only,
-everything it does and keeps is equal on D and D', to the bit. And because both gates draw the same noise, the difference
-between what was computed on D and on D' is exactly what the differing unit contributed.
+everything it does and keeps is equal on D and D', to the bit. And because both gates draw the same noise, the
+difference between what was computed on D and on D' is exactly what the differing unit contributed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Set:
         """A neighbour: one unit more, at the end."""
         new = np.asarray(images, np.float32).reshape(-1, *self.info.shape)
         units = None if self.units is None else np.r_[self.units, np.full(len(new), self.units.max() + 1)]
-        return dataclasses.replace(self, x=np.concatenate([self.x, new]), y=np.r_[self.y, [label] * len(new)], units=units)
+        return dataclasses.replace(
+            self, x=np.concatenate([self.x, new]), y=np.r_[self.y, [label] * len(new)], units=units
+        )
 
 
 def shapes(n: int, info: PublicInfo = INFO) -> Set:
@@ -188,10 +190,11 @@ def noise_has_the_planned_scale(make: Make) -> None:
     with watched() as tape:
         model = make().fit(nobody, BUDGET, seed=1)
     plan = model.plan(INFO, BUDGET)
-    noise = [_flat(a) / (plan[c[1]].noise_multiplier * plan[c[1]].bound) * _divisor(plan, c) for c, a in zip(tape.calls, tape.answers, strict=True)]  # fmt: skip
-    for (_, name, *_), z in zip(tape.calls, noise, strict=True):
+    for call, answer in zip(tape.calls, tape.answers, strict=True):
+        release = plan[call[1]]
+        z = _flat(answer) * _divisor(plan, call) / (release.noise_multiplier * release.bound)
         allowed = 5 / math.sqrt(2 * len(z)) + 0.01
-        assert abs(float(z.square().mean().sqrt()) - 1) < allowed, f"{name}: noise of another scale than planned"
+        assert abs(float(z.square().mean().sqrt()) - 1) < allowed, f"{call[1]}: noise of another scale than planned"
 
 
 def nothing_private_is_kept(make: Make) -> None:
@@ -211,7 +214,8 @@ def save_and_load_give_the_same_samples(make: Make) -> None:
         got = verify(folder)
         assert got.ok and got.release, str(got)
         again = restore(type(model), folder, model_facts(folder))
-        assert torch.equal(model.sample(23, seed=5).x, again.sample(23, seed=5).x)
+        same = torch.equal(model.sample(23, seed=5).x, again.sample(23, seed=5).x)
+        assert same, "a model read back draws other images: what it learned is not all in its state"
         assert again.config == model.config and again.info_ == model.info_
         out = again.write_samples(again.sample(7, seed=1), Path(tmp) / "s", "npz")
         assert verify(out).ok and verify(out).release

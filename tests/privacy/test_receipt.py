@@ -164,7 +164,9 @@ def test_a_fact_that_the_ledger_contradicts(folder, fact, value):
     assert failing(folder)
 
 
-@pytest.mark.parametrize(("fact", "value"), [("method", "other"), ("config", {}), ("versions", {}), ("accountant", "guess")])
+@pytest.mark.parametrize(
+    ("fact", "value"), [("method", "other"), ("config", {}), ("versions", {}), ("accountant", "guess")]
+)
 def test_any_edited_fact_breaks_the_seal(folder, fact, value):
     edit_receipt(folder, seal=False, **{fact: value})
     assert failing(folder) == {"receipt"}
@@ -255,7 +257,9 @@ def test_a_delta_above_one_in_n_needs_its_permission(folder):
     assert "epsilon" in failing(folder)
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b"null", b"{}", b"[" * 100_000, b'{"format": 3}', b"\xff\xff", b'"x"', b"7"])
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b"null", b"{}", b"[" * 100_000, b'{"format": 3}', b"\xff\xff", b'"x"', b"7"]
+)
 def test_a_broken_receipt_is_an_answer_and_not_a_crash(folder, raw):
     (folder / "receipt.json").write_bytes(raw)
     assert failing(folder) == {"receipt"}
@@ -324,9 +328,9 @@ def test_row_33_a_release_holds_listed_files_only(folder):
             assert set(body) == known
     said = read_receipt(folder).facts
     known = (
-        "format epsilon delta epsilon_rdp accountant epsilon_budget relation unit max_images_per_unit large_delta mode "
-        "release stamp inspected generator method config data ledger_lines ledger_head ledger_sha256 versions processor "
-        "files files_sha256 seal"
+        "format epsilon delta epsilon_rdp accountant epsilon_budget relation unit max_images_per_unit large_delta "
+        "mode release stamp inspected generator method config data ledger_lines ledger_head ledger_sha256 versions "
+        "processor files files_sha256 seal"
     )
     assert set(said) == set(known.split())
 

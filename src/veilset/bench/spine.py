@@ -61,7 +61,7 @@ def cells(quick: bool) -> list[Cell]:
     out = [_quality("dp-moments", d, e, s) for d in SETS for e in EPSILONS for s in SEEDS]
     out += [_quality("dp-merf", d, e, s) for d in SETS for e in EPSILONS for s in SEEDS]
     out += [_quality("dp-merf", d, 1.0, s, PUBLISHED, "published") for d in SETS for s in SEEDS]
-    short = {"published, short": {}} | CHANGES
+    short: dict[str, dict[str, Any]] = {"published, short": {}, **CHANGES}
     out += [_quality("dp-merf", "mnist", 1.0, s, PUBLISHED | p, tag, 20_000) for s in SEEDS for tag, p in short.items()]
     out += [_quality("dp-merf", d, 10.0, s, PUBLISHED, "published") for d in SETS for s in SEEDS]
     out += [

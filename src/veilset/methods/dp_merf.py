@@ -90,8 +90,8 @@ class DPMERF(Synthesizer):
             stratum = y * net.cells + cell
             total = target.new_zeros(classes * net.cells, target.shape[1]).index_add_(0, stratum, features(x, w))
             count = stratum.bincount(minlength=len(total))
-            shape = (classes, net.cells)
-            loss = distance(total.unflatten(0, shape), count.view(shape), target, c.loss == "unbiased")
+            strata = (classes, net.cells)
+            loss = distance(total.unflatten(0, strata), count.view(strata), target, c.loss == "unbiased")
             adam.zero_grad()
             loss.backward()
             adam.step()
@@ -106,7 +106,7 @@ class DPMERF(Synthesizer):
 
     @property
     def _top_rate(self) -> float:
-        """Adam's steps are in units of the parameters: frequencies of an image are about ten times weights of a network."""
+        """Adam steps in units of the parameters: an image's frequencies are some ten times a network's weights."""
         return float(self.config.rate or (0.01 if self.config.generator == "conv" else 0.1))
 
     def _decay(self, done: float) -> float:
@@ -125,7 +125,7 @@ class DPMERF(Synthesizer):
         return tuple(torch.randint(n, (batch,), device=self.device) for n in (classes, cells))  # type: ignore[return-value]
 
     @torch.no_grad()
-    def _averaged(self, net: nn.Module, mean: list[torch.Tensor], classes: int) -> State:
+    def _averaged(self, net: ConvGenerator | CellGenerator, mean: list[torch.Tensor], classes: int) -> State:
         """Put the averaged weights in, and collect the batch statistics that belong to them, from generated images."""
         for p, a in zip(net.parameters(), mean, strict=True):
             p.copy_(a)

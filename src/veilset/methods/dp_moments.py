@@ -35,7 +35,7 @@ from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
 COUNT = 0.3  # the constant that counts, relative to the clipping bound beside it
-SHARES = {"mean": 0.05, "spread": 0.2, "cells": 0.25, "within": 0.5}  # parts of 1 / noise_multiplier^2
+SHARES = {"spread": 0.2, "cells": 0.25, "within": 0.5}  # of 1 / noise_multiplier^2, relative to each other
 RADIUS, RESIDUAL = 0.6, 0.22  # C0 and C, in units of sqrt(C H W)
 CELLS = 0.11
 
@@ -60,18 +60,22 @@ class DPMoments(Synthesizer):
         """How many cells the noise can carry: a function of declared facts, one rule for all sets."""
         if self.config.cells is not None:
             return int(self.config.cells)
-        sigma = gaussian_noise_multiplier(privacy.epsilon, privacy.delta) if privacy.private else 0.0
-        return max(1, min(16, round(CELLS / max(math.sqrt(sigma * len(info.classes) / info.units), 1e-9))))
+        return max(1, min(16, round(CELLS / math.sqrt(max(_noise_ratio(info, privacy), 1e-12)))))
 
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
         side = math.sqrt(info.pixels)
         c0, c, count = RADIUS * side, RESIDUAL * side, math.hypot(1, COUNT)
         cells, d = self._cells(info, privacy), min(self.config.size, info.pixels)
-        one = lambda part, bound, n=1: Release(name=part, bound=bound, steps=n, weight=math.sqrt(n / SHARES[part]))  # noqa: E731
-        releases = [one("mean", c0 * count)]
-        if cells > 1:
-            releases += [one("spread", c * c), one("cells", c * count, self.config.rounds)]
-        releases += [one("within", c * c)]
+        steps = {"spread": 1, "cells": self.config.rounds, "within": 1} if cells > 1 else {"within": 1}
+        bound = {"mean": c0 * count, "spread": c * c, "cells": c * count, "within": c * c}
+        # Small sets need most of the budget to see their means; in large ones means are cheap.
+        share = {"mean": min(0.7, max(0.05, 80 * _noise_ratio(info, privacy)))}
+        rest = (1 - share["mean"]) / sum(SHARES[name] for name in steps)
+        share |= {name: rest * SHARES[name] for name in steps}
+        releases = [
+            Release(name=name, bound=bound[name], steps=n, weight=math.sqrt(n / share[name]))
+            for name, n in ({"mean": 1} | steps).items()
+        ]
         seconds = 3 + 6e-9 * info.units * d * d * (2 if cells > 1 else 1) + 2e-6 * len(info.classes) * cells * d * d
         return Plan(tuple(releases), seconds=seconds, memory_mb=450 + 3e-5 * len(info.classes) * cells * d * d)
 
@@ -128,6 +132,12 @@ class DPMoments(Synthesizer):
         for r in row.unique():  # one product a cell, instead of one gathered matrix an image
             out[row == r] = mean[r] + e[row == r] @ root[r].T
         return (out @ state["basis"]).clamp(0, 1).unflatten(1, info.shape)
+
+
+def _noise_ratio(info: PublicInfo, privacy: Privacy) -> float:
+    """Noise multiplier of a single release, over the declared units of a class: how coarse one class mean would be."""
+    sigma = gaussian_noise_multiplier(privacy.epsilon, privacy.delta) if privacy.private else 0.0
+    return sigma * len(info.classes) / info.units
 
 
 # ---------------------------------------------------------------------- per-image maps, given to the gate

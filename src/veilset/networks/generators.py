@@ -75,6 +75,7 @@ class CellGenerator(nn.Module):
         self.shape, self.code, self.cells = shape, code, cells
         basis = low_frequencies(shape, size)
         self.register_buffer("basis", basis)
+        self.basis: torch.Tensor
         grey = basis @ torch.full((basis.shape[1],), 0.25)
         self.mean = nn.Parameter(grey + 0.3 * torch.randn(classes, cells, len(basis)))
         self.factor = nn.Parameter(0.1 * torch.randn(classes, cells, len(basis), code))
