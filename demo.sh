@@ -6,8 +6,8 @@ rm -rf "$out"
 mkdir "$out"
 say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$@"; }
 
-say veilset plan dp-moments --data digits --epsilon 1
-say veilset fit dp-moments --data digits --epsilon 1 --out "$out/run"
+say veilset plan dp-moments --data digits --epsilon 5
+say veilset fit dp-moments --data digits --epsilon 5 --out "$out/run"
 say veilset sample "$out/run" -n 1000 --out "$out/release"
 say veilset evaluate "$out/run" --against digits -n 5000 --seeds 3 --metrics gen2real-logreg,gen2real-cnn,fd-gabor
 say veilset verify "$out/release"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 
@@ -32,10 +34,15 @@ def private(n: int = 50, info: PublicInfo | None = None, seed: int = 0) -> Priva
     return from_arrays(info, *pictures(n, info, seed))
 
 
+@functools.cache
+def priced(releases: tuple[Release, ...], epsilon: float, info: PublicInfo) -> Plan:
+    """The plan at (epsilon, 1e-5), remembered: a sampled one takes a second to price."""
+    return Plan(releases).price(Privacy(epsilon), info)
+
+
 def gate_for(data: PrivateImages, *releases: Release, epsilon: float = 1.0, **options) -> Gate:
     """A gate for these releases at (epsilon, 1e-5); research mode with seed 0 unless said otherwise."""
-    priced = Plan(releases).price(Privacy(epsilon), data.info)
-    return Gate(data, priced, **{"seed": 0, **options})
+    return Gate(data, priced(releases, epsilon, data.info), **{"seed": 0, **options})
 
 
 def pixels(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -51,19 +51,15 @@ def test_row_2_is_exact():
     assert claim([Spent(3.730631634816)], DELTA).epsilon == pytest.approx(1.0, abs=1e-9)
 
 
-# Converged PLD values of an independent implementation, to four digits.
+# Converged PLD values of an independent implementation, to four digits; those that are not among the vectors.
 ORACLE = [
-    (0.01, 4.0, 10000, 0.9469),
-    (0.01, 1.0, 1000, 1.8282),
     (0.01, 1.0, 10000, 6.188),
     (1 / 60, 1.0, 600, 2.486),
     (0.05, 2.0, 500, 2.532),
     (0.1, 5.0, 5, 0.1646),
     (0.001, 0.5, 20000, 6.505),
     (256 / 60000, 1.1, 14063, 2.382),
-    (250 / 60000, 1.3, 3600, 0.853),
     (0.01, 1.12, 12000, 5.583),
-    (1, 1.0, 1, 4.377),
     (1, 7.0, 1, 0.5025),
 ]
 
@@ -200,10 +196,10 @@ def test_releases_without_sampling_add_in_mu():
 
 
 def test_blocks_of_a_loop_are_one_loop():
-    blocks = [Spent(1.0, 0.01, 10)] * 100
-    one = claim([Spent(1.0, 0.01, 1000)], DELTA)
-    assert claim(blocks, DELTA).epsilon == one.epsilon
-    assert claim(blocks, DELTA).epsilon_rdp == pytest.approx(one.epsilon_rdp, rel=1e-12)
+    blocks = claim([Spent(2.0, 0.2, 4)] * 10, DELTA)
+    one = claim([Spent(2.0, 0.2, 40)], DELTA)
+    assert blocks.epsilon == one.epsilon
+    assert blocks.epsilon_rdp == pytest.approx(one.epsilon_rdp, rel=1e-12)
 
 
 def test_a_partition_costs_its_dearest_part():
@@ -246,7 +242,7 @@ def test_row_36_accountants_that_disagree_certify_nothing(monkeypatch):
             claim(spent, DELTA)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=5, deadline=None)
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
 @given(st.floats(0.8, 4), st.floats(0.002, 0.2), st.integers(1, 1500), st.one_of(st.none(), st.floats(2, 30)))
 def test_random_plans_lie_between_opacus_prv_bounds(s, q, t, histogram):
@@ -283,11 +279,8 @@ CALIBRATION = [  # (q, steps, epsilon, noise multiplier by PLD)
     (0.01, 1000, 1, 1.41463),
     (0.01, 1000, 10, 0.54678),
     (4096 / 60000, 2197, 10, 1.75964),
-    (4096 / 60000, 2197, 1, 11.99144),
     (256 / 60000, 14062, 5, 0.77081),
     (512 / 60000, 1000, 1, 1.265),
-    (512 / 60000, 1000, 5, 0.651),
-    (1024 / 60000, 1000, 10, 0.640),
 ]
 
 
@@ -318,7 +311,7 @@ def test_calibration_of_one_shot_plans_is_quick_and_exact():
 releases = st.tuples(st.floats(0.3, 5), st.one_of(st.just(1.0), st.floats(0.002, 0.3)), st.integers(1, 400))
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.lists(releases, min_size=1, max_size=3), st.floats(0.2, 12), st.sampled_from([1e-5, 1e-6]))
 def test_calibration_never_overshoots(plan, epsilon, delta):
     make = lambda scale: [Spent(scale * w, q, t) for w, q, t in plan]  # noqa: E731

@@ -244,6 +244,15 @@ def test_steps_parts_and_releases_have_noise_of_their_own():
     assert len(ratio) > 10  # nor is one a multiple of another
 
 
+def test_steps_of_a_loop_have_noise_of_their_own():
+    info = facts()
+    data = from_arrays(info, *(a[:0] for a in pictures(1, info)))
+    gate = gate_for(data, Release(name="g", verb="grad", steps=4), Release(name="h", verb="grad", steps=2))
+    steps = [gate.grad(name, linear_loss, linear_params(info))["w"].flatten() for name in "gggghh"]
+    correlation = torch.corrcoef(torch.stack(steps)).fill_diagonal_(0)
+    assert float(correlation.abs().max()) < 0.6  # 48 coordinates: 0.6 is more than four deviations
+
+
 # ---------------------------------------------------------------------- refusals
 
 
