@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -85,7 +86,7 @@ def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Synthesi
         if resume:
             _same(spec, read_json(out / "private" / "run.json"))
         else:
-            write_json(out / "private" / "run.json", _identity(spec), mode=0o600)
+            _start(out, _identity(spec))
         if any((out / name).exists() for name in RECEIPTS):
             return open_model(out)
         model.fit(data.train, privacy, seed=spec.seed, folder=out, device=spec.device)
@@ -93,10 +94,19 @@ def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Synthesi
     return model
 
 
+def _start(out: Path, identity: dict[str, Any]) -> None:
+    """Write the arguments; a folder without them could be neither started nor gone on with, so none is left."""
+    try:
+        write_json(out / "private" / "run.json", identity, mode=0o600)
+    except RunError:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
 def _identity(spec: RunSpec) -> dict[str, Any]:
     facts = asdict(spec)
     facts.pop("device")
-    facts["epsilon"] = str(spec.epsilon)  # infinity is not JSON
+    facts["epsilon"] = str(float(spec.epsilon))  # infinity is not JSON
     facts["data"] = str(Path(spec.data).resolve()) if Path(spec.data).exists() else spec.data
     facts["params"] = {k: str(v) for k, v in sorted(spec.params.items())}
     return facts

@@ -252,7 +252,7 @@ BAD = {
     AsksLess: "charged 0",
     ForgetsTheBound: "planned bound|outside the gate|allowed",
     Overspends: "allowed|as planned",
-    UnplannedPlan: "not the one announced|planned",
+    UnplannedPlan: "not the one announced|planned|keeps something",
     RollsItsOwnDice: "outside the gate|one seed differ",
     IgnoresTheNoise: "same model",
     LearnsOnTheObject: "draws other images|keeps something",

@@ -58,9 +58,11 @@ PLANS = {
 }
 
 
-@pytest.mark.parametrize("releases", PLANS.values(), ids=PLANS)
-@pytest.mark.parametrize("epsilon", [0.3, 1.0, 10.0])
-def test_pricing_uses_the_budget_and_not_more(releases, epsilon):
+@pytest.mark.parametrize(
+    ("name", "epsilon"), [(n, e) for n in PLANS for e in (0.3, 1.0, 10.0) if n != "loop" or e == 1]
+)
+def test_pricing_uses_the_budget_and_not_more(name, epsilon):
+    releases = PLANS[name]
     priced = Plan(releases).price(Privacy(epsilon), facts())
     assert epsilon * (1 - 1e-3) <= priced.claim().epsilon <= epsilon * (1 + 1e-9)
     assert sum(share for share, _ in priced.shares()) == pytest.approx(1)

@@ -210,7 +210,10 @@ def restore(cls: type[Synthesizer], folder: Path, facts: dict[str, Any]) -> Synt
         raise RunError(f"{path}: not a whole safetensors file with its receipt ({e}); fit again or copy it anew") from e
     if not covered:
         raise RunError(f"{path}: not the model that {folder / SUMS} covers; run `veilset verify {folder}`")
-    model.info_ = PublicInfo.from_json(facts["info"])
+    try:
+        model.info_ = PublicInfo.from_json(facts["info"])
+    except (KeyError, TypeError) as e:
+        raise RunError(f"{folder / 'model.json'}: its declared facts are not whole ({e}); copy the folder anew") from e
     model.receipt_ = read_receipt(folder)
     return model
 

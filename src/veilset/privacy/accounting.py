@@ -5,6 +5,7 @@ All figures hold for adding or removing one unit. Noise multipliers are noise st
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from veilset.core.errors import BudgetExceeded
 
 COARSE, FINEST = 1e-3, 1e-6
 REFINED = 1e-3  # stop refining the grid when epsilon moves by less than this, relatively
+SETTLED = 1e-5  # or absolutely: near epsilon = 0 a relative test would never end
 SLACK = 0.01  # PLD may exceed RDP by this much before we stop believing either
 
 
@@ -104,22 +106,27 @@ def _event(s: Spent) -> Any:
 
 def pld_epsilon(spent: Sequence[Spent], delta: float, interval: float) -> float:
     """epsilon by dp-accounting's pessimistic PLD on one grid of privacy losses with this spacing."""
+    return _pld_epsilon(tuple(_merge(spent)), delta, interval)
+
+
+@functools.lru_cache(maxsize=1024)  # a plan is priced, shown, opened and closed: the same question each time
+def _pld_epsilon(merged: tuple[Spent, ...], delta: float, interval: float) -> float:
     from dp_accounting import pld
 
     accountant = pld.PLDAccountant(value_discretization_interval=interval)
-    for s in _merge(spent):
+    for s in merged:
         accountant.compose(_event(s), s.steps)
     return float(accountant.get_epsilon(delta))
 
 
 def refined_pld_epsilon(spent: Sequence[Spent], delta: float) -> float:
-    """`pld_epsilon` on ever finer grids until it moves by less than 1e-3 relative. Every grid is an upper bound."""
+    """`pld_epsilon` on ever finer grids until it moves by less than 1e-3 relative, or 1e-5. Each is an upper bound."""
     interval = COARSE
     best = pld_epsilon(spent, delta, interval)
     while interval > FINEST:
         interval /= 4
         finer = pld_epsilon(spent, delta, interval)
-        settled = abs(best - finer) <= REFINED * finer
+        settled = abs(best - finer) <= max(REFINED * finer, SETTLED)
         best = min(best, finer)
         if settled:
             break
@@ -266,7 +273,7 @@ def calibrate(make: Callable[[float], Sequence[Spent]], epsilon: float, delta: f
 
     scale = solve(lambda case: rdp_epsilon(case, delta)[0], epsilon, 1.0, 0.02) * 0.95
     # The claim is nearly a constant times the coarse grid's epsilon: solve there first, it is ten times cheaper.
-    scale = solve(coarse, epsilon * worst(scale, coarse) / worst(scale, fine), scale, 1e-4)
+    scale = solve(coarse, epsilon * worst(scale, coarse) / max(worst(scale, fine), 1e-300), scale, 1e-4)
     scale = solve(fine, epsilon * (1 - 1.5e-4), scale, 1.5e-4)
     while claim(make(scale), delta).epsilon > epsilon:
         scale *= 1 + 1e-4

@@ -309,7 +309,7 @@ class Gate:
         """Refuse to resume on other data: an HMAC under a random key, kept in private/ only (decision 10)."""
         if self.ledger.lines and not path.exists():
             raise RunError(f"private/{path.name} is gone, so this run cannot go on; start a new one in a new folder")
-        known = read_json(path) if path.exists() else {"key": secrets.token_hex(32), "seed": seed}
+        known: dict[str, Any] = read_json(path) if path.exists() else {"key": secrets.token_hex(32), "seed": seed}
         if known["seed"] != seed:
             raise RunError("this run was started with another seed; use the same seed, or a new folder")
         digest = hmac.new(bytes.fromhex(known["key"]), digestmod=hashlib.sha256)
