@@ -272,9 +272,14 @@ def calibrate(make: Callable[[float], Sequence[Spent]], epsilon: float, delta: f
         return _case_epsilon(case, delta)[0]
 
     scale = solve(lambda case: rdp_epsilon(case, delta)[0], epsilon, 1.0, 0.02) * 0.95
-    # The claim is nearly a constant times the coarse grid's epsilon: solve there first, it is ten times cheaper.
-    scale = solve(coarse, epsilon * worst(scale, coarse) / max(worst(scale, fine), 1e-300), scale, 1e-4)
+    # The claim is nearly a constant times the coarse grid's epsilon, unless the grid is far too coarse: solve there
+    # first, it is ten times cheaper.
+    ratio = worst(scale, coarse) / max(worst(scale, fine), 1e-12)
+    if ratio < 2:
+        scale = solve(coarse, epsilon * ratio, scale, 1e-4)
     scale = solve(fine, epsilon * (1 - 1.5e-4), scale, 1.5e-4)
+    step = 1e-4
     while claim(make(scale), delta).epsilon > epsilon:
-        scale *= 1 + 1e-4
+        scale *= 1 + step
+        step *= 2
     return scale
