@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -15,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help=" | ".join(SUITES))
     parser.add_argument("--quick", action="store_true", help="a small form, on digits, in a temporary folder")
     parser.add_argument("--out", default="benchmarks", metavar="DIR", help="default ./benchmarks")
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time (default: cores)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only cells whose name holds TEXT")
 
 
