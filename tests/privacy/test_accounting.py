@@ -316,3 +316,9 @@ def test_calibration_never_overshoots(plan, epsilon, delta):
     make = lambda scale: [Spent(scale * w, q, t) for w, q, t in plan]  # noqa: E731
     got = claim(make(calibrate(make, epsilon, delta)), delta).epsilon
     assert epsilon * (1 - 1e-3) <= got <= epsilon * (1 + 1e-9)
+
+
+def test_row_36_an_accountant_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acc, "LIMIT", -1.0)
+    with pytest.raises(BudgetExceeded, match="not settled within"):
+        claim([Spent(1.0, 0.011, 1001)], 1e-5)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from veilset.core.errors import BudgetExceeded
 COARSE, FINEST = 1e-3, 1e-6
 REFINED = 1e-3  # stop refining the grid when epsilon moves by less than this, relatively
 SETTLED = 1e-5  # or absolutely: near epsilon = 0 a relative test would never end
+LIMIT = 300.0  # seconds that one claim may take
 SLACK = 0.01  # PLD may exceed RDP by this much before we stop believing either
 
 
@@ -120,10 +122,19 @@ def _pld_epsilon(merged: tuple[Spent, ...], delta: float, interval: float) -> fl
 
 
 def refined_pld_epsilon(spent: Sequence[Spent], delta: float) -> float:
-    """`pld_epsilon` on ever finer grids until it moves by less than 1e-3 relative, or 1e-5. Each is an upper bound."""
-    interval = COARSE
+    """`pld_epsilon` on ever finer grids until it moves by less than 1e-3 relative, or 1e-5. Each is an upper bound.
+
+    Raises:
+        BudgetExceeded: not settled within LIMIT seconds.
+    """
+    interval, start = COARSE, time.monotonic()
     best = pld_epsilon(spent, delta, interval)
     while interval > FINEST:
+        if time.monotonic() - start > LIMIT:  # to stop here would make the claim depend on the machine's speed
+            raise BudgetExceeded(
+                f"epsilon was not settled within {LIMIT:g} s (last {best:.6g} on a grid of {interval:g}); nothing is "
+                "certified. Plan fewer steps, or a larger sample_rate or noise"
+            )
         interval /= 4
         finer = pld_epsilon(spent, delta, interval)
         settled = abs(best - finer) <= max(REFINED * finer, SETTLED)
@@ -272,10 +283,11 @@ def calibrate(make: Callable[[float], Sequence[Spent]], epsilon: float, delta: f
         return _case_epsilon(case, delta)[0]
 
     scale = solve(lambda case: rdp_epsilon(case, delta)[0], epsilon, 1.0, 0.02) * 0.95
-    # The claim is nearly a constant times the coarse grid's epsilon, unless the grid is far too coarse: solve there
-    # first, it is ten times cheaper.
-    ratio = worst(scale, coarse) / max(worst(scale, fine), 1e-12)
-    if ratio < 2:
+    # A coarse grid is ten times cheaper. Where it is not far too coarse, go near the answer on it; there the claim is
+    # nearly a constant times the coarse epsilon, so go nearer with that constant.
+    if worst(scale, coarse) < 1.2 * epsilon:
+        scale = solve(coarse, epsilon, scale, 0.01)
+        ratio = worst(scale, coarse) / max(worst(scale, fine), 1e-12)
         scale = solve(coarse, epsilon * ratio, scale, 1e-4)
     scale = solve(fine, epsilon * (1 - 1.5e-4), scale, 1.5e-4)
     step = 1e-4
