@@ -283,12 +283,17 @@ def calibrate(make: Callable[[float], Sequence[Spent]], epsilon: float, delta: f
         return _case_epsilon(case, delta)[0]
 
     scale = solve(lambda case: rdp_epsilon(case, delta)[0], epsilon, 1.0, 0.02) * 0.95
-    # A coarse grid is ten times cheaper. Where it is not far too coarse, go near the answer on it; there the claim is
-    # nearly a constant times the coarse epsilon, so go nearer with that constant.
     if worst(scale, coarse) < 1.2 * epsilon:
+        # A coarse grid is ten times cheaper, and epsilon on it nearly a constant times the claim: solve on it, and mend
+        # the constant. The first constant is a guess from two grids, whose error falls with the square of the spacing.
         scale = solve(coarse, epsilon, scale, 0.01)
-        ratio = worst(scale, coarse) / max(worst(scale, fine), 1e-12)
-        scale = solve(coarse, epsilon * ratio, scale, 1e-4)
+        two = worst(scale, coarse), worst(scale, lambda case: pld_epsilon(case, delta, COARSE / 4))
+        claimed = two[1] - (two[0] - two[1]) / 15
+        for _ in range(6):
+            scale = solve(coarse, epsilon * (1 - 1e-4) * worst(scale, coarse) / max(claimed, 1e-12), scale, 2e-5)
+            claimed = worst(scale, fine)
+            if epsilon * (1 - 3e-4) <= claimed <= epsilon:
+                return scale
     scale = solve(fine, epsilon * (1 - 1.5e-4), scale, 1.5e-4)
     step = 1e-4
     while claim(make(scale), delta).epsilon > epsilon:
