@@ -16,7 +16,7 @@ from veilset.core.io import canonical, sha256, sha256_file
 from veilset.privacy.ledger import Ledger, _seal, parse
 from veilset.privacy.plan import Release
 from veilset.privacy.receipt import make_receipt, read_receipt, verify, write_release
-from veilset.privacy.signing import new_key, sign
+from veilset.core.signing import new_key, sign
 
 
 def release_into(folder, *, seed=None, epsilon=1.0, inspect=False):

@@ -19,7 +19,7 @@ from veilset.privacy.ledger import Ledger
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.private import from_arrays
 from veilset.privacy.receipt import verify
-from veilset.privacy.signing import new_key, sign
+from veilset.core.signing import new_key, sign
 from veilset.privacy.spec import Privacy
 from veilset.report import samples
 from veilset.report.evidence import attack, percent, releases, short, up

@@ -16,7 +16,7 @@ def run(args: argparse.Namespace) -> int:
     from veilset.cli.main import say
     from veilset.core.errors import ConfigError
     from veilset.privacy.receipt import RECEIPT, SIGNATURE, verify
-    from veilset.privacy.signing import new_key, sign
+    from veilset.core.signing import new_key, sign
 
     if args.new_key:
         mark = new_key(args.new_key)

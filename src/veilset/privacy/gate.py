@@ -4,11 +4,9 @@ the ledger before a noisy value leaves. It refuses whatever was not planned or i
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import math
-import secrets
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,10 @@ import numpy as np
 import torch
 
 from veilset.core.errors import BudgetExceeded, DataError, ModeError, PlanError, RunError
-from veilset.core.io import read_json, write_bytes, write_json
 from veilset.core.types import Images
-from veilset.privacy.bounding import Bounded, ExactSum, clip, grid
+from veilset.core.vault import Vault
+from veilset.privacy.bounding import Bounded, ExactSum, grid
+from veilset.privacy.gradients import Clipped, Loss, Parameters
 from veilset.privacy.ledger import FORMAT, Ledger
 from veilset.privacy.noise import GENERATOR, Keys
 from veilset.privacy.plan import Plan, Release, check_within
@@ -26,9 +25,9 @@ from veilset.privacy.private import PrivateImages
 from veilset.privacy.sampling import Units
 
 PerRecord = Callable[[torch.Tensor, torch.Tensor], Any]
-Loss = Callable[[dict[str, torch.Tensor], torch.Tensor, torch.Tensor], torch.Tensor]
 CHUNK_BYTES = 1 << 25  # temporary memory of one chunk
 RESERVE = 100  # a loop is charged in about this many blocks
+PAUSE = 20.0  # seconds between two checkpoints of a loop
 PAD = 32  # records are mapped in multiples of this: small products round otherwise, by how many records there are
 CROWD = 8  # times the declared N that a set may hold; above it one-shot sums would not be exact
 
@@ -64,7 +63,8 @@ class Gate:
         if plan.privacy.private:
             check_within(plan.spent(), plan)  # a plan may have been edited after it was priced
         self.plan, self.info = plan, plan.info
-        self._keys, self._folder, self._device = Keys(seed), folder, device
+        self._keys, self._device, self._vault = Keys(seed), device, Vault(folder)
+        self._clipped: dict[Any, Clipped] = {}
         self._taken: dict[tuple[str, int | None], int] = {}
         self._closed = False
         self.mode = "release" if seed is None else "research"
@@ -79,10 +79,7 @@ class Gate:
         self.ledger = Ledger(folder / "ledger.jsonl" if folder else None)
         self._before = Ledger(folder / "ledger.jsonl" if folder else None)  # what an interrupted run had charged
         start = {"format": FORMAT, "mode": self.mode, "generator": GENERATOR, "plan": plan.facts()}
-        if folder:
-            (folder / "private" / "answers").mkdir(parents=True, exist_ok=True, mode=0o700)
-            (folder / "private").chmod(0o700)
-            self._same_data(folder / "private" / "data.json", opened.units, seed)
+        self._vault.same_data(self._bytes(opened.units), seed, bool(self.ledger.lines))
         if not self.ledger.lines:
             self.ledger.append("open", **start)
         elif {k: v for k, v in self.ledger.lines[0]["body"].items() if k != "kind"} != _as_json(start):
@@ -134,21 +131,21 @@ class Gate:
         self._charge(release, part, 1)
         noisy = self._noised(exact.total(), release, f"{name}/{part}/{done}", whole=True) * step
         answer = noisy.reshape(lead + shape)
-        self._save(release, part, done, answer)
+        self._vault.keep_answer(_tag(name, part, done), answer)
         return answer
 
-    def grad(
-        self, name: str, loss: Loss, params: dict[str, torch.Tensor], *, part: int | None = None
-    ) -> dict[str, torch.Tensor]:
+    def grad(self, name: str, loss: Loss, params: Parameters, *, part: int | None = None) -> dict[str, torch.Tensor]:
         """One DP-SGD step's gradient: Poisson sample, clip each unit's mean gradient, sum, add noise, divide by q N.
 
         The divisor is the public expected number of units, never the realised one. An empty sample is noise.
 
         Args:
             name: a planned release with verb "grad".
-            loss: (params, one image [C, H, W] in [0, 1], its label) -> scalar. Run under vmap(grad): layers that mix
-                records (batch norm) cannot be used.
-            params: name -> tensor; all are clipped together (flat clipping).
+            loss: (params, one image [C, H, W] in [0, 1], its label) -> scalar. It is run under `torch.func.vmap`, so it
+                cannot see another record; for a module it calls the first argument, `net(x[None])`. Random draws inside
+                (noise levels, latent codes) are each record's own. An autocast that is on around `grad` is used.
+            params: a module, whose parameters that require a gradient are clipped together (flat clipping), or a
+                mapping of name -> tensor.
             part: which class of the partition, if planned.
 
         Returns:
@@ -156,27 +153,60 @@ class Gate:
 
         Raises:
             PlanError, BudgetExceeded: as `sum`.
+            ConfigError: a layer mixes records (batch normalisation) or changes a buffer.
         """
         release = self._planned(name, "grad", part)
         done = self._affordable(release, part)
-        keys, shapes = list(params), [p.shape for p in params.values()]
-        size = sum(p.numel() for p in params.values())
+        seed = int(torch.randint(2**62, ()))  # one draw a call, whatever is sampled: public randomness stays in step
+        kind = (name, id(params), getattr(loss, "__code__", type(loss)))
+        if kind not in self._clipped:
+            self._clipped[kind] = Clipped(loss, params, self._blank())
+        clipped = self._clipped[kind]
         chosen = self._units.sample(release.sample_rate, self._keys.stream(f"sample/{name}/{part}/{done}"), part)
-        one = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), randomness="error")
-        frozen = {k: p.detach() for k, p in params.items()}
-        total = torch.zeros(size, dtype=torch.float64)
-        for x, y, unit in self._read(chosen, max(1, CHUNK_BYTES // (16 * max(size, self.info.pixels)))):
-            grads = one(frozen, x, y)
-            flat = torch.cat([grads[k].reshape(len(x), -1) for k in keys], 1)[: len(unit)].cpu().to(torch.float64)
-            if self.info.max_images_per_unit > 1:  # a unit's images are averaged first, then clipped once
-                count = torch.bincount(unit)
-                flat = torch.zeros(len(count), size, dtype=torch.float64).index_add_(0, unit, flat) / count[:, None]
-            total += clip(flat, release.bound).sum(0)
+        total = torch.zeros(clipped.size, dtype=torch.float64)
+        several = self.info.max_images_per_unit > 1
+        for i, (x, y, unit) in enumerate(self._read(chosen, clipped.rows(CHUNK_BYTES))):
+            total += clipped.sum(loss, params, x, y, unit, release.bound, seed + i, several)
         self._charge_block(release, part, done)
         noisy = self._noised(Bounded(total, release.bound), release, f"{name}/{part}/{done}", whole=False)
-        noisy /= release.sample_rate * self.info.units
-        pieces = torch.split(noisy, [s.numel() for s in shapes])
-        return {k: v.reshape(s).to(params[k]) for k, v, s in zip(keys, pieces, shapes, strict=True)}
+        return clipped.split(noisy / (release.sample_rate * self.info.units), params)
+
+    def loop(self, name: str, state: Mapping[str, Any], *, part: int | None = None) -> Iterator[int]:
+        """The steps of a gradient loop, numbered from 0; an interrupted run goes on from its last checkpoint.
+
+        In research mode a resumed loop repeats bit for bit. In release mode steps that were charged after the last
+        checkpoint are spent: the loop goes on behind them, so it has fewer steps and never a larger charge.
+
+        Args:
+            name: a planned release with verb "grad"; the body calls `grad(name, ...)` exactly once.
+            state: all that the body changes, by name: things with `state_dict` and `load_state_dict` (modules,
+                optimisers). torch's random state is kept beside it.
+            part: as in `grad`.
+
+        Raises:
+            PlanError: as `grad`, or the body did not ask once. RunError: a checkpoint cannot be written.
+        """
+        release, tag = self._planned(name, "grad", part), _tag(name, part)
+        kept = self._vault.checkpoint(tag)
+        step = 0
+        if kept is not None:
+            step = int(kept["step"])
+            torch.set_rng_state(kept["random"])
+            for k, thing in state.items():
+                thing.load_state_dict(kept["state"][k])
+        if self.mode == "release":
+            step = max(step, self._before.steps(name, part))
+        self._taken[name, part] = step
+        written = time.monotonic()
+        while step < release.steps:
+            yield step
+            step += 1
+            if self._taken[name, part] != step:
+                raise PlanError(f"release {name!r}: the body of a loop asks `grad` exactly once a step")
+            if step == release.steps or time.monotonic() - written > PAUSE:
+                whole = {k: thing.state_dict() for k, thing in state.items()}
+                self._vault.keep_checkpoint(tag, step, {"step": step, "random": torch.get_rng_state(), "state": whole})
+                written = time.monotonic()
 
     def inspect(self, purpose: str) -> Images:
         """The raw records, for exact measures and attacks. Research mode only; logged, and stamps what derives from it.
@@ -305,51 +335,31 @@ class Gate:
 
     # ------------------------------------------------------------------ a run's folder
 
-    def _same_data(self, path: Path, units: np.ndarray[Any, Any] | None, seed: int | None) -> None:
-        """Refuse to resume on other data: an HMAC under a random key, kept in private/ only (decision 10)."""
-        if self.ledger.lines and not path.exists():
-            raise RunError(f"private/{path.name} is gone, so this run cannot go on; start a new one in a new folder")
-        known: dict[str, Any] = read_json(path) if path.exists() else {"key": secrets.token_hex(32), "seed": seed}
-        if known["seed"] != seed:
-            raise RunError("this run was started with another seed; use the same seed, or a new folder")
-        digest = hmac.new(bytes.fromhex(known["key"]), digestmod=hashlib.sha256)
+    def _bytes(self, units: np.ndarray[Any, Any] | None) -> Iterator[bytes]:
+        """All records, labels and unit ids, for the HMAC that tells whether a resumed run has the same data."""
         everyone = np.arange(len(self._labels))
         raw = np.empty((4096, *self.info.shape), self._records.dtype)
         for i in range(0, len(everyone), len(raw)):
             block = everyone[i : i + len(raw)]
             self._records.read(block, raw[: len(block)])
-            digest.update(raw[: len(block)].tobytes())
-            digest.update(self._labels[block].astype(np.int64).tobytes())
+            yield raw[: len(block)].tobytes() + self._labels[block].astype(np.int64).tobytes()
             if units is not None:
-                digest.update(units[block].astype(np.int64).tobytes())
-        if "hmac" not in known:
-            write_json(path, known | {"hmac": digest.hexdigest()}, mode=0o600)
-        elif not hmac.compare_digest(known["hmac"], digest.hexdigest()):
-            raise RunError("the data changed since this run was started; resume on the same data, or use a new folder")
-
-    def _answer(self, release: Release, part: int | None, done: int) -> Path | None:
-        tag = ".".join([release.name, *([] if part is None else [f"class{part}"]), str(done)])
-        return self._folder / "private" / "answers" / f"{tag}.safetensors" if self._folder else None
+                yield units[block].astype(np.int64).tobytes()
 
     def _saved(self, release: Release, part: int | None) -> torch.Tensor | None:
         """The next answer, if an interrupted run has paid for it and kept it."""
         done = self._taken.get((release.name, part), 0)
-        path = self._answer(release, part, done)
-        if path is None or done >= release.steps or not path.exists():
+        answer = self._vault.answer(_tag(release.name, part, done)) if done < release.steps else None
+        if answer is None:
             return None
         if self.ledger.steps(release.name, part) <= done:
             raise RunError(f"release {release.name!r} has an answer that is not in the ledger; start in a new folder")
-        from safetensors.torch import load
-
         self._taken[release.name, part] = done + 1
-        return load(path.read_bytes())["answer"]
+        return answer
 
-    def _save(self, release: Release, part: int | None, done: int, answer: torch.Tensor) -> None:
-        path = self._answer(release, part, done)
-        if path is not None:
-            from safetensors.torch import save
 
-            write_bytes(path, save({"answer": answer.contiguous()}), mode=0o600)
+def _tag(name: str, part: int | None, done: int | None = None) -> str:
+    return ".".join([name, *([] if part is None else [f"class{part}"]), *([] if done is None else [str(done)])])
 
 
 def _as_json(value: Any) -> Any:

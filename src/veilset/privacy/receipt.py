@@ -206,7 +206,7 @@ def verify(folder: str | Path, public_key: str | Path | None = None) -> Verifica
     check("epsilon", lambda: _epsilon(facts, ledger, result))
     check("files", lambda: _files(folder, facts))
     if public_key is not None or (folder / SIGNATURE).exists():
-        from veilset.privacy.signing import check_signature
+        from veilset.core.signing import check_signature
 
         def signature() -> str:
             result.fingerprint = check_signature(folder / RECEIPT, folder / SIGNATURE, public_key)
