@@ -30,7 +30,8 @@ def page(name: str) -> str:
     head = f"# {name}\n\n{entry.summary[:1].upper()}{entry.summary[1:]}. Source: {source}."
     use = f"```sh\nveilset fit {name} --data digits --epsilon 1 --out runs/{name}\n```"
     made = "<!-- Made from docstrings by docs/make_methods.py; do not edit. -->"
-    return "\n\n".join([head, *body, use, "## Parameters", _table(cls.Config), made]) + "\n"
+    recipes = [f"Recipe `{k}`: " + ", ".join(f"`{a}={b}`" for a, b in v.items()) for k, v in cls.recipes.items()]
+    return "\n\n".join([head, *body, use, "## Parameters", _table(cls.Config), *recipes, made]) + "\n"
 
 
 def _fenced(text: str) -> str:

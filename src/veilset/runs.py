@@ -28,6 +28,7 @@ class RunSpec:
         epsilon, delta, allow_large_delta: the budget.
         seed: None for release mode.
         params: method parameters.
+        recipe: the method's named set of parameters that `params` override, or None.
         device: where torch computes; may change when a run goes on.
     """
 
@@ -38,6 +39,7 @@ class RunSpec:
     allow_large_delta: bool = False
     seed: int | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str | None = None
     device: str = "cpu"
 
     def plan(self) -> Plan:
@@ -50,7 +52,7 @@ class RunSpec:
         from veilset.privacy.spec import Privacy
 
         privacy = Privacy(self.epsilon, self.delta, self.allow_large_delta)
-        model = make(self.method, **self.params)
+        model = make(self.method, recipe=self.recipe, **self.params)
         data = load(self.data)
         return data, model, model.plan(data.info, privacy), privacy
 

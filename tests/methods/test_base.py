@@ -11,6 +11,7 @@ import torch
 import veilset as vs
 from veilset.core.errors import ConfigError, ModeError, RunError
 from veilset.methods.base import _labels, model_facts, restore
+from veilset.methods.catalogue import BUILT_IN
 from veilset.privacy.private import from_arrays
 
 INFO = vs.PublicInfo(name="set", classes=("a", "b", "c"), shape=(1, 4, 4), units=30)
@@ -160,3 +161,16 @@ def test_a_saved_model_says_nothing_about_the_machine(tmp_path):
         if path.suffix in (".json", ".jsonl"):
             text = path.read_text()
             assert str(tmp_path) not in text and socket.gethostname() not in json.dumps(text)
+
+
+def test_a_recipe_is_a_named_set_of_parameters_that_can_be_overridden():
+    model = vs.make("dp-merf", recipe="paper", steps=7)
+    assert (model.config.generator, model.config.steps) == ("conv", 7)
+    with pytest.raises(ConfigError, match="has no recipe 'papr'. Did you mean 'paper'"):
+        vs.make("dp-merf", recipe="papr")
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_recipe_builds(name):
+    for recipe in vs.make(name).recipes:
+        vs.make(name, recipe=recipe)

@@ -13,10 +13,10 @@ from sets import facts, gate_for, pixels, private
 
 from veilset.core.errors import ConfigError, RunError
 from veilset.core.io import canonical, sha256, sha256_file
+from veilset.core.signing import new_key, sign
 from veilset.privacy.ledger import Ledger, _seal, parse
 from veilset.privacy.plan import Release
 from veilset.privacy.receipt import make_receipt, read_receipt, verify, write_release
-from veilset.core.signing import new_key, sign
 
 
 def release_into(folder, *, seed=None, epsilon=1.0, inspect=False):

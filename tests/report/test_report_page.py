@@ -12,6 +12,7 @@ import torch
 from scipy.stats import norm
 
 from veilset.core.errors import ConfigError, ModeError, RunError
+from veilset.core.signing import new_key, sign
 from veilset.core.types import Images, PublicInfo
 from veilset.methods import catalogue
 from veilset.methods.base import Synthesizer
@@ -19,7 +20,6 @@ from veilset.privacy.ledger import Ledger
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.private import from_arrays
 from veilset.privacy.receipt import verify
-from veilset.core.signing import new_key, sign
 from veilset.privacy.spec import Privacy
 from veilset.report import samples
 from veilset.report.evidence import attack, percent, releases, short, up

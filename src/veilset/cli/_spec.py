@@ -1,4 +1,4 @@
-"""Arguments shared by `plan` and `fit`: METHOD, --data, the budget, and one --FIELD a method parameter."""
+"""Arguments shared by `plan` and `fit`: METHOD, --data, the budget, --recipe, and one --FIELD a method parameter."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--epsilon", required=True, type=number, metavar="E", help="privacy budget, above 0; inf: no privacy"
     )
     parser.add_argument("--delta", type=number, default=1e-5, help="default 1e-5; must be below 1/N")
+    parser.add_argument("--recipe", metavar="NAME", help="a named set of the method's parameters, such as paper")
     parser.add_argument("--allow-large-delta", action="store_true", help="accept delta >= 1/N; the receipt shows it")
 
 
@@ -37,6 +38,8 @@ def help_fields(method: str) -> str:
     for f in fields(cls.Config):
         default = "derived" if f.default is None else f.default
         lines.append(f"  --{f.name.replace('_', '-'):<18} {f.doc} [{f.range or f.type.__name__}; default {default}]")
+    for name, values in cls.recipes.items():
+        lines.append(f"recipe {name}: " + ", ".join(f"{k}={v}" for k, v in values.items()))
     return "\n".join(lines)
 
 
@@ -53,6 +56,7 @@ def spec(args: argparse.Namespace, rest: Sequence[str], parser: argparse.Argumen
         seed=getattr(args, "seed", None),
         device=getattr(args, "device", "cpu"),
         params=_params(rest, parser),
+        recipe=args.recipe,
     )
 
 

@@ -42,11 +42,13 @@ class Synthesizer(ABC):
     Attributes:
         name: what users type.
         Config: frozen dataclass of parameters (fields made by `veilset.option`).
+        recipes: named sets of parameters, such as "paper", the published configuration.
         receipt_: the claim, after `fit`.
     """
 
     name: ClassVar[str]
     Config: ClassVar[type] = NoConfig
+    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, **params: Any):
         self.config: Any = build(self.Config, params, self.name)

@@ -74,13 +74,22 @@ def method_class(name: str) -> type[Synthesizer]:
     return found
 
 
-def make(name: str, **params: Any) -> Synthesizer:
+def make(name: str, *, recipe: str | None = None, **params: Any) -> Synthesizer:
     """A method by name with its parameters, ready to plan and fit.
 
+    Args:
+        name: a method.
+        recipe: one of the method's named sets of parameters, such as "paper"; `params` override it.
+        params: the method's parameters.
+
     Raises:
-        ConfigError: unknown method or parameter (with a suggestion), or a value out of range.
+        ConfigError: unknown method, recipe or parameter (with a suggestion), or a value out of range.
     """
-    return method_class(name)(**params)
+    cls = method_class(name)
+    if recipe is not None and recipe not in cls.recipes:
+        known = ", ".join(cls.recipes) or "none"
+        raise ConfigError(f"{name} has no recipe {recipe!r}.{suggest(recipe, cls.recipes)} It has: {known}")
+    return cls(**{**(cls.recipes[recipe] if recipe is not None else {}), **params})
 
 
 def open_model(folder: str | Path) -> Synthesizer:

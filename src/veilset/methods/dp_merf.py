@@ -15,14 +15,14 @@ Differs from the paper and its code:
   * The generator is a few clamped Gaussians a class in a low-frequency basis, which classifiers learn more from than
     from the images of the paper's convolutional network.
   * Labels are equal in every batch, there is a second, shorter length scale, the rate decays by a cosine and weights
-    are averaged. The published form is generator=conv, loss=published, balanced=false, scales=1, frequencies=5000,
-    decay=step, average=0, steps=3000, batch=100, code=5.
+    are averaged. The published form is the recipe "paper".
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -64,6 +64,20 @@ class DPMERF(Synthesizer):
 
     name = "dp-merf"
     Config = Config
+    recipes: ClassVar = {
+        "paper": {
+            "generator": "conv",
+            "loss": "published",
+            "balanced": False,
+            "scales": 1,
+            "frequencies": 5000,
+            "decay": "step",
+            "average": 0.0,
+            "steps": 3000,
+            "batch": 100,
+            "code": 5,
+        }
+    }
 
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
         c = self.config

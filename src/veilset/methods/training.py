@@ -1,0 +1,60 @@
+"""What methods trained by DP-SGD share: the planned release, one optimiser step, averaged weights, precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from veilset.networks.classifiers import fast_dtype
+from veilset.privacy.plan import Release
+
+if TYPE_CHECKING:
+    from veilset.core.types import PublicInfo
+
+
+def dp_sgd(
+    name: str, info: PublicInfo, *, batch: float, steps: int, bound: float, partition: str | None = None
+) -> Release:
+    """The release of a DP-SGD loop (Abadi et al. 2016, arXiv 1607.00133, Algorithm 1): Poisson batches, clipped sums.
+
+    Args:
+        name: what the loop calls it at the gate.
+        info: declared facts; the sampling rate is batch / N, at most 1.
+        batch: expected units a step, over all classes.
+        steps: how many gradients are taken.
+        bound: max_grad_norm, the L2 bound of one unit's gradient over all parameters together.
+        partition: None, or "class": one loop a class, each at the same rate.
+    """
+    rate = min(1.0, batch / info.units)
+    return Release(name=name, verb="grad", bound=bound, sample_rate=rate, steps=steps, partition=partition)
+
+
+def descend(optimiser: torch.optim.Optimizer, net: nn.Module, grads: dict[str, torch.Tensor]) -> None:
+    """One optimiser step of a network along the noisy gradient that `gate.grad` returned."""
+    for name, p in net.named_parameters():
+        p.grad = grads.get(name)
+    optimiser.step()
+
+
+def average(net: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of a network's weights, min(decay, (1 + t) / (10 + t)) of the old kept at step t.
+
+    Call `update_parameters(net)` after each step; `.module` is the averaged network. Costs no privacy.
+    """
+
+    def mix(old: torch.Tensor, new: torch.Tensor, t: torch.Tensor | int) -> torch.Tensor:
+        keep = min(decay, (1 + float(t)) / (10 + float(t)))
+        return keep * old + (1 - keep) * new
+
+    return AveragedModel(net, avg_fn=mix, use_buffers=True)
+
+
+def fast(enabled: bool = True) -> AbstractContextManager[object]:
+    """bfloat16 arithmetic inside, where the processor has it; weights, norms and sums stay float32."""
+    if enabled and fast_dtype() == torch.bfloat16:
+        return torch.autocast("cpu", torch.bfloat16)
+    return nullcontext()
