@@ -4,6 +4,8 @@ the ledger before a noisy value leaves. It refuses whatever was not planned or i
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +16,14 @@ import numpy as np
 import torch
 
 from veilset.core.errors import BudgetExceeded, DataError, ModeError, PlanError, RunError
+from veilset.core.io import canonical
+from veilset.core.progress import progress
 from veilset.core.types import Images
-from veilset.core.vault import Vault
+from veilset.core.vault import Vault, drop_torn_line
 from veilset.privacy.bounding import Bounded, ExactSum, grid
+from veilset.privacy.collective import Team
 from veilset.privacy.gradients import Clipped, Loss, Parameters
-from veilset.privacy.ledger import FORMAT, Ledger
+from veilset.privacy.ledger import FORMAT, Ledger, parse
 from veilset.privacy.noise import GENERATOR, Keys
 from veilset.privacy.plan import Plan, Release, check_within
 from veilset.privacy.private import PrivateImages
@@ -27,7 +32,7 @@ from veilset.privacy.sampling import Units
 PerRecord = Callable[[torch.Tensor, torch.Tensor], Any]
 CHUNK_BYTES = 1 << 25  # temporary memory of one chunk
 RESERVE = 100  # a loop is charged in about this many blocks
-PAUSE = 20.0  # seconds between two checkpoints of a loop
+KEEPING = 0.01  # share of a loop's time that may go into its checkpoints
 PAD = 32  # records are mapped in multiples of this: small products round otherwise, by how many records there are
 CROWD = 8  # times the declared N that a set may hold; above it one-shot sums would not be exact
 
@@ -40,11 +45,12 @@ class Gate:
         plan: a plan with its noise set by `Plan.price`.
         seed: None for release mode; an integer for research mode, which repeats bit for bit and is stamped.
         folder: run folder for the ledger and, under `private/`, the answers already paid for; None keeps all in memory.
+            Of several processes only the first one uses it.
         device: where f and loss are run; bounding, summing and noise stay on the CPU.
 
     Raises:
         PlanError: the plan is not priced, or was priced for other declared facts.
-        RunError: the folder belongs to another plan, seed or data set.
+        RunError: the folder belongs to another plan, seed or data set, or the processes hold different data.
     """
 
     def __init__(
@@ -63,7 +69,8 @@ class Gate:
         if plan.privacy.private:
             check_within(plan.spent(), plan)  # a plan may have been edited after it was priced
         self.plan, self.info = plan, plan.info
-        self._keys, self._device, self._vault = Keys(seed), device, Vault(folder)
+        self._team = Team()
+        self._keys, self._device = Keys(seed), device  # in release mode every process has a key of its own
         self._clipped: dict[Any, Clipped] = {}
         self._taken: dict[tuple[str, int | None], int] = {}
         self._closed = False
@@ -76,16 +83,8 @@ class Gate:
             raise DataError(
                 f"units = {self.info.units}: the set holds more than {CROWD} times as many; declare the number of units"
             )
-        self.ledger = Ledger(folder / "ledger.jsonl" if folder else None)
-        self._before = Ledger(folder / "ledger.jsonl" if folder else None)  # what an interrupted run had charged
-        start = {"format": FORMAT, "mode": self.mode, "generator": GENERATOR, "plan": plan.facts()}
-        self._vault.same_data(self._bytes(opened.units), seed, bool(self.ledger.lines))
-        if not self.ledger.lines:
-            self.ledger.append("open", **start)
-        elif {k: v for k, v in self.ledger.lines[0]["body"].items() if k != "kind"} != _as_json(start):
-            raise RunError(
-                "this run was started with another plan, budget or mode; use the same arguments, or a new folder"
-            )
+        self.ledger, self._vault = Ledger(), Vault(None)
+        self._open_folder(folder, seed, opened.units)
 
     # ------------------------------------------------------------------ verbs
 
@@ -113,7 +112,7 @@ class Gate:
         if saved is not None:
             return saved
         done = self._affordable(release, part)
-        chosen = self._units.sample(release.sample_rate, self._keys.stream(f"sample/{name}/{part}/{done}"), part)
+        chosen = self._chosen(release, part, done)
         place = f if cells else lambda x, y: (torch.zeros_like(y), f(x, y))
         shape = tuple(place(*self._blank())[1].shape)
         lead = ((len(self.info.classes),) if by_class else ()) + ((cells,) if cells else ())
@@ -128,11 +127,15 @@ class Gate:
             row = (y if by_class else 0) * (cells or 1) + cell.clamp(0, (cells or 1) - 1)
             n = len(unit)  # the rest is padding
             exact.add(value.reshape(len(x), size)[:n].cpu(), share, row[:n].cpu())
+        total = self._whole(exact.total())
         self._charge(release, part, 1)
-        noisy = self._noised(exact.total(), release, f"{name}/{part}/{done}", whole=True) * step
-        answer = noisy.reshape(lead + shape)
-        self._vault.keep_answer(_tag(name, part, done), answer)
-        return answer
+
+        def answer() -> torch.Tensor:
+            noisy = self._noised(total, release, f"{name}/{part}/{done}", whole=True) * step
+            self._vault.keep_answer(_tag(name, part, done), noisy.reshape(lead + shape))
+            return noisy.reshape(lead + shape)
+
+        return self._team.share(answer)
 
     def grad(self, name: str, loss: Loss, params: Parameters, *, part: int | None = None) -> dict[str, torch.Tensor]:
         """One DP-SGD step's gradient: Poisson sample, clip each unit's mean gradient, sum, add noise, divide by q N.
@@ -160,22 +163,30 @@ class Gate:
         seed = int(torch.randint(2**62, ()))  # one draw a call, whatever is sampled: public randomness stays in step
         kind = (name, id(params), getattr(loss, "__code__", type(loss)))
         if kind not in self._clipped:
-            self._clipped[kind] = Clipped(loss, params, self._blank())
+            with torch.random.fork_rng(
+                devices=[]
+            ):  # a resumed loop comes here again, and draws what it would have drawn
+                self._clipped[kind] = Clipped(loss, params, self._blank())
         clipped = self._clipped[kind]
-        chosen = self._units.sample(release.sample_rate, self._keys.stream(f"sample/{name}/{part}/{done}"), part)
+        chosen = self._chosen(release, part, done)
         total = torch.zeros(clipped.size, dtype=torch.float64)
         several = self.info.max_images_per_unit > 1
         for i, (x, y, unit) in enumerate(self._read(chosen, clipped.rows(CHUNK_BYTES))):
-            total += clipped.sum(loss, params, x, y, unit, release.bound, seed + i, several)
+            own = seed + i * self._team.size + self._team.rank  # no two chunks draw the same
+            total += clipped.sum(loss, params, x, y, unit, release.bound, own, several)
+        whole = self._whole(Bounded(total, release.bound))
         self._charge_block(release, part, done)
-        noisy = self._noised(Bounded(total, release.bound), release, f"{name}/{part}/{done}", whole=False)
+        noisy = self._team.share(lambda: self._noised(whole, release, f"{name}/{part}/{done}", whole=False))
         return clipped.split(noisy / (release.sample_rate * self.info.units), params)
 
     def loop(self, name: str, state: Mapping[str, Any], *, part: int | None = None) -> Iterator[int]:
         """The steps of a gradient loop, numbered from 0; an interrupted run goes on from its last checkpoint.
 
         In research mode a resumed loop repeats bit for bit. In release mode steps that were charged after the last
-        checkpoint are spent: the loop goes on behind them, so it has fewer steps and never a larger charge.
+        checkpoint are spent: the loop jumps behind them, so it has fewer steps and never a larger charge; a schedule
+        that follows the step's number ends as planned. A checkpoint is written as often as takes 1 % of the time, and
+        after the last step, so that a later stage can be resumed too. A killed run loses what was done since then,
+        and the rest of the block of steps that was charged, 1 % of them.
 
         Args:
             name: a planned release with verb "grad"; the body calls `grad(name, ...)` exactly once.
@@ -184,29 +195,30 @@ class Gate:
             part: as in `grad`.
 
         Raises:
-            PlanError: as `grad`, or the body did not ask once. RunError: a checkpoint cannot be written.
+            PlanError: as `grad`, the body did not ask once, or this loop was begun before.
+            RunError: a checkpoint cannot be written, does not fit `state`, or is not paid for.
         """
         release, tag = self._planned(name, "grad", part), _tag(name, part)
-        kept = self._vault.checkpoint(tag)
-        step = 0
-        if kept is not None:
-            step = int(kept["step"])
-            torch.set_rng_state(kept["random"])
-            for k, thing in state.items():
-                thing.load_state_dict(kept["state"][k])
-        if self.mode == "release":
-            step = max(step, self._before.steps(name, part))
-        self._taken[name, part] = step
-        written = time.monotonic()
-        while step < release.steps:
+        if (name, part) in self._taken:
+            raise PlanError(f"release {name!r}: its steps were begun already; ask for all of them in one `gate.loop`")
+        kept, charged = self._team.share(lambda: self._vault.checkpoint(tag)), self._before.steps(name, part)
+        begin = 0 if kept is None else _restore(kept, state, name)
+        if begin > charged:
+            raise RunError(f"release {name!r} has a checkpoint that is not in the ledger; start in a new folder")
+        begin = self._taken[name, part] = charged if self.mode == "release" else begin
+        written, cost = time.monotonic(), 0.0
+        steps = range(begin, release.steps)
+        for step in progress(steps, tag) if self._team.first else steps:
             yield step
-            step += 1
-            if self._taken[name, part] != step:
+            if self._taken[name, part] != step + 1:
                 raise PlanError(f"release {name!r}: the body of a loop asks `grad` exactly once a step")
-            if step == release.steps or time.monotonic() - written > PAUSE:
+            now = time.monotonic()
+            if self._vault.keeps and (step + 1 == release.steps or (now - written) * KEEPING >= cost):
                 whole = {k: thing.state_dict() for k, thing in state.items()}
-                self._vault.keep_checkpoint(tag, step, {"step": step, "random": torch.get_rng_state(), "state": whole})
+                random = torch.get_rng_state()
+                self._vault.keep_checkpoint(tag, step + 1, {"step": step + 1, "random": random, "state": whole})
                 written = time.monotonic()
+                cost = written - now
 
     def inspect(self, purpose: str) -> Images:
         """The raw records, for exact measures and attacks. Research mode only; logged, and stamps what derives from it.
@@ -218,7 +230,7 @@ class Gate:
             raise PlanError("inspect: the gate is closed; fit again under a new plan")
         if self.mode == "release":
             raise ModeError("inspect: raw records cannot be read in release mode; give a seed to work in research mode")
-        self.ledger.append("inspect", purpose=purpose)
+        self._log("inspect", purpose=purpose)
         everyone = self._units.sample(1.0, self._keys.stream("inspect"))
         pairs = [
             ((x * 255).round().to(torch.uint8)[: len(u)].cpu(), y[: len(u)].cpu())
@@ -236,11 +248,11 @@ class Gate:
         """
         if not self._closed:
             self._closed = True
-            del self._records, self._labels, self._units, self._keys
+            del self._records, self._labels, self._units, self._keys, self._clipped
         if self.plan.privacy and self.plan.privacy.private:
             check_within(self.ledger.spent(), self.plan)
         if not any(self.ledger.bodies("close")):
-            self.ledger.append("close")
+            self._log("close")
         return self.ledger
 
     # ------------------------------------------------------------------ paying
@@ -276,7 +288,7 @@ class Gate:
         """Write to the ledger, unless research mode repeats a step that is there already."""
         done = self._taken.get((release.name, part), 0)
         if self.ledger.steps(release.name, part) <= done:
-            self.ledger.append(
+            self._log(
                 "charge",
                 release=release.name,
                 part=part,
@@ -287,6 +299,12 @@ class Gate:
                 steps=steps,
             )
         self._taken[release.name, part] = done + 1
+
+    def _log(self, kind: str, **body: Any) -> None:
+        """One line in every process's ledger; it is on the first one's disk before any of them goes on."""
+        self._team.share(lambda: self.ledger.append(kind, **body))
+        if not self._team.first:
+            self.ledger.append(kind, **body)
 
     def _charge_block(self, release: Release, part: int | None, done: int) -> None:
         """Reserve the next block of a loop when the last one is used up."""
@@ -303,6 +321,15 @@ class Gate:
         return exact.value + torch.from_numpy(noise).reshape(exact.value.shape)
 
     # ------------------------------------------------------------------ reading
+
+    def _chosen(self, release: Release, part: int | None, done: int) -> np.ndarray[Any, Any]:
+        """The units of this step that this process reads; it throws the coins of its own shard."""
+        coins = self._keys.stream(f"sample/{release.name}/{part}/{done}")
+        return self._team.shard(self._units.sample(release.sample_rate, coins, part))
+
+    def _whole(self, part: Bounded) -> Bounded:
+        """The sum over all processes, on the first of them. A unit is in one shard, so the sensitivity stays."""
+        return Bounded(self._team.sum(part.value), part.sensitivity)
 
     def _blank(self) -> tuple[torch.Tensor, torch.Tensor]:
         """A blank image and label 0: the shape of an answer must not come from a record."""
@@ -335,6 +362,36 @@ class Gate:
 
     # ------------------------------------------------------------------ a run's folder
 
+    def _open_folder(self, folder: Path | None, seed: int | None, units: np.ndarray[Any, Any] | None) -> None:
+        """Start ledger and vault, or go on with those of an interrupted run of the same plan, seed and data."""
+
+        def books() -> dict[str, str]:
+            if folder:
+                self._vault = Vault(folder)
+                drop_torn_line(folder / "ledger.jsonl")
+                self.ledger = Ledger(folder / "ledger.jsonl")
+            key = self._vault.data_key(seed, bool(self.ledger.lines))
+            return {"ledger": self.ledger.to_bytes().decode(), "key": key}
+
+        found = self._team.share(books)
+        self._before = Ledger()  # what an interrupted run had charged
+        self._before.lines = list(parse(found["ledger"].encode()))
+        if not self._team.first:
+            self.ledger.lines = list(self._before.lines)
+        start = {"format": FORMAT, "mode": self.mode, "generator": GENERATOR, "plan": self.plan.facts()}
+        if folder or self._team.size > 1:
+            digest = hmac.new(bytes.fromhex(found["key"]), digestmod=hashlib.sha256)
+            for piece in self._bytes(units):
+                digest.update(piece)
+            self._team.agree("data, plan and seed", canonical([start, seed, digest.hexdigest()]))
+            self._team.share(lambda: self._vault.same_data(digest.hexdigest()))
+        if not self.ledger.lines:
+            self._log("open", **start)
+        elif {k: v for k, v in self.ledger.lines[0]["body"].items() if k != "kind"} != _as_json(start):
+            raise RunError(
+                "this run was started with another plan, budget or mode; use the same arguments, or a new folder"
+            )
+
     def _bytes(self, units: np.ndarray[Any, Any] | None) -> Iterator[bytes]:
         """All records, labels and unit ids, for the HMAC that tells whether a resumed run has the same data."""
         everyone = np.arange(len(self._labels))
@@ -349,7 +406,9 @@ class Gate:
     def _saved(self, release: Release, part: int | None) -> torch.Tensor | None:
         """The next answer, if an interrupted run has paid for it and kept it."""
         done = self._taken.get((release.name, part), 0)
-        answer = self._vault.answer(_tag(release.name, part, done)) if done < release.steps else None
+        if done >= release.steps:
+            return None
+        answer = self._team.share(lambda: self._vault.answer(_tag(release.name, part, done)))
         if answer is None:
             return None
         if self.ledger.steps(release.name, part) <= done:
@@ -360,6 +419,23 @@ class Gate:
 
 def _tag(name: str, part: int | None, done: int | None = None) -> str:
     return ".".join([name, *([] if part is None else [f"class{part}"]), *([] if done is None else [str(done)])])
+
+
+def _restore(kept: dict[str, Any], state: Mapping[str, Any], name: str) -> int:
+    """Put a checkpoint back into the things of a loop, and torch's random state; returns the steps taken."""
+    try:
+        if kept["state"].keys() != state.keys():
+            raise KeyError(f"it holds {', '.join(kept['state'])}")
+        for k, thing in state.items():
+            thing.load_state_dict(kept["state"][k])
+    except (RuntimeError, KeyError, ValueError, TypeError) as e:
+        words = str(e).split("\n")[0]
+        raise RunError(
+            f"release {name!r}: its checkpoint does not fit what the loop changes now ({words}); "
+            "use the same parameters, or a new folder"
+        ) from e
+    torch.set_rng_state(kept["random"])
+    return int(kept["step"])
 
 
 def _as_json(value: Any) -> Any:

@@ -1,0 +1,69 @@
+"""Per-record gradients by `vmap(grad)`: slow, general, and the reference that the fast path is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from veilset.core.errors import ConfigError
+
+Parameters = nn.Module | Mapping[str, torch.Tensor]
+Loss = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def named(params: Parameters) -> dict[str, torch.Tensor]:
+    """What is clipped together: the parameters of a module that require a gradient, or a mapping's tensors."""
+    if isinstance(params, nn.Module):
+        return {k: p.detach() for k, p in params.named_parameters() if p.requires_grad}
+    return {k: p.detach() for k, p in params.items()}
+
+
+def call(loss: Loss, params: Parameters, values: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> Any:
+    """The loss of one record with these values in place of the parameters."""
+    if not isinstance(params, nn.Module):
+        return loss(values, x, y)
+
+    def net(*args: Any, **kwargs: Any) -> Any:
+        return torch.func.functional_call(params, values, args, kwargs)
+
+    return loss(net, x, y)
+
+
+def per_record(loss: Loss, params: Parameters, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Gradient of each record's loss.
+
+    Args:
+        loss: (params, one image, its label) -> scalar.
+        params: module or mapping.
+        x: [n, C, H, W]. y: [n].
+
+    Returns:
+        name -> [n, *shape].
+    """
+
+    def one(values: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> Any:
+        return call(loss, params, values, x, y)
+
+    grads: dict[str, torch.Tensor] = torch.func.vmap(
+        torch.func.grad(one), in_dims=(None, 0, 0), randomness="different"
+    )(named(params), x, y)
+    return grads
+
+
+def refuse_mixing(params: Parameters) -> None:
+    """Refuse layers through which one record reaches another.
+
+    Raises:
+        ConfigError: batch normalisation, or an instance normalisation that keeps running statistics.
+    """
+    if not isinstance(params, nn.Module):
+        return
+    for name, layer in params.named_modules():
+        where = f"layer {name or 'the network itself'!r} = {type(layer).__name__}"
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            raise ConfigError(f"{where}: it mixes the records of a batch; use nn.GroupNorm, which looks at one record")
+        if isinstance(layer, nn.modules.instancenorm._InstanceNorm) and layer.track_running_stats:
+            raise ConfigError(f"{where}: running statistics mix records; set track_running_stats=False")
