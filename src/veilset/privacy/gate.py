@@ -4,10 +4,7 @@ the ledger before a noisy value leaves. It refuses whatever was not planned or i
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from veilset.core.checkpoint import thaw
 from veilset.core.errors import BudgetExceeded, DataError, ModeError, PlanError, RunError
-from veilset.core.io import canonical
 from veilset.core.progress import progress
 from veilset.core.types import Images
-from veilset.core.vault import Vault, drop_torn_line
+from veilset.privacy.books import Books
 from veilset.privacy.bounding import Bounded, ExactSum, grid
 from veilset.privacy.collective import Team
 from veilset.privacy.gradients import Clipped, Loss, Parameters
-from veilset.privacy.ledger import FORMAT, Ledger, parse
+from veilset.privacy.ledger import FORMAT, Ledger
 from veilset.privacy.noise import GENERATOR, Keys
 from veilset.privacy.plan import Plan, Release, check_within
 from veilset.privacy.private import PrivateImages
@@ -32,7 +29,6 @@ from veilset.privacy.sampling import Units
 PerRecord = Callable[[torch.Tensor, torch.Tensor], Any]
 CHUNK_BYTES = 1 << 25  # temporary memory of one chunk
 RESERVE = 100  # a loop is charged in about this many blocks
-KEEPING = 0.01  # share of a loop's time that may go into its checkpoints
 PAD = 32  # records are mapped in multiples of this: small products round otherwise, by how many records there are
 CROWD = 8  # times the declared N that a set may hold; above it one-shot sums would not be exact
 
@@ -83,8 +79,9 @@ class Gate:
             raise DataError(
                 f"units = {self.info.units}: the set holds more than {CROWD} times as many; declare the number of units"
             )
-        self.ledger, self._vault = Ledger(), Vault(None)
-        self._open_folder(folder, seed, opened.units)
+        start = {"format": FORMAT, "mode": self.mode, "generator": GENERATOR, "plan": plan.facts()}
+        self._books = Books(self._team, folder, seed, start, self._bytes(opened.units))
+        self.ledger = self._books.ledger
 
     # ------------------------------------------------------------------ verbs
 
@@ -132,7 +129,7 @@ class Gate:
 
         def answer() -> torch.Tensor:
             noisy = self._noised(total, release, f"{name}/{part}/{done}", whole=True) * step
-            self._vault.keep_answer(_tag(name, part, done), noisy.reshape(lead + shape))
+            self._books.vault.keep_answer(_tag(name, part, done), noisy.reshape(lead + shape))
             return noisy.reshape(lead + shape)
 
         return self._team.share(answer)
@@ -163,17 +160,14 @@ class Gate:
         seed = int(torch.randint(2**62, ()))  # one draw a call, whatever is sampled: public randomness stays in step
         kind = (name, id(params), getattr(loss, "__code__", type(loss)))
         if kind not in self._clipped:
-            with torch.random.fork_rng(
-                devices=[]
-            ):  # a resumed loop comes here again, and draws what it would have drawn
-                self._clipped[kind] = Clipped(loss, params, self._blank())
+            self._clipped[kind] = Clipped(loss, params, self._blank())
         clipped = self._clipped[kind]
         chosen = self._chosen(release, part, done)
         total = torch.zeros(clipped.size, dtype=torch.float64)
         several = self.info.max_images_per_unit > 1
         for i, (x, y, unit) in enumerate(self._read(chosen, clipped.rows(CHUNK_BYTES))):
             own = seed + i * self._team.size + self._team.rank  # no two chunks draw the same
-            total += clipped.sum(loss, params, x, y, unit, release.bound, own, several)
+            clipped.add(total, loss, params, x, y, unit, release.bound, own, several)
         whole = self._whole(Bounded(total, release.bound))
         self._charge_block(release, part, done)
         noisy = self._team.share(lambda: self._noised(whole, release, f"{name}/{part}/{done}", whole=False))
@@ -201,24 +195,17 @@ class Gate:
         release, tag = self._planned(name, "grad", part), _tag(name, part)
         if (name, part) in self._taken:
             raise PlanError(f"release {name!r}: its steps were begun already; ask for all of them in one `gate.loop`")
-        kept, charged = self._team.share(lambda: self._vault.checkpoint(tag)), self._before.steps(name, part)
-        begin = 0 if kept is None else _restore(kept, state, name)
+        kept = self._team.share(lambda: self._books.vault.checkpoint(tag))
+        begin, charged = thaw(kept, state, name) if kept else 0, self._books.before.steps(name, part)
         if begin > charged:
             raise RunError(f"release {name!r} has a checkpoint that is not in the ledger; start in a new folder")
         begin = self._taken[name, part] = charged if self.mode == "release" else begin
-        written, cost = time.monotonic(), 0.0
         steps = range(begin, release.steps)
         for step in progress(steps, tag) if self._team.first else steps:
             yield step
             if self._taken[name, part] != step + 1:
                 raise PlanError(f"release {name!r}: the body of a loop asks `grad` exactly once a step")
-            now = time.monotonic()
-            if self._vault.keeps and (step + 1 == release.steps or (now - written) * KEEPING >= cost):
-                whole = {k: thing.state_dict() for k, thing in state.items()}
-                random = torch.get_rng_state()
-                self._vault.keep_checkpoint(tag, step + 1, {"step": step + 1, "random": random, "state": whole})
-                written = time.monotonic()
-                cost = written - now
+            self._books.vault.keep_checkpoint(tag, step + 1, state, last=step + 1 == release.steps)
 
     def inspect(self, purpose: str) -> Images:
         """The raw records, for exact measures and attacks. Research mode only; logged, and stamps what derives from it.
@@ -230,7 +217,7 @@ class Gate:
             raise PlanError("inspect: the gate is closed; fit again under a new plan")
         if self.mode == "release":
             raise ModeError("inspect: raw records cannot be read in release mode; give a seed to work in research mode")
-        self._log("inspect", purpose=purpose)
+        self._books.log("inspect", purpose=purpose)
         everyone = self._units.sample(1.0, self._keys.stream("inspect"))
         pairs = [
             ((x * 255).round().to(torch.uint8)[: len(u)].cpu(), y[: len(u)].cpu())
@@ -252,7 +239,7 @@ class Gate:
         if self.plan.privacy and self.plan.privacy.private:
             check_within(self.ledger.spent(), self.plan)
         if not any(self.ledger.bodies("close")):
-            self._log("close")
+            self._books.log("close")
         return self.ledger
 
     # ------------------------------------------------------------------ paying
@@ -272,7 +259,7 @@ class Gate:
     def _affordable(self, release: Release, part: int | None) -> int:
         """Steps already taken; refuses the next one if the plan does not hold it."""
         done = self._taken.get((release.name, part), 0)
-        if self.mode == "release" and done < self._before.steps(release.name, part):
+        if self.mode == "release" and done < self._books.before.steps(release.name, part):
             raise BudgetExceeded(
                 f"release {release.name!r} was charged before this run was interrupted, and its answer is lost; "
                 "start a new run in a new folder (what this one spent stays spent)"
@@ -288,7 +275,7 @@ class Gate:
         """Write to the ledger, unless research mode repeats a step that is there already."""
         done = self._taken.get((release.name, part), 0)
         if self.ledger.steps(release.name, part) <= done:
-            self._log(
+            self._books.log(
                 "charge",
                 release=release.name,
                 part=part,
@@ -299,12 +286,6 @@ class Gate:
                 steps=steps,
             )
         self._taken[release.name, part] = done + 1
-
-    def _log(self, kind: str, **body: Any) -> None:
-        """One line in every process's ledger; it is on the first one's disk before any of them goes on."""
-        self._team.share(lambda: self.ledger.append(kind, **body))
-        if not self._team.first:
-            self.ledger.append(kind, **body)
 
     def _charge_block(self, release: Release, part: int | None, done: int) -> None:
         """Reserve the next block of a loop when the last one is used up."""
@@ -362,36 +343,6 @@ class Gate:
 
     # ------------------------------------------------------------------ a run's folder
 
-    def _open_folder(self, folder: Path | None, seed: int | None, units: np.ndarray[Any, Any] | None) -> None:
-        """Start ledger and vault, or go on with those of an interrupted run of the same plan, seed and data."""
-
-        def books() -> dict[str, str]:
-            if folder:
-                self._vault = Vault(folder)
-                drop_torn_line(folder / "ledger.jsonl")
-                self.ledger = Ledger(folder / "ledger.jsonl")
-            key = self._vault.data_key(seed, bool(self.ledger.lines))
-            return {"ledger": self.ledger.to_bytes().decode(), "key": key}
-
-        found = self._team.share(books)
-        self._before = Ledger()  # what an interrupted run had charged
-        self._before.lines = list(parse(found["ledger"].encode()))
-        if not self._team.first:
-            self.ledger.lines = list(self._before.lines)
-        start = {"format": FORMAT, "mode": self.mode, "generator": GENERATOR, "plan": self.plan.facts()}
-        if folder or self._team.size > 1:
-            digest = hmac.new(bytes.fromhex(found["key"]), digestmod=hashlib.sha256)
-            for piece in self._bytes(units):
-                digest.update(piece)
-            self._team.agree("data, plan and seed", canonical([start, seed, digest.hexdigest()]))
-            self._team.share(lambda: self._vault.same_data(digest.hexdigest()))
-        if not self.ledger.lines:
-            self._log("open", **start)
-        elif {k: v for k, v in self.ledger.lines[0]["body"].items() if k != "kind"} != _as_json(start):
-            raise RunError(
-                "this run was started with another plan, budget or mode; use the same arguments, or a new folder"
-            )
-
     def _bytes(self, units: np.ndarray[Any, Any] | None) -> Iterator[bytes]:
         """All records, labels and unit ids, for the HMAC that tells whether a resumed run has the same data."""
         everyone = np.arange(len(self._labels))
@@ -408,7 +359,7 @@ class Gate:
         done = self._taken.get((release.name, part), 0)
         if done >= release.steps:
             return None
-        answer = self._team.share(lambda: self._vault.answer(_tag(release.name, part, done)))
+        answer = self._team.share(lambda: self._books.vault.answer(_tag(release.name, part, done)))
         if answer is None:
             return None
         if self.ledger.steps(release.name, part) <= done:
@@ -419,26 +370,3 @@ class Gate:
 
 def _tag(name: str, part: int | None, done: int | None = None) -> str:
     return ".".join([name, *([] if part is None else [f"class{part}"]), *([] if done is None else [str(done)])])
-
-
-def _restore(kept: dict[str, Any], state: Mapping[str, Any], name: str) -> int:
-    """Put a checkpoint back into the things of a loop, and torch's random state; returns the steps taken."""
-    try:
-        if kept["state"].keys() != state.keys():
-            raise KeyError(f"it holds {', '.join(kept['state'])}")
-        for k, thing in state.items():
-            thing.load_state_dict(kept["state"][k])
-    except (RuntimeError, KeyError, ValueError, TypeError) as e:
-        words = str(e).split("\n")[0]
-        raise RunError(
-            f"release {name!r}: its checkpoint does not fit what the loop changes now ({words}); "
-            "use the same parameters, or a new folder"
-        ) from e
-    torch.set_rng_state(kept["random"])
-    return int(kept["step"])
-
-
-def _as_json(value: Any) -> Any:
-    import json
-
-    return json.loads(json.dumps(value))

@@ -58,7 +58,7 @@ class Clipped:
         try:
             with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
                 got = tapped(loss, params, images, labels)
-            explicit = sum(v.numel() * 4 for v in got.explicit.values())
+            explicit = sum(p.numel() * 4 for pieces, _ in got.explicit.values() for p in pieces)
             factored = sum(a.numel() * 4 + g.numel() * 4 for a, g in got.factored.values())
             rows = got.rows()
         except VeilsetError:
@@ -81,8 +81,9 @@ class Clipped:
         """Records at a time for about `memory` bytes of temporaries."""
         return max(1, min(ROWS, memory // self.memory))
 
-    def sum(
+    def add(
         self,
+        total: torch.Tensor,
         loss: Loss,
         params: Parameters,
         x: torch.Tensor,
@@ -91,19 +92,17 @@ class Clipped:
         bound: float,
         seed: int,
         several: bool,
-    ) -> torch.Tensor:
-        """Sum over units of the clipped mean gradient of each unit's images.
+    ) -> None:
+        """Add to `total` the sum over units of the clipped mean gradient of each unit's images.
 
         Args:
+            total: float64 [size], changed in place.
             loss, params: as before.
             x: [m, C, H, W], of which the last m - n are padding. y: [m].
             unit: [n] which unit each record belongs to, numbered from 0.
             bound: max_grad_norm.
             seed: of the loss's own random draws.
             several: units may hold several images.
-
-        Returns:
-            float64 [size].
         """
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -113,12 +112,17 @@ class Clipped:
                 sheet = Sheet(len(x), self.shapes, several)
                 for name, grads in per_record(loss, params, x, y).items():
                     sheet.add(name, grads)
+        with torch.autocast(x.device.type, enabled=False):  # norms and sums stay float32
+            self._finish(total, sheet, unit, bound, several)
+
+    def _finish(self, total: torch.Tensor, sheet: Sheet, unit: torch.Tensor, bound: float, several: bool) -> None:
         if not several:
-            return sheet.clipped(len(unit), bound)
+            sheet.add_clipped(total, len(unit), bound)
+            return
         rows = sheet.rows()[: len(unit)].to(torch.float64)
         count = torch.bincount(unit)
         mean = torch.zeros(len(count), self.size, dtype=torch.float64).index_add_(0, unit, rows) / count[:, None]
-        return clip(mean, bound).sum(0)
+        total += clip(mean, bound).sum(0)
 
     def split(self, flat: torch.Tensor, params: Parameters) -> dict[str, torch.Tensor]:
         """A flat sum as name -> tensor in the parameter's shape and type."""

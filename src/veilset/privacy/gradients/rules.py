@@ -78,7 +78,7 @@ class Convolution(Rule):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [n, (m,) C, H, W] -> [n, (m,) O, H', W']."""
         self.lead = x.shape[:-3]
-        self.x = self.cast(x).reshape(-1, *x.shape[-3:])
+        self.x = self.cast(x).reshape(-1, *x.shape[-3:]).contiguous(memory_format=torch.channels_last)
         h = self.how
         y = torch.convolution(
             self.x, self.w, self.b, h["stride"], h["padding"], h["dilation"], self.transposed, h["output_padding"], 1
@@ -89,13 +89,13 @@ class Convolution(Rule):
         """Per-record correlations of input and output gradient."""
         n, h = self.lead[0], self.how
         assert self.weight is not None and self.w is not None
-        flat = g.reshape(-1, *g.shape[-3:]).to(self.x.dtype)
+        flat = g.reshape(-1, *g.shape[-3:]).to(self.x.dtype).contiguous(memory_format=torch.channels_last)
         if self.bias:
             self.sheet.add(self.bias, flat.sum((2, 3), dtype=torch.promote_types(g.dtype, torch.float32))
                            .unflatten(0, (n, -1)).sum(1))  # fmt: skip
         small, large = (self.x, flat) if self.transposed else (flat, self.x)
-        self.sheet.add(self.weight, weight_gradients(large, small, n, self.w.shape[2:], h["stride"], h["padding"],
-                                                     h["dilation"]))  # fmt: skip
+        kernel = (self.w.shape[2], self.w.shape[3])
+        self.sheet.add(self.weight, *weight_gradients(large, small, n, kernel, h["stride"], h["padding"], h["dilation"]))
         if not wanted:
             return None
         back: torch.Tensor = torch.ops.aten.convolution_backward(
@@ -126,7 +126,7 @@ class GroupNorm(Rule):
         self.x = x - self._fit(mean).to(x.dtype)
         # what rounding left of the mean is taken out of the variance again
         rest = self._over_group(self.x.sum(space, dtype=wide)) / size
-        square = self._over_group(torch.linalg.vector_norm(self.x, dim=space, dtype=wide).square()) / size
+        square = self._over_group((self.x * self.x).sum(space, dtype=wide)) / size
         self.rstd = (square - rest.square() + self.eps).rsqrt()
         gain = torch.ones_like(mean) if self.w is None else self.w.to(wide).expand_as(mean)
         self.gain = gain * self.rstd
@@ -208,7 +208,8 @@ class Embedding(Rule):
         rows, width = self.w.shape
         place = self.x.reshape(n, -1) + rows * torch.arange(n, device=g.device)[:, None]
         table = torch.zeros(n * rows, width, dtype=torch.promote_types(g.dtype, torch.float32), device=g.device)
-        self.sheet.add(self.weight, table.index_add_(0, place.flatten(), g.reshape(-1, width).to(table.dtype)))
+        table.index_add_(0, place.flatten(), g.reshape(-1, width).to(table.dtype))
+        self.sheet.add(self.weight, table.view(n, rows, width))
         return None
 
 

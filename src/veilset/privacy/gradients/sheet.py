@@ -1,8 +1,8 @@
 """What the layers hand over about n records, and the clipped sum that is formed from it.
 
 A parameter's per-record gradient is kept in one of three forms, whichever is cheaper for its shape:
-  explicit  the gradients themselves, [n, P];
-  outer     a [n, i] and g [n, o] whose outer product it is (a linear layer that is used at one position);
+  explicit  the gradients themselves, in pieces [n, ...];
+  outer     a [n, 1, i] and g [n, 1, o] whose outer product it is (a linear layer that is used at one position);
   gram      a [n, L, i] and g [n, L, o] whose outer products are summed over L positions. The squared norm is
             sum_lm (a_l . a_m)(g_l . g_m), from two L x L matrices.
 What is summed for a record has norm at most C (decision 8 of the design): explicit gradients are rounded before their
@@ -13,6 +13,7 @@ sum_l |a_l| |g_l|) is added to the norm; the sum's own rounding is covered by MA
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -20,6 +21,13 @@ ROWS = 256  # records at a time, at most
 # Rounding of float32 norms and sums. Summing ROWS rows is off by about 1e-6 C; tests look for inputs that do worse.
 MARGIN = 1e-3
 SLACK = 1e-5  # of (sum_l |a_l| |g_l|)^2: rounding of a gram form, with room
+
+Join = Callable[[Sequence[torch.Tensor]], torch.Tensor]
+
+
+def whole(pieces: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The only piece, which lies in memory as its parameter does."""
+    return pieces[0]
 
 
 class Sheet:
@@ -33,17 +41,24 @@ class Sheet:
 
     def __init__(self, n: int, shapes: dict[str, torch.Size], several: bool = False):
         self.n, self.shapes, self.several = n, shapes, several
-        self.explicit: dict[str, torch.Tensor] = {}
+        self.explicit: dict[str, tuple[list[torch.Tensor], Join]] = {}
         self.factored: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def add(self, name: str, grads: torch.Tensor) -> None:
-        """Add explicit gradients [n, ...] of a parameter."""
+    def add(self, name: str, grads: torch.Tensor | list[torch.Tensor], join: Join = whole) -> None:
+        """Add explicit gradients of a parameter.
+
+        Args:
+            name: the parameter.
+            grads: [n, ...], or pieces of that kind in the order in which they are cheapest to make.
+            join: makes [..., *shape] (up to reshaping) of the pieces, for any leading axes.
+        """
+        pieces = [_wide(p) for p in (grads if isinstance(grads, list) else [grads])]
         if name in self.factored:
-            self._unfold(name)
-        flat = grads.reshape(self.n, -1)
-        if name in self.explicit:
-            flat = self.explicit[name].float() + flat.float()
-        self.explicit[name] = flat
+            a, g = self.factored.pop(name)
+            self.explicit[name] = [_wide(torch.bmm(g.transpose(1, 2), a))], whole
+        if name in self.explicit:  # a second use of the same parameter
+            pieces, join = [self._flat(name) + join(pieces).reshape(self.n, -1)], whole
+        self.explicit[name] = pieces, join
 
     def product(self, name: str, a: torch.Tensor, g: torch.Tensor) -> None:
         """Add gradients [n, o, i] = sum over positions of g_l (outer) a_l, for a [n, L, i] and g [n, L, o]."""
@@ -54,49 +69,54 @@ class Sheet:
         else:
             self.add(name, torch.bmm(g.transpose(1, 2), a))
 
-    def _unfold(self, name: str) -> None:
-        a, g = self.factored.pop(name)
-        self.explicit[name] = torch.bmm(g.transpose(1, 2), a).reshape(self.n, -1)
-
     def rows(self) -> torch.Tensor:
         """All gradients explicitly, [n, size] in the order of the parameters."""
         for name in list(self.factored):
-            self._unfold(name)
-        kind = torch.float64 if any(v.dtype == torch.float64 for v in self.explicit.values()) else torch.float32
+            a, g = self.factored.pop(name)
+            self.add(name, torch.bmm(g.transpose(1, 2), a))
         parts = [
-            self.explicit[k].to(kind) if k in self.explicit else torch.zeros(self.n, math.prod(s), dtype=kind)
-            for k, s in self.shapes.items()
+            self._flat(k) if k in self.explicit else torch.zeros(self.n, math.prod(s)) for k, s in self.shapes.items()
         ]
-        return torch.cat([p.cpu() for p in parts], 1)
+        kind = torch.float64 if any(p.dtype == torch.float64 for p in parts) else torch.float32
+        return torch.cat([p.to("cpu", kind) for p in parts], 1)
 
-    def clipped(self, used: int, bound: float) -> torch.Tensor:
-        """Sum over the first `used` records of their gradients, each scaled to norm at most bound (1 - MARGIN).
-
-        Returns:
-            float64 [size].
+    def add_clipped(self, total: torch.Tensor, used: int, bound: float) -> None:
+        """Add to `total` (float64 [size]) the sum over the first `used` records of their gradients, each scaled to norm
+        at most bound (1 - MARGIN). A record with NaN, infinity or an overflow contributes nothing.
         """
-        for name, g in self.explicit.items():
-            self.explicit[name] = g[:used]
+        for name, (pieces, join) in self.explicit.items():
+            self.explicit[name] = [p[:used] for p in pieces], join
         for name, (a, g) in self.factored.items():
-            self.factored[name] = (a[:used].float(), g[:used].float())
+            self.factored[name] = (_wide(a[:used]), _wide(g[:used]))
         norm = self._norms(used)
         bad = ~torch.isfinite(norm)
-        if bool(bad.any()):  # a record with NaN, infinity or an overflow contributes nothing
+        if bool(bad.any()):
             norm = norm.masked_fill(bad, 1.0)
-            for held in [*self.explicit.values(), *(t for pair in self.factored.values() for t in pair)]:
+            for held in [p for pieces, _ in self.explicit.values() for p in pieces]:
+                held[bad] = 0
+            for held in [t for pair in self.factored.values() for t in pair]:
                 held[bad] = 0
         most = bound * (1 - MARGIN)
         share = most / norm.clamp_min(most)
-        parts = [self._weighted(name, share) for name in self.shapes]
-        return torch.cat([p.to("cpu", torch.float64).flatten() for p in parts])
+        place = 0
+        for name, shape in self.shapes.items():
+            size = math.prod(shape)
+            if name in self.explicit or name in self.factored:
+                total[place : place + size] += self._weighted(name, share).cpu().reshape(-1)
+            place += size
+
+    def _flat(self, name: str) -> torch.Tensor:
+        """[n, P] explicit gradients in the parameter's own order."""
+        pieces, join = self.explicit[name]
+        shape = self.shapes[name]
+        return join(pieces).reshape(self.n, math.prod(shape))
 
     def _norms(self, used: int) -> torch.Tensor:
-        """[used] an upper bound on the norm of each record's gradient as it will be summed, tight to about 1e-6."""
-        square = torch.zeros(used)
-        for g in self.explicit.values():
-            kind = torch.float64 if g.dtype == torch.float64 else torch.float32
-            square = square + torch.linalg.vector_norm(g, dim=1, dtype=kind).square().cpu()
-        slack = torch.zeros(used)
+        """[used] an upper bound on the norm of each record's gradient as it will be summed, tight to about 1e-5."""
+        square, slack = torch.zeros(used), torch.zeros(used)
+        for pieces, _ in self.explicit.values():
+            for p in pieces:
+                square = square + torch.linalg.vector_norm(p.reshape(used, -1), dim=1).square().cpu()
         for a, g in self.factored.values():
             long, wide = torch.linalg.vector_norm(a, dim=2), torch.linalg.vector_norm(g, dim=2)
             if a.shape[1] == 1:
@@ -109,13 +129,14 @@ class Sheet:
         return square.sqrt() + slack
 
     def _weighted(self, name: str, share: torch.Tensor) -> torch.Tensor:
-        """Sum over records of share x gradient of one parameter, float32 or float64."""
+        """Sum over records of share x gradient of one parameter."""
         if name in self.explicit:
-            g = self.explicit[name]
-            kind = torch.float64 if g.dtype == torch.float64 else torch.float32
-            return share.to(g.device, kind) @ g.to(kind)
-        if name in self.factored:
-            a, g = self.factored[name]
-            scaled = g * share.to(g.device)[:, None, None]
-            return scaled.flatten(0, 1).T @ a.flatten(0, 1)
-        return torch.zeros(self.shapes[name])
+            pieces, join = self.explicit[name]
+            return join([(share.to(p) @ p.reshape(len(p), -1)).view(p.shape[1:]) for p in pieces])
+        a, g = self.factored[name]
+        return (g * share.to(g)[:, None, None]).flatten(0, 1).T @ a.flatten(0, 1)
+
+
+def _wide(v: torch.Tensor) -> torch.Tensor:
+    """float32, or float64 if it is that already."""
+    return v if v.dtype in (torch.float32, torch.float64) else v.float()

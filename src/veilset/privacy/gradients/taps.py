@@ -41,7 +41,8 @@ def tapped(loss: Loss, params: Parameters, x: torch.Tensor, y: torch.Tensor, sev
 
     with torch.enable_grad():
         losses = torch.vmap(one, in_dims=(0, 0, 0), randomness="different")(copies, x, y)
-        losses.sum().backward()
+        with torch.autocast(x.device.type, enabled=False):  # what was cast going forward has its types already
+            losses.sum().backward()
     for name, leaf in copies.items():
         if leaf.grad is not None:
             sheet.add(name, leaf.grad)
