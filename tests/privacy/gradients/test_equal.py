@@ -28,7 +28,8 @@ def loop(loss, net, x, y, seed=None) -> torch.Tensor:
             one = {k: v.clone().requires_grad_() for k, v in net.items()}
             leaves = list(one.values())
         grads = torch.autograd.grad(loss(one, x[i], y[i]), leaves, allow_unused=True)
-        rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(grads, leaves, strict=True)]))
+        pairs = zip(grads, leaves, strict=True)
+        rows.append(torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs]))
     return torch.stack(rows)
 
 
@@ -66,7 +67,7 @@ class Attention(nn.Module):
 
 
 class Conditional(nn.Module):
-    """An embedding of the label, several positions of a linear layer, layer and instance norm, transposed convolution."""
+    """An embedding, a linear layer at several positions, layer and instance norm, transposed convolution."""
 
     def __init__(self):
         super().__init__()
@@ -96,31 +97,54 @@ def small(*layers) -> nn.Module:
     return nn.Sequential(*layers)
 
 
+def classifier(*layers) -> nn.Module:
+    """The layers, then a linear head of four classes."""
+    body = nn.Sequential(*layers, nn.Flatten())
+    return nn.Sequential(body, nn.Linear(body(torch.zeros(1, *SHAPE)).shape[1], CLASSES))
+
+
 CASES = {
-    "linear": (lambda: small(nn.Flatten(), nn.Linear(192, 9), nn.Tanh(), nn.Linear(9, 4, bias=False)), classify),
-    "conv": (lambda: small(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 5, 3), nn.Flatten(), nn.Linear(180, 4)), classify),
-    "conv stride 2": (lambda: small(nn.Conv2d(3, 6, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(6, 4, 3, 2, bias=False), nn.Flatten()), lambda f, x, y: (f(x[None])[0, :4] * (torch.arange(4) == y)).sum()),
-    "conv uneven": (lambda: small(nn.Conv2d(3, 4, (2, 3), (2, 1), (0, 2), (1, 2)), nn.SiLU(), nn.Flatten(), nn.Linear(128, 4)), classify),
-    "conv same padding": (lambda: small(nn.Conv2d(3, 4, 3, padding="same"), nn.SiLU(), nn.Flatten(), nn.Linear(256, 4)), classify),
-    "conv groups": (lambda: small(nn.Conv2d(3, 6, 3, groups=3), nn.SiLU(), nn.Flatten(), nn.Linear(216, 4)), classify),
-    "transposed": (lambda: small(nn.Conv2d(3, 6, 4, 2, 1), nn.SiLU(), nn.ConvTranspose2d(6, 2, 3, 2, 1, 1), nn.Flatten(), nn.Linear(128, 4)), classify),
-    "group norm": (lambda: small(nn.Conv2d(3, 6, 3), nn.GroupNorm(3, 6), nn.SiLU(), nn.Flatten(), nn.Linear(216, 4)), classify),
-    "group norm plain": (lambda: small(nn.Conv2d(3, 6, 3), nn.GroupNorm(3, 6, affine=False), nn.SiLU(), nn.Flatten(), nn.Linear(216, 4)), classify),
+    "linear": (lambda: classifier(nn.Flatten(), nn.Linear(192, 9, bias=False), nn.Tanh()), classify),
+    "conv": (lambda: classifier(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 5, 3)), classify),
+    "conv stride 2": (
+        lambda: classifier(nn.Conv2d(3, 6, 4, 2, 1), nn.SiLU(), nn.Conv2d(6, 4, 3, 2, bias=False)),
+        classify,
+    ),
+    "conv uneven": (lambda: classifier(nn.Conv2d(3, 4, (2, 3), (2, 1), (0, 2), (1, 2)), nn.SiLU()), classify),
+    "conv same padding": (lambda: classifier(nn.Conv2d(3, 4, 3, padding="same"), nn.SiLU()), classify),
+    "conv groups": (lambda: classifier(nn.Conv2d(3, 6, 3, groups=3), nn.SiLU()), classify),
+    "transposed": (
+        lambda: classifier(nn.Conv2d(3, 6, 4, 2, 1), nn.SiLU(), nn.ConvTranspose2d(6, 2, 3, 2, 1, 1)),
+        classify,
+    ),
+    "group norm": (lambda: classifier(nn.Conv2d(3, 6, 3), nn.GroupNorm(3, 6), nn.SiLU()), classify),
+    "group norm plain": (
+        lambda: classifier(nn.Conv2d(3, 6, 3), nn.GroupNorm(3, 6, affine=False), nn.SiLU()),
+        classify,
+    ),
     "shared": (Twice, classify),
     "attention": (Attention, classify),
     "conditional": (Conditional, lambda f, x, y: F.cross_entropy(f(x[None], y[None]), y[None])),
     "own parameters": (Position, classify),
-    "several draws": (lambda: small(nn.Conv2d(3, 6, 3), nn.GroupNorm(3, 6), nn.SiLU(), nn.Flatten(), nn.Linear(216, 9), nn.Tanh(), nn.Linear(9, 4)),
-                      lambda f, x, y: F.cross_entropy(f(torch.stack([x, x.flip(2), 2 * x, x - 1])), y.expand(4))),
-    "real and fake": (lambda: small(nn.Conv2d(3, 6, 4, 2, 1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(96, 1)),
-                      lambda f, x, y: F.softplus(-f(x[None])).sum() + F.softplus(f(1 - x[None])).sum()),
-    "mapping": (lambda: {"w": torch.randn(4, 192), "b": torch.randn(4)}, lambda p, x, y: F.cross_entropy(F.linear(x.flatten()[None], p["w"], p["b"]), y[None])),
-    "frozen part": (lambda: frozen(small(nn.Conv2d(3, 6, 3), nn.SiLU(), nn.Flatten(), nn.Linear(216, 4))), classify),
-}  # fmt: skip
+    "several draws": (
+        lambda: small(classifier(nn.Conv2d(3, 6, 3), nn.GroupNorm(3, 6), nn.SiLU()), nn.Tanh(), nn.Linear(4, 4)),
+        lambda f, x, y: F.cross_entropy(f(torch.stack([x, x.flip(2), 2 * x, x - 1])), y.expand(4)),
+    ),
+    "real and fake": (
+        lambda: small(nn.Conv2d(3, 6, 4, 2, 1), nn.LeakyReLU(0.2), nn.Flatten(), nn.Linear(96, 1)),
+        lambda f, x, y: F.softplus(-f(x[None])).sum() + F.softplus(f(1 - x[None])).sum(),
+    ),
+    "mapping": (
+        lambda: {"w": torch.randn(4, 192), "b": torch.randn(4)},
+        lambda p, x, y: F.cross_entropy(F.linear(x.flatten()[None], p["w"], p["b"]), y[None]),
+    ),
+    "frozen part": (lambda: frozen(classifier(nn.Conv2d(3, 6, 3), nn.SiLU())), classify),
+}
 
 
 def frozen(net: nn.Module) -> nn.Module:
-    net[0].weight.requires_grad_(False)
+    """All but the first convolution's weight are trained."""
+    net[0][0].weight.requires_grad_(False)
     return net
 
 

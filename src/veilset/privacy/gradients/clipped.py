@@ -1,4 +1,4 @@
-"""What the gate calls: the clipped sum of one loss and network, by the fast path or, where that cannot be, the reference."""
+"""What the gate calls: the clipped sum of a loss and network, by the fast path or, failing that, the reference."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from veilset.core.errors import ConfigError, VeilsetError
+from veilset.core.memory import keep_pages
 from veilset.privacy.bounding import clip
 from veilset.privacy.gradients.reference import Loss, Parameters, named, per_record, refuse_mixing
 from veilset.privacy.gradients.sheet import ROWS, Sheet
@@ -32,6 +33,7 @@ class Clipped:
 
     def __init__(self, loss: Loss, params: Parameters, blank: tuple[torch.Tensor, torch.Tensor]):
         refuse_mixing(params)
+        keep_pages()
         self.shapes = {k: p.shape for k, p in named(params).items()}
         self.size = sum(math.prod(s) for s in self.shapes.values())
         self.memory = 16 * self.size  # bytes a record
@@ -44,10 +46,19 @@ class Clipped:
         images, labels = torch.rand(PROBE, *x.shape, dtype=x.dtype).to(x.device), y.expand(PROBE)
         before = {k: v.clone() for k, v in params.named_buffers()} if isinstance(params, nn.Module) else {}
         torch.default_generator.manual_seed(1)
-        wanted = per_record(loss, params, images, labels)
+        try:
+            wanted = per_record(loss, params, images, labels)
+        except RuntimeError as e:
+            if before and "mutate" in str(e):
+                raise ConfigError(f"a buffer ({', '.join(before)}) changes when the loss is computed; one record would "
+                                  "reach another: keep it constant") from e  # fmt: skip
+            raise
         for k, v in before.items():
             if not torch.equal(v, params.get_buffer(k)):  # type: ignore[union-attr]
-                raise ConfigError(f"buffer {k!r} changes when the loss is computed; one record would reach another")
+                raise ConfigError(
+                    f"a buffer ({k}) changes when the loss is computed; one record would reach another: "
+                    "keep it constant"
+                )
         torch.default_generator.manual_seed(1)
         saved = [0]
 
@@ -107,7 +118,7 @@ class Clipped:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             if self.fast:
-                sheet = tapped(loss, params, x.contiguous(memory_format=torch.channels_last), y, several)
+                sheet = tapped(loss, params, x, y, several)
             else:
                 sheet = Sheet(len(x), self.shapes, several)
                 for name, grads in per_record(loss, params, x, y).items():

@@ -17,7 +17,17 @@ from torch.nn import functional as F
 from veilset.privacy.gradients.convolution import weight_gradients
 from veilset.privacy.gradients.sheet import Sheet
 
-Find = Callable[[Any], "str | None"]
+Find = Callable[[Any], str | None]
+Names = tuple[str | None, str | None]
+
+
+def layout(shared: dict[str, torch.Tensor]) -> torch.memory_format:
+    """How images lie in memory: as the network's convolution weights do, but channels last for bfloat16."""
+    if torch.is_autocast_enabled("cpu"):
+        return torch.channels_last
+    four = [p for p in shared.values() if p.dim() == 4 and not p.is_contiguous()]
+    last = any(p.is_contiguous(memory_format=torch.channels_last) for p in four)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 class Rule(ABC):
@@ -28,7 +38,7 @@ class Rule(ABC):
 
     def join(self, sheet: Sheet, shared: dict[str, torch.Tensor]) -> None:
         """Learn where gradients go and what the shared parameters are."""
-        self.sheet = sheet
+        self.sheet, self.layout = sheet, layout(shared)
         self.w = shared[self.weight] if self.weight else None
         self.b = shared[self.bias] if self.bias else None
 
@@ -71,15 +81,16 @@ class Linear(Rule):
 class Convolution(Rule):
     """Two-dimensional convolution, or its transpose."""
 
-    def __init__(self, weight: str, bias: str | None, transposed: bool, **how: tuple[int, int]):
+    def __init__(self, weight: str | None, bias: str | None, transposed: bool, **how: tuple[int, int]):
         super().__init__(weight, bias)
         self.transposed, self.how = transposed, how
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [n, (m,) C, H, W] -> [n, (m,) O, H', W']."""
         self.lead = x.shape[:-3]
-        self.x = self.cast(x).reshape(-1, *x.shape[-3:]).contiguous(memory_format=torch.channels_last)
+        self.x = self.cast(x).reshape(-1, *x.shape[-3:]).contiguous(memory_format=self.layout)
         h = self.how
+        assert self.w is not None
         y = torch.convolution(
             self.x, self.w, self.b, h["stride"], h["padding"], h["dilation"], self.transposed, h["output_padding"], 1
         )  # fmt: skip
@@ -89,13 +100,14 @@ class Convolution(Rule):
         """Per-record correlations of input and output gradient."""
         n, h = self.lead[0], self.how
         assert self.weight is not None and self.w is not None
-        flat = g.reshape(-1, *g.shape[-3:]).to(self.x.dtype).contiguous(memory_format=torch.channels_last)
+        flat = g.reshape(-1, *g.shape[-3:]).to(self.x.dtype).contiguous(memory_format=self.layout)
         if self.bias:
-            self.sheet.add(self.bias, flat.sum((2, 3), dtype=torch.promote_types(g.dtype, torch.float32))
-                           .unflatten(0, (n, -1)).sum(1))  # fmt: skip
+            level = flat.sum((2, 3), dtype=torch.promote_types(g.dtype, torch.float32))
+            self.sheet.add(self.bias, level.unflatten(0, (n, -1)).sum(1))
         small, large = (self.x, flat) if self.transposed else (flat, self.x)
         kernel = (self.w.shape[2], self.w.shape[3])
-        self.sheet.add(self.weight, *weight_gradients(large, small, n, kernel, h["stride"], h["padding"], h["dilation"]))
+        grads = weight_gradients(large, small, n, kernel, h["stride"], h["padding"], h["dilation"])
+        self.sheet.add(self.weight, *grads)
         if not wanted:
             return None
         back: torch.Tensor = torch.ops.aten.convolution_backward(
@@ -119,6 +131,7 @@ class GroupNorm(Rule):
         """x [n, m, C, ...] -> the same shape."""
         self.kind, self.shape = x.dtype, x.shape
         x = x.flatten(0, 1)
+        x = x.contiguous(memory_format=self.layout) if x.dim() == 4 else x
         space = tuple(range(2, x.dim()))
         size = math.prod(x.shape[2:]) * (x.shape[1] // self.groups)
         wide = torch.promote_types(x.dtype, torch.float32)
@@ -154,7 +167,9 @@ class GroupNorm(Rule):
 
     def _over_group(self, v: torch.Tensor) -> torch.Tensor:
         """[r, C] -> [r, C], each channel holding the sum of its group."""
-        return v.unflatten(1, (self.groups, -1)).sum(2, keepdim=True).expand(-1, -1, v.shape[1] // self.groups).flatten(1)
+        return (
+            v.unflatten(1, (self.groups, -1)).sum(2, keepdim=True).expand(-1, -1, v.shape[1] // self.groups).flatten(1)
+        )
 
     def _fit(self, v: torch.Tensor) -> torch.Tensor:
         return v.reshape(*v.shape, *([1] * (len(self.shape) - 3)))
@@ -229,7 +244,7 @@ def _convolution(args: Any, kwargs: Any, name: Find) -> tuple[Rule, torch.Tensor
     if not found or groups not in (None, 1) or isinstance(padding, str) or x.dim() not in (3, 4):
         return None
     how = {"stride": _pair(stride, 1), "padding": _pair(padding, 0), "dilation": _pair(dilation, 1)}
-    return Convolution(*found, False, **how, output_padding=(0, 0)), x
+    return Convolution(found[0], found[1], False, **how, output_padding=(0, 0)), x
 
 
 def _transposed(args: Any, kwargs: Any, name: Find) -> tuple[Rule, torch.Tensor] | None:
@@ -239,13 +254,13 @@ def _transposed(args: Any, kwargs: Any, name: Find) -> tuple[Rule, torch.Tensor]
     if not found or groups not in (None, 1) or x.dim() not in (3, 4):
         return None
     how = {"stride": _pair(stride, 1), "padding": _pair(padding, 0), "dilation": _pair(dilation, 1)}
-    return Convolution(*found, True, **how, output_padding=_pair(extra, 0)), x
+    return Convolution(found[0], found[1], True, **how, output_padding=_pair(extra, 0)), x
 
 
 def _group_norm(args: Any, kwargs: Any, name: Find) -> tuple[Rule, torch.Tensor] | None:
     x, groups, weight, bias, eps = _arguments(args, kwargs, "input", "num_groups", "weight", "bias", "eps")
     found = _found(name, weight, bias)
-    return (GroupNorm(*found, groups, 1e-5 if eps is None else eps), x) if found and x.dim() >= 3 else None
+    return (GroupNorm(found[0], found[1], groups, 1e-5 if eps is None else eps), x) if found and x.dim() >= 3 else None
 
 
 def _instance_norm(args: Any, kwargs: Any, name: Find) -> tuple[Rule, torch.Tensor] | None:
@@ -254,13 +269,13 @@ def _instance_norm(args: Any, kwargs: Any, name: Find) -> tuple[Rule, torch.Tens
     found = _found(name, weight, bias)
     if not found or mean is not None or variance is not None or batch is False or x.dim() < 3:
         return None
-    return GroupNorm(*found, x.shape[1], 1e-5 if eps is None else eps), x
+    return GroupNorm(found[0], found[1], x.shape[1], 1e-5 if eps is None else eps), x
 
 
 def _layer_norm(args: Any, kwargs: Any, name: Find) -> tuple[Rule, torch.Tensor] | None:
     x, shape, weight, bias, eps = _arguments(args, kwargs, "input", "normalized_shape", "weight", "bias", "eps")
     found = _found(name, weight, bias)
-    return (LayerNorm(*found, tuple(shape), 1e-5 if eps is None else eps), x) if found else None
+    return (LayerNorm(found[0], found[1], tuple(shape), 1e-5 if eps is None else eps), x) if found else None
 
 
 def _embedding(args: Any, kwargs: Any, name: Find) -> tuple[Rule, torch.Tensor] | None:
@@ -277,7 +292,7 @@ def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any], *names: str) -> li
     return [args[i] if i < len(args) else kwargs.get(name) for i, name in enumerate(names)]
 
 
-def _found(name: Find, weight: Any, bias: Any) -> Any:
+def _found(name: Find, weight: Any, bias: Any) -> Names | None:
     """(weight's name, bias's name or None) if the layer's weight, and bias if any, are replaced parameters."""
     found, second = name(weight), name(bias)
     return (found, second) if found and (bias is None or second) else None
@@ -289,7 +304,7 @@ def _pair(value: Any, default: int) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
-RULES: dict[Callable[..., Any], Callable[[Any, Any, Find], "tuple[Rule, torch.Tensor] | None"]] = {
+RULES: dict[Callable[..., Any], Callable[[Any, Any, Find], tuple[Rule, torch.Tensor] | None]] = {
     F.linear: _linear,
     F.conv2d: _convolution,
     F.conv_transpose2d: _transposed,

@@ -92,10 +92,8 @@ class Sheet:
         bad = ~torch.isfinite(norm)
         if bool(bad.any()):
             norm = norm.masked_fill(bad, 1.0)
-            for held in [p for pieces, _ in self.explicit.values() for p in pieces]:
-                held[bad] = 0
-            for held in [t for pair in self.factored.values() for t in pair]:
-                held[bad] = 0
+            self.explicit = {k: ([_emptied(p, bad) for p in pieces], j) for k, (pieces, j) in self.explicit.items()}
+            self.factored = {k: (_emptied(a, bad), _emptied(g, bad)) for k, (a, g) in self.factored.items()}
         most = bound * (1 - MARGIN)
         share = most / norm.clamp_min(most)
         place = 0
@@ -134,7 +132,22 @@ class Sheet:
             pieces, join = self.explicit[name]
             return join([(share.to(p) @ p.reshape(len(p), -1)).view(p.shape[1:]) for p in pieces])
         a, g = self.factored[name]
-        return (g * share.to(g)[:, None, None]).flatten(0, 1).T @ a.flatten(0, 1)
+        return _product((g * share.to(g)[:, None, None]).flatten(0, 1), a.flatten(0, 1))
+
+
+def _product(g: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+    """g' a for g [m, o] and a [m, i], by oneDNN where torch offers it: on some CPUs twice as fast as the BLAS."""
+    if g.device.type == "cpu" and g.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+        if linear is not None:
+            out: torch.Tensor = linear(g.T.contiguous(), a.T.contiguous(), None, "none", [], "")
+            return out
+    return g.T @ a
+
+
+def _emptied(v: torch.Tensor, bad: torch.Tensor) -> torch.Tensor:
+    """v [n, ...] with the marked rows 0."""
+    return v.masked_fill(bad.to(v.device).view(-1, *[1] * (v.dim() - 1)), 0)
 
 
 def _wide(v: torch.Tensor) -> torch.Tensor:

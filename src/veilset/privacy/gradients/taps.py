@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from veilset.core.errors import ConfigError
 from veilset.privacy.gradients.reference import Loss, Parameters, call, named
-from veilset.privacy.gradients.rules import RULES, Rule
+from veilset.privacy.gradients.rules import RULES, Rule, layout
 from veilset.privacy.gradients.sheet import Sheet
 
 
@@ -30,7 +30,7 @@ def tapped(loss: Loss, params: Parameters, x: torch.Tensor, y: torch.Tensor, sev
         several: keep all gradients explicit.
     """
     shared = named(params)
-    n = len(x)
+    n, x = len(x), x.contiguous(memory_format=layout(shared)) if x.dim() == 4 else x
     sheet = Sheet(n, {k: p.shape for k, p in shared.items()}, several)
     copies = {k: p.expand(n, *p.shape).requires_grad_() for k, p in shared.items()}
     spark = torch.zeros((), device=x.device, requires_grad=True)  # makes every layer's output part of the graph
