@@ -1,4 +1,4 @@
-"""Draw the README's picture: `python docs/make_pictures.py`. Release mode, epsilon 1; the first samples drawn, none chosen."""
+"""Draw the README's picture: `python docs/make_pictures.py`. Release mode, epsilon 1; first samples, none chosen."""
 
 from pathlib import Path
 

@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 import two_sums
+from processes import alone, together
 from veilset import runs
+from veilset.core import io
+from veilset.core import vault as vault_module
 from veilset.core.errors import BudgetExceeded, RunError, VeilsetError
 from veilset.core.types import PublicInfo
 from veilset.data import declare, draft
@@ -196,6 +199,160 @@ def test_a_full_disk_gives_one_clear_line_and_no_half_file(data, tmp_path, monke
     if (tmp_path / "r" / "private" / "run.json").exists():
         execute(spec(data), tmp_path / "r", resume=True)
         assert verify(tmp_path / "r").ok and charges(tmp_path / "r") == ["mean", "square"]
+
+
+# ---------------------------------------------------------------------- loops, killed anywhere
+
+
+def killed_at(monkeypatch, tmp_path, spec, out, k: int | None, resume: bool = False):
+    """Run in another process that is killed at its k-th system call on a file: (exit status, calls seen)."""
+
+    def run():
+        seen = [0]
+
+        def watched(real):
+            def call(*a, **how):
+                seen[0] += 1
+                if seen[0] == k:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*a, **how)
+
+            return call
+
+        for name in ("open", "fsync", "replace", "mkdir"):
+            monkeypatch.setattr(io.os, name, watched(getattr(os, name)))
+        execute(spec, out, resume=resume)
+        return seen[0]
+
+    return alone(run, tmp_path)
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    """A checkpoint after every step."""
+    monkeypatch.setattr(vault_module, "KEEPING", 1e9)
+
+
+RELEASED = ("model.safetensors", "model.json", "ledger.jsonl")
+
+
+def test_a_research_loop_killed_at_any_file_access_ends_in_the_same_files(data, tmp_path, monkeypatch, every_step):
+    want = spec(data, method="climb")
+    execute(want, tmp_path / "whole")
+    _, calls = killed_at(monkeypatch, tmp_path, want, tmp_path / "counted", None)
+    assert calls > 60
+    for k in range(1, calls, 9):
+        out = tmp_path / f"r{k}"
+        assert killed_at(monkeypatch, tmp_path, want, out, k)[0] == -signal.SIGKILL
+        execute(want, out, resume=(out / "private" / "run.json").exists())
+        for name in RELEASED:
+            assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), (k, name)
+        assert verify(out).ok and not list(out.rglob("*.partial"))
+
+
+def test_a_release_loop_killed_at_any_file_access_is_charged_what_was_planned(data, tmp_path, monkeypatch, every_step):
+    want = spec(data, method="climb", seed=None)
+    _, calls = killed_at(monkeypatch, tmp_path, want, tmp_path / "counted", None)
+    ends = []
+    for k in range(5, calls, 11):
+        out = tmp_path / f"r{k}"
+        assert killed_at(monkeypatch, tmp_path, want, out, k)[0] == -signal.SIGKILL
+        try:
+            execute(want, out, resume=(out / "private" / "run.json").exists())
+        except BudgetExceeded:  # killed between the charge of the sum and its keeping
+            ends.append("lost")
+            continue
+        ends.append("done")
+        assert sorted(charges(out)) == ["mean"] + ["step"] * two_sums.Climb.steps
+        assert verify(out).ok and verify(out).release and verify(out).epsilon <= 1 + 1e-9
+    assert ends.count("lost") <= 1 and ends.count("done") > 3
+
+
+def test_a_folder_in_which_nothing_was_begun_is_no_obstacle(data, tmp_path, monkeypatch):
+    """Killed before the arguments were on disk: neither "exists" nor "no interrupted run" would be a way out."""
+    out = tmp_path / "r"
+    (out / "private").mkdir(parents=True)
+    (out / "private" / "lock").touch()
+    (out / "private" / ".run.json.partial").write_text("{")
+    with pytest.raises(RunError, match="no interrupted run here; drop --resume"):
+        execute(spec(data), out, resume=True)
+    execute(spec(data), out)
+    assert verify(out).ok
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match="exists"):
+        execute(spec(data), tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [({"epsilon": 2.0}, "epsilon = "), ({"seed": 4}, "seed = "), ({"params": {"shift": 1}}, "params = ")],
+)
+def test_a_loop_goes_on_with_its_own_arguments_only(data, tmp_path, monkeypatch, every_step, changed, words):
+    want, out = spec(data, method="climb"), tmp_path / "r"
+    assert killed_at(monkeypatch, tmp_path, want, out, 50)[0] == -signal.SIGKILL
+    with pytest.raises(RunError, match=words) as caught:
+        execute(spec(data, method="climb", **changed), out, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_schedule_is_refused(data, tmp_path, monkeypatch, every_step):
+    """Also when the arguments are the same and the method itself has changed."""
+    want, out = spec(data, method="climb"), tmp_path / "r"
+    assert killed_at(monkeypatch, tmp_path, want, out, 50)[0] == -signal.SIGKILL
+    monkeypatch.setattr(two_sums.Climb, "steps", 7)
+    with pytest.raises(RunError, match="another plan"):
+        execute(want, out, resume=True)
+
+
+# ---------------------------------------------------------------------- several processes
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_processes_make_the_run_folder_that_one_would_make(data, tmp_path, size):
+    want = spec(data, method="climb")
+    execute(want, tmp_path / "one")
+    found = together(lambda r: str(execute(want, tmp_path / "r").receipt_), tmp_path, size)
+    assert [status for status, _ in found] == [0] * size, found
+    for name in ("model.json", "ledger.jsonl"):
+        assert (tmp_path / "r" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+    assert verify(tmp_path / "r").ok
+    again = together(lambda r: str(execute(want, tmp_path / "r", resume=True).receipt_), tmp_path, size)
+    assert again == found  # a finished run is opened by all
+
+
+def test_a_fault_before_the_run_ends_all_processes_and_leaves_nothing(data, tmp_path):
+    (tmp_path / "taken").mkdir()
+    found = together(lambda r: execute(spec(data), tmp_path / "taken"), tmp_path)
+    assert all(status == 1 and "exists; choose another folder" in said for status, said in found)
+    found = together(lambda r: execute(spec(data), tmp_path / "none", resume=True), tmp_path)
+    assert all(status == 1 and "no interrupted run" in said for status, said in found)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_run_whose_process_died_is_gone_on_with_by_one(data, tmp_path, monkeypatch, every_step, dead):
+    from veilset.privacy.gate import Gate
+
+    want, out = spec(data, method="climb"), tmp_path / "r"
+    execute(want, tmp_path / "whole")
+
+    def run(rank):
+        real = Gate.grad
+
+        def grad(self, *a, **k):
+            if rank == dead and self._taken["step", None] == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(self, *a, **k)
+
+        monkeypatch.setattr(Gate, "grad", grad)
+        execute(want, out)
+
+    found = together(run, tmp_path)
+    assert found[dead] == (-signal.SIGKILL, None)
+    assert found[1 - dead][0] == 1 and found[1 - dead][1].startswith("RunError: another process of this run ended")
+    execute(want, out, resume=True)
+    assert (out / "ledger.jsonl").read_bytes() == (tmp_path / "whole" / "ledger.jsonl").read_bytes()
+    assert verify(out).ok
 
 
 def test_plan_reads_the_declaration_only(data, monkeypatch):

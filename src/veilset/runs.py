@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import RunError
 from veilset.core.io import lock, read_json, write_json
+from veilset.privacy.collective import Team
 
 if TYPE_CHECKING:
     from veilset.methods.base import Synthesizer
     from veilset.privacy.plan import Plan
 
 RECEIPTS = ("receipt.json", "NON-PRIVATE.json")
+LEFT = ("private/lock", "private/.run.json.partial")  # of a run that was killed before it wrote its arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +64,8 @@ def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Synthesi
     """Fit into a new run folder, or go on with an interrupted one.
 
     Folder: model.safetensors, model.json, ledger.jsonl, receipt.json, SHA256SUMS, and private/ (mode 0700: the
-    arguments, paid answers, an HMAC of the data). All checks come before the folder is made.
+    arguments, paid answers, an HMAC of the data). All checks come before the folder is made. Started by `torchrun`, all
+    processes fit together, and the first of them makes the folder; an interrupted run may go on with another number.
 
     Args:
         spec: what to run.
@@ -69,31 +73,47 @@ def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Synthesi
         resume: go on with an interrupted run of the same arguments; a finished one is opened.
 
     Raises:
-        RunError: the folder exists (without `resume`), is in use, or was started with other arguments.
+        RunError: the folder exists (without `resume`), is in use, or was started with other arguments; or another
+            process of this run ended.
     """
     from veilset.methods.catalogue import open_model
 
-    out = Path(out)
-    if out.exists() and not resume:
-        raise RunError(f"{out} exists; choose another folder, or go on with an interrupted run by --resume")
-    if resume and not (out / "private" / "run.json").exists():
-        raise RunError(f"{out}: there is no interrupted run here; drop --resume to start one")
+    out, team = Path(out), Team()
+    team.share(lambda: _check_folder(out, resume))
     data, model, _, privacy = spec._prepare()
     data.train.check()
-    try:
-        (out / "private").mkdir(parents=True, exist_ok=resume, mode=0o700)
-    except OSError as e:
-        raise RunError(f"cannot make {out}: {e.strerror}; choose another folder") from e
-    with lock(out / "private" / "lock", str(out)):
-        if resume:
-            _same(spec, read_json(out / "private" / "run.json"))
-        else:
-            _start(out, _identity(spec))
-        if any((out / name).exists() for name in RECEIPTS):
+    with ExitStack() as held:
+        if team.share(lambda: _take(out, spec, resume, held)):
             return open_model(out)
         model.fit(data.train, privacy, seed=spec.seed, folder=out, device=spec.device)
-        model.write(out)
+        team.share(lambda: model.write(out))
     return model
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    """Refuse a folder that is in the way. One in which nothing was begun yet is as good as none."""
+    private = out / "private"
+    begun = (private / "run.json").exists()
+    if resume and not begun:
+        raise RunError(f"{out}: there is no interrupted run here; drop --resume to start one")
+    hollow = private.is_dir() and {p.relative_to(out).as_posix() for p in out.rglob("*")} <= {"private", *LEFT}
+    if out.exists() and not resume and (begun or not hollow):
+        raise RunError(f"{out} exists; choose another folder, or go on with an interrupted run by --resume")
+
+
+def _take(out: Path, spec: RunSpec, resume: bool, held: ExitStack) -> bool:
+    """Make the run folder and lock it until `held` is closed; whether the run has ended already."""
+    try:
+        (out / "private").mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as e:
+        raise RunError(f"cannot make {out}: {e.strerror}; choose another folder") from e
+    held.enter_context(lock(out / "private" / "lock", str(out)))
+    _check_folder(out, resume)  # another process may have been here since the first look
+    if resume:
+        _same(spec, read_json(out / "private" / "run.json"))
+    else:
+        _start(out, _identity(spec))
+    return any((out / name).exists() for name in RECEIPTS)
 
 
 def _start(out: Path, identity: dict[str, Any]) -> None:

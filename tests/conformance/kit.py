@@ -22,6 +22,7 @@ from unittest import mock
 import numpy as np
 import torch
 
+from veilset.core import vault
 from veilset.core.config import fields
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
@@ -261,6 +262,33 @@ def research_repeats_and_release_does_not(make: Make) -> None:
     assert not _equal_states(a, make().fit(data.hide(), BUDGET)), "two releases are equal: their noise is not fresh"
 
 
+def an_interrupted_fit_ends_the_same(make: Make) -> None:
+    """Stopped half-way through its questions and gone on with, a research fit gives the bits of an undisturbed one."""
+    data, asked = shapes(60), [0]
+    with watched() as tape:
+        whole = make().fit(data.hide(), BUDGET, seed=3)
+
+    class Stop(Exception):
+        pass
+
+    class Stopping(Gate):
+        def _affordable(self, *a: Any) -> int:  # comes first in every question
+            asked[0] += 1
+            if asked[0] > len(tape.calls) // 2:
+                raise Stop
+            return super()._affordable(*a)
+
+    with tempfile.TemporaryDirectory() as tmp, mock.patch.object(vault, "KEEPING", 1e9):  # checkpoints at every step
+        try:
+            with mock.patch.object(base, "Gate", Stopping):
+                make().fit(data.hide(), BUDGET, seed=3, folder=Path(tmp))
+        except Stop:
+            pass
+        again = make().fit(data.hide(), BUDGET, seed=3, folder=Path(tmp))
+    assert _equal_states(whole, again), "a resumed fit differs: `gate.loop` was not given all that its body changes"
+    assert again._ledger == whole._ledger, "a resumed fit has another ledger"
+
+
 def parameters_say_what_they_are(make: Make) -> None:
     """Each field of the config has a doc and, if a number, a range that is enforced."""
     cls = type(make())
@@ -291,6 +319,7 @@ PROPERTIES: tuple[Callable[[Make], None], ...] = (
     samples_are_labelled_images,
     without_noise_it_is_stamped,
     research_repeats_and_release_does_not,
+    an_interrupted_fit_ends_the_same,
     parameters_say_what_they_are,
 )
 

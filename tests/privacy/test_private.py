@@ -94,7 +94,7 @@ def test_row_15_protecting_noise_is_drawn_in_one_file_and_never_seeded_by_a_lite
     assert calls_of("Keys") == {"privacy/gate.py"}
     random = ("randn", "randn_like", "normal_", "standard_normal", "default_rng", "manual_seed", "RandomState", "seed")
     for name in random:
-        # A loss may draw noise levels and latent codes; gradients/ gives each step's draws a seed that protects nothing.
+        # A loss may draw noise levels and codes; gradients/ gives each step's draws a seed that protects nothing.
         allowed = "privacy/gradients/" if name == "manual_seed" else "nowhere"
         assert not {f for f in calls_of(name) if f.startswith("privacy/") and not f.startswith(allowed)}, name
     assert {f for f in calls_of("normal") if f.startswith(("privacy/", "core/"))} == {"privacy/gate.py"}

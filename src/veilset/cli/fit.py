@@ -1,4 +1,7 @@
-"""Learn from private images under a budget, into a new run folder. A --seed makes it research, not a release."""
+"""Learn from private images under a budget, into a new run folder. A --seed makes it research, not a release.
+
+Several processes: torchrun --nproc-per-node 2 -m veilset.cli.main fit ... (set OMP_NUM_THREADS to cores / processes).
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run_with_rest(args: argparse.Namespace, rest: list[str], parser: argparse.ArgumentParser) -> int:
     from veilset.cli.main import say
+    from veilset.privacy.collective import Team
     from veilset.runs import execute
 
     spec = _spec.spec(args, rest, parser)
-    if not args.json and (args.resume or not Path(args.out).exists()):  # else it is refused, in one line
+    wanted = Team().first and not args.json
+    if wanted and (args.resume or not Path(args.out).exists()):  # else it is refused, in one line
         print(spec.plan(), file=sys.stderr)
     model = execute(spec, args.out, resume=args.resume)
     assert model.receipt_ is not None

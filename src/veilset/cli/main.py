@@ -49,12 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status: 0 only on success."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        from veilset.core.errors import VeilsetError
+        from veilset.core.errors import ConfigError, VeilsetError
+        from veilset.privacy.collective import Team
     except KeyboardInterrupt:
         return 130
     try:
         if not argv or argv[0] not in VERBS:
             return _no_verb(argv)
+        if argv[0] != "fit" and Team().size > 1:
+            raise ConfigError(f"verb {argv[0]!r} runs in one process; only fit can share its work: leave out torchrun")
         module = import_module(f"veilset.cli.{argv[0]}")
         verb = Parser(prog=f"veilset {argv[0]}", description=module.__doc__, allow_abbrev=False)
         verb.add_argument("--json", action="store_true", help="print one JSON object, for machines")
@@ -71,16 +74,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _quiet(args)
         return int(module.run(args) or 0)
     except VeilsetError as e:
-        print(f"veilset: {e}", file=sys.stderr)
+        print(f"{_who()}: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         again = " Go on with the same command and --resume." if argv[0] == "fit" else ""
-        print(f"\nveilset: interrupted.{again}", file=sys.stderr)
+        if Team().first:
+            print(f"\nveilset: interrupted.{again}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1
     except OSError as e:  # a full disk, a folder without permission
-        print(f"veilset: {e.filename or 'a file'}: {e.strerror or e}; check the path and the disk", file=sys.stderr)
+        print(f"{_who()}: {e.filename or 'a file'}: {e.strerror or e}; check the path and the disk", file=sys.stderr)
         return 2
 
 
@@ -96,13 +100,24 @@ def _no_verb(argv: list[str]) -> int:
 
 def _quiet(args: argparse.Namespace) -> None:
     from veilset.core.progress import be_quiet
+    from veilset.privacy.collective import Team
 
-    be_quiet(args.json)
+    be_quiet(args.json or not Team().first)
+
+
+def _who() -> str:
+    """Who speaks: of several processes all tell their errors, each under its number."""
+    from veilset.privacy.collective import Team
+
+    return "veilset" if Team().first else f"veilset (process {Team().rank})"
 
 
 def say(args: argparse.Namespace, facts: dict[str, Any], text: str) -> None:
-    """Print `facts` as JSON under --json, else `text`."""
-    print(json.dumps(facts, allow_nan=False, ensure_ascii=False) if args.json else text)
+    """Print `facts` as JSON under --json, else `text`; of several processes only the first one does."""
+    from veilset.privacy.collective import Team
+
+    if Team().first:
+        print(json.dumps(facts, allow_nan=False, ensure_ascii=False) if args.json else text)
 
 
 def number(text: str) -> float:

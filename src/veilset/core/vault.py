@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veilset.core.checkpoint import pack, unpack
+from veilset.core.checkpoint import freeze, pack, unpack
 from veilset.core.errors import RunError
 from veilset.core.io import read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     import torch
+
+KEEPING = 0.01  # share of a loop's time that may go into its checkpoints
 
 
 class Vault:
@@ -22,41 +24,58 @@ class Vault:
 
     Args:
         folder: run folder, or None.
-        writes: False for all processes but the first, which read what the first one keeps.
+
+    Raises:
+        RunError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path | None, writes: bool = True):
-        self._home, self._writes = folder / "private" if folder else None, writes
-        if self._home and writes:
+    def __init__(self, folder: Path | None):
+        self._home = folder / "private" if folder else None
+        self._known: dict[str, Any] = {}  # data.json
+        self._next: dict[str, float] = {}  # when a loop's next checkpoint is due
+        if self._home is None:
+            return
+        try:
             for name in ("answers", "checkpoints"):
                 (self._home / name).mkdir(parents=True, exist_ok=True, mode=0o700)
             self._home.chmod(0o700)
+            for cut in self._home.rglob(".*.partial"):  # a process was killed while it wrote
+                cut.unlink()
+        except OSError as e:
+            raise RunError(f"cannot write {self._home}: {e.strerror}; free some space or choose another folder") from e
 
-    def same_data(self, pieces: Iterable[bytes], seed: int | None, started: bool) -> None:
-        """Refuse to go on with other data or another seed: an HMAC under a random key that is kept here only.
+    def data_key(self, seed: int | None, started: bool) -> str:
+        """The key of the data's HMAC in hex: random, and kept here only, so that the hash tells others nothing.
 
         Args:
-            pieces: the records' bytes, in order.
             seed: of a research run; None in release mode.
             started: the run has a ledger already.
 
         Raises:
-            RunError: other data, another seed, or the HMAC is gone.
+            RunError: the run was started with another seed, or the key is gone.
         """
-        if self._home is None or not self._writes:
-            return
-        path = self._home / "data.json"
-        if started and not path.exists():
+        fresh = {"key": secrets.token_hex(32), "seed": seed}
+        path = self._home / "data.json" if self._home else None
+        if path and started and not path.exists():
             raise RunError(f"private/{path.name} is gone, so this run cannot go on; start a new one in a new folder")
-        known: dict[str, Any] = read_json(path) if path.exists() else {"key": secrets.token_hex(32), "seed": seed}
+        known = read_json(path) if path and path.exists() else fresh
         if known["seed"] != seed:
             raise RunError("this run was started with another seed; use the same seed, or a new folder")
-        digest = hmac.new(bytes.fromhex(known["key"]), digestmod=hashlib.sha256)
-        for piece in pieces:
-            digest.update(piece)
-        if "hmac" not in known:
-            write_json(path, known | {"hmac": digest.hexdigest()}, mode=0o600)
-        elif not hmac.compare_digest(known["hmac"], digest.hexdigest()):
+        self._known = known if path else {}
+        return str(known["key"])
+
+    def same_data(self, digest: str) -> None:
+        """Keep the data's HMAC, or refuse to go on with other data than that of the interrupted run.
+
+        Args:
+            digest: hex HMAC of all records under `data_key`.
+
+        Raises:
+            RunError: other data.
+        """
+        if "hmac" not in self._known and self._home:
+            write_json(self._home / "data.json", self._known | {"hmac": digest}, mode=0o600)
+        elif not hmac.compare_digest(self._known.get("hmac", digest), digest):
             raise RunError("the data changed since this run was started; resume on the same data, or use a new folder")
 
     def answer(self, tag: str) -> torch.Tensor | None:
@@ -70,7 +89,7 @@ class Vault:
 
     def keep_answer(self, tag: str, answer: torch.Tensor) -> None:
         """Keep a noisy answer."""
-        if self._home and self._writes:
+        if self._home:
             from safetensors.torch import save
 
             path = self._home / "answers" / f"{tag}.safetensors"
@@ -85,14 +104,39 @@ class Vault:
                 continue
         return None
 
-    def keep_checkpoint(self, tag: str, step: int, state: Mapping[str, Any]) -> None:
-        """Keep a loop's state after `step` steps, and the one before it.
+    def keep_checkpoint(self, tag: str, step: int, state: Mapping[str, Any], *, last: bool) -> None:
+        """Keep a loop's state after `step` steps, and the one before it, if it is due.
+
+        It is due after the first step of this process, after the last, and between them so often that writing takes
+        about 1 % of the time.
+
+        Args:
+            tag: the loop.
+            step: how many steps its state has seen.
+            state: things with `state_dict`, by name.
+            last: no step will follow.
 
         Raises:
             RunError: it cannot be written; the older ones stay.
         """
-        if self._home and self._writes:
+        begun = time.monotonic()
+        if self._home and (last or begun >= self._next.get(tag, 0.0)):
             home = self._home / "checkpoints"
-            write_bytes(home / f"{tag}.{step:09d}.ckpt", pack(state), mode=0o600)
+            write_bytes(home / f"{tag}.{step:09d}.ckpt", pack(freeze(state, step)), mode=0o600)
             for old in sorted(home.glob(f"{tag}.*.ckpt"))[:-2]:
                 old.unlink()
+            now = time.monotonic()
+            self._next[tag] = now + (now - begun) / KEEPING
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut off a last line that has no end. It was never synced, so nothing was answered on its account.
+
+    Args:
+        path: a file of lines, such as a ledger, that one process appends to and syncs before it acts.
+    """
+    data = path.read_bytes() if path.exists() else b""
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with open(path, "r+b") as f:
+            f.truncate(whole)

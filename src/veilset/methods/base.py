@@ -16,6 +16,7 @@ from veilset.core.config import build
 from veilset.core.errors import ConfigError, ModeError, RunError, suggest
 from veilset.core.io import new_folder, read_json, sha256_file, write_bytes, write_json
 from veilset.core.types import Images, PublicInfo
+from veilset.privacy.collective import Team
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
 from veilset.privacy.private import PrivateImages
@@ -116,7 +117,7 @@ class Synthesizer(ABC):
         priced = self.plan(data.info, privacy)
         self.device = device
         gate = Gate(data, priced, seed=seed, folder=folder, device=device)
-        with _public_randomness(_public_seed(folder) if seed is None else seed):
+        with _public_randomness(Team().share(lambda: _public_seed(folder)) if seed is None else seed):
             state = self._fit(gate, data.info, priced)
         ledger = gate.close()
         self._state = {k: v.detach().cpu().contiguous() for k, v in state.items()}

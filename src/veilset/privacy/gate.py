@@ -165,7 +165,7 @@ class Gate:
         chosen = self._chosen(release, part, done)
         total = torch.zeros(clipped.size, dtype=torch.float64)
         several = self.info.max_images_per_unit > 1
-        for i, (x, y, unit) in enumerate(self._read(chosen, clipped.rows(CHUNK_BYTES))):
+        for i, (x, y, unit) in enumerate(self._read(chosen, clipped.rows(4 * CHUNK_BYTES))):
             own = seed + i * self._team.size + self._team.rank  # no two chunks draw the same
             clipped.add(total, loss, params, x, y, unit, release.bound, own, several)
         whole = self._whole(Bounded(total, release.bound))

@@ -10,6 +10,7 @@ from typing import Any
 
 from veilset.core.errors import LedgerError, RunError
 from veilset.core.io import canonical, sha256, sync_folder
+from veilset.core.words import ledger_words
 from veilset.privacy.accounting import Spent
 
 FORMAT = "veilset-ledger/1"
@@ -74,16 +75,8 @@ class Ledger:
         return b"".join(canonical(line) + b"\n" for line in self.lines)
 
     def __str__(self) -> str:
-        rows = [f"{line['seq']:>4}  {line['hash'][:12]}  {_words(line['body'])}" for line in self.lines]
+        rows = [f"{line['seq']:>4}  {line['hash'][:12]}  {ledger_words(line['body'])}" for line in self.lines]
         return "\n".join(rows) or "empty ledger"
-
-
-def _words(b: dict[str, Any]) -> str:
-    if b["kind"] == "charge":
-        part = "" if b["part"] is None else f" (class {b['part']})"
-        noise = f"noise multiplier {b['noise_multiplier']:.6g}, rate {b['sample_rate']:g}"
-        return f"charge {b['release']}{part}: {b['steps']} x Gaussian, {noise}"
-    return b["kind"] + (f": {b['purpose']}" if "purpose" in b else "")
 
 
 def parse(data: bytes) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from veilset.core.errors import BudgetExceeded, ConfigError, PlanError
 from veilset.core.types import PublicInfo
+from veilset.core.words import as_html, plan_table
 from veilset.privacy.accounting import Claim, Spent, by_part, calibrate, claim, rdp_curve, rdp_epsilon
 from veilset.privacy.spec import Privacy
 
@@ -191,25 +192,9 @@ class Plan:
     def __str__(self) -> str:
         if self.privacy is None:
             return "Plan(" + ", ".join(f"{r.name}: {r.steps} x {r.verb}" for r in self.releases) + "), not priced yet"
-        p = self.to_json()
-        head = f"{'release':<16}{'verb':<6}{'times':>7}{'rate':>9}{'noise':>10}{'share':>8}{'alone':>9}"
-        lines = [head, "-" * len(head)]
-        for r in p["releases"]:
-            alone = "inf" if r["epsilon_alone"] is None else f"{r['epsilon_alone']:.4f}"
-            name = r["name"] + (" /class" if r["partition"] else "")
-            lines.append(
-                f"{name:<16}{r['verb']:<6}{r['steps']:>7}{r['sample_rate']:>9.4g}{r['noise_multiplier']:>10.4g}"
-                f"{r['epsilon_share']:>8.2f}{alone:>9}"
-            )
-        total = "infinite" if p["epsilon"] is None else f"{p['epsilon']:.4f}"
-        lines.append(f"epsilon {total} at delta {p['delta']:g}, unit: {p['unit']}; no record has been read")
-        lines.append(f"about {self.seconds:.0f} s and {self.memory_mb:.0f} MB on two cores")
-        return "\n".join(lines + [f"warning: {w}" for w in self.warnings])
+        return plan_table(self.to_json())
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(str(self))}</pre>"
+    _repr_html_ = as_html
 
 
 def _finite(x: float) -> float | None:

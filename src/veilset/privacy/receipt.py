@@ -16,6 +16,7 @@ from typing import Any
 from veilset.core.errors import ConfigError, RunError, VeilsetError
 from veilset.core.facts import processor, versions
 from veilset.core.io import canonical, read_json, sha256, sha256_file, write_bytes, write_json
+from veilset.core.words import as_html, receipt_lines
 from veilset.privacy.accounting import claim
 from veilset.privacy.ledger import Ledger, parse
 from veilset.privacy.noise import GENERATOR
@@ -55,18 +56,9 @@ class Receipt:
         f = self.facts
         if f["epsilon"] is None:
             return f"{NON_PRIVATE}\nmethod {f['method']}, data {f['data']['name']}"
-        lines = [
-            f"epsilon   {f['epsilon']:.6g} at delta {f['delta']:g} ({f['accountant']}; RDP: {f['epsilon_rdp']:.4g})",
-            f"relation  {f['relation']}; one unit is {f['unit']}, N = {f['data']['units']} declared",
-            f"method    {f['method']} on {f['data']['name']}",
-            f"ledger    {f['ledger_lines']} lines, head {f['ledger_head'][:16]}",
-        ]
-        return "\n".join(lines + ([f"stamp     {f['stamp']}"] if f["stamp"] else []))
+        return receipt_lines(f)
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        return f"<pre>{escape(str(self))}</pre>"
+    _repr_html_ = as_html
 
 
 def make_receipt(ledger: Ledger, plan: Plan, method: str, config: dict[str, Any]) -> Receipt:

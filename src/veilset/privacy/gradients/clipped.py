@@ -16,6 +16,7 @@ from veilset.privacy.gradients.sheet import ROWS, Sheet
 from veilset.privacy.gradients.taps import tapped
 
 PROBE = 3  # random public images on which the fast path must equal the reference
+FEW = 64
 TOLERANCE = 1e-3  # of the gradient's norm; a wrong rule is wrong by far more
 
 
@@ -69,8 +70,7 @@ class Clipped:
         try:
             with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
                 got = tapped(loss, params, images, labels)
-            explicit = sum(p.numel() * 4 for pieces, _ in got.explicit.values() for p in pieces)
-            factored = sum(a.numel() * 4 + g.numel() * 4 for a, g in got.factored.values())
+            held = _held(got)
             rows = got.rows()
         except VeilsetError:
             raise
@@ -80,7 +80,7 @@ class Clipped:
         wrong = float((rows - flat).norm() / flat.norm().clamp_min(1e-30))
         if not wrong < TOLERANCE and bool(torch.isfinite(flat).all()):
             return self._slow(f"its gradients differ from the reference by {wrong:.1e}")
-        self.memory = (saved[0] + explicit + factored) // PROBE + 1
+        self.memory = (3 * saved[0] + held) // PROBE + 1  # a layer's temporaries are some times what it saves
         return True
 
     @staticmethod
@@ -89,8 +89,10 @@ class Clipped:
         return False
 
     def rows(self, memory: int) -> int:
-        """Records at a time for about `memory` bytes of temporaries."""
-        return max(1, min(ROWS, memory // self.memory))
+        """Records at a time for about `memory` bytes of temporaries; up to four times that for FEW records, since fewer
+        than those cost more in calls than in arithmetic.
+        """
+        return max(1, min(ROWS, max(memory // self.memory, min(FEW, 4 * memory // self.memory))))
 
     def add(
         self,
@@ -140,3 +142,10 @@ class Clipped:
         pieces = torch.split(flat, [math.prod(s) for s in self.shapes.values()])
         now = named(params)
         return {k: v.reshape(now[k].shape).to(now[k]) for k, v in zip(self.shapes, pieces, strict=True)}
+
+
+def _held(sheet: Sheet) -> int:
+    """Bytes of per-record gradients, with the temporaries of the layer that has the largest."""
+    explicit = [sum(p.numel() * 4 for p in pieces) for pieces, _ in sheet.explicit.values()]
+    factored = sum(4 * (a.numel() + g.numel()) for a, g in sheet.factored.values())
+    return sum(explicit) + 4 * max(explicit, default=0) + factored

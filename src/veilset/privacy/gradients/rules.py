@@ -36,9 +36,9 @@ class Rule(ABC):
     def __init__(self, weight: str | None, bias: str | None):
         self.weight, self.bias = weight, bias
 
-    def join(self, sheet: Sheet, shared: dict[str, torch.Tensor]) -> None:
-        """Learn where gradients go and what the shared parameters are."""
-        self.sheet, self.layout = sheet, layout(shared)
+    def join(self, sheet: Sheet, shared: dict[str, torch.Tensor], layout: torch.memory_format) -> None:
+        """Learn where gradients go, what the shared parameters are, and how images lie in memory."""
+        self.sheet, self.layout = sheet, layout
         self.w = shared[self.weight] if self.weight else None
         self.b = shared[self.bias] if self.bias else None
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch._C import _functorch as functorch
+from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.overrides import TorchFunctionMode
 
 from veilset.core.errors import ConfigError
@@ -36,7 +38,7 @@ def tapped(loss: Loss, params: Parameters, x: torch.Tensor, y: torch.Tensor, sev
     spark = torch.zeros((), device=x.device, requires_grad=True)  # makes every layer's output part of the graph
 
     def one(values: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> Any:
-        with _Takeover(values, shared, sheet, spark, torch.zeros_like(y)):
+        with _Takeover(values, shared, sheet, spark):
             return call(loss, params, values, x, y)
 
     with torch.enable_grad():
@@ -58,11 +60,12 @@ class _Takeover(TorchFunctionMode):
         shared: dict[str, torch.Tensor],
         sheet: Sheet,
         spark: torch.Tensor,
-        mark: torch.Tensor,
     ):
         super().__init__()
         self._names = {id(v): k for k, v in values.items()}
-        self._shared, self._sheet, self._spark, self._mark = shared, sheet, spark, mark
+        self._shared, self._sheet, self._spark = shared, sheet, spark
+        self._layout = layout(shared)
+        self._level = retrieve_current_functorch_interpreter().level()
 
     def __torch_function__(
         self, function: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
@@ -75,30 +78,26 @@ class _Takeover(TorchFunctionMode):
         if made is None:
             return function(*args, **kwargs)
         rule, x = made
-        rule.join(self._sheet, self._shared)
-        return _Tap.apply(rule, x, self._mark, self._spark)
+        rule.join(self._sheet, self._shared, self._layout)
+        return self._physical(rule, x)
+
+    def _physical(self, rule: Rule, x: torch.Tensor) -> torch.Tensor:
+        """Run a rule on the whole batch, below vmap, and return its output as one record's view of it.
+
+        An `autograd.Function` with a `vmap` method does the same by public means, but takes a millisecond a call.
+        """
+        interpreter = retrieve_current_functorch_interpreter()
+        if interpreter.level() != self._level:
+            raise NotImplementedError("a layer is used under a nested transform")
+        place = functorch.maybe_get_bdim(x)
+        whole = functorch.get_unwrapped(x) if place >= 0 else x
+        whole = whole.movedim(place, 0) if place >= 0 else x.expand(self._sheet.n, *x.shape)
+        with interpreter.lower():
+            out = _Layer.apply(whole, self._spark, rule)
+        return functorch._add_batch_dim(out, 0, self._level)
 
     def _name(self, weight: Any) -> str | None:
         return self._names.get(id(weight))
-
-
-class _Tap(torch.autograd.Function):
-    """The way down from one record's view to the physical batch: only its `vmap` is ever used."""
-
-    @staticmethod
-    def forward(rule: Rule, x: torch.Tensor, mark: torch.Tensor, spark: torch.Tensor) -> torch.Tensor:
-        """Not reached: `mark` is always batched."""
-        raise ConfigError("a layer is used under a nested transform")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing is kept: there is no gradient at this level."""
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, rule: Rule, x: torch.Tensor, mark: torch.Tensor, spark: torch.Tensor) -> Any:
-        """The physical batch, records first."""
-        x = x.expand(info.batch_size, *x.shape) if in_dims[1] is None else x.movedim(in_dims[1], 0)
-        return _Layer.apply(x, spark, rule), 0
 
 
 class _Layer(torch.autograd.Function):

@@ -1,0 +1,53 @@
+"""How plans, ledger lines and receipts read for people; made from their JSON, so nothing here can change a claim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+
+def plan_table(p: Mapping[str, Any]) -> str:
+    """A priced plan: one row a release, then the total.
+
+    Args:
+        p: the keys of `veilset plan --json`.
+    """
+    head = f"{'release':<16}{'verb':<6}{'times':>7}{'rate':>9}{'noise':>10}{'share':>8}{'alone':>9}"
+    lines = [head, "-" * len(head)]
+    for r in p["releases"]:
+        alone = "inf" if r["epsilon_alone"] is None else f"{r['epsilon_alone']:.4f}"
+        name = r["name"] + (" /class" if r["partition"] else "")
+        lines.append(
+            f"{name:<16}{r['verb']:<6}{r['steps']:>7}{r['sample_rate']:>9.4g}{r['noise_multiplier']:>10.4g}"
+            f"{r['epsilon_share']:>8.2f}{alone:>9}"
+        )
+    total = "infinite" if p["epsilon"] is None else f"{p['epsilon']:.4f}"
+    lines.append(f"epsilon {total} at delta {p['delta']:g}, unit: {p['unit']}; no record has been read")
+    lines.append(f"about {p['seconds']:.0f} s and {p['memory_mb']:.0f} MB on two cores")
+    return "\n".join(lines + [f"warning: {w}" for w in p["warnings"]])
+
+
+def ledger_words(b: Mapping[str, Any]) -> str:
+    """The body of a ledger line."""
+    if b["kind"] == "charge":
+        part = "" if b["part"] is None else f" (class {b['part']})"
+        noise = f"noise multiplier {b['noise_multiplier']:.6g}, rate {b['sample_rate']:g}"
+        return f"charge {b['release']}{part}: {b['steps']} x Gaussian, {noise}"
+    return b["kind"] + (f": {b['purpose']}" if "purpose" in b else "")
+
+
+def receipt_lines(f: Mapping[str, Any]) -> str:
+    """A receipt that has an epsilon."""
+    lines = [
+        f"epsilon   {f['epsilon']:.6g} at delta {f['delta']:g} ({f['accountant']}; RDP: {f['epsilon_rdp']:.4g})",
+        f"relation  {f['relation']}; one unit is {f['unit']}, N = {f['data']['units']} declared",
+        f"method    {f['method']} on {f['data']['name']}",
+        f"ledger    {f['ledger_lines']} lines, head {f['ledger_head'][:16]}",
+    ]
+    return "\n".join(lines + ([f"stamp     {f['stamp']}"] if f["stamp"] else []))
+
+
+def as_html(thing: object) -> str:
+    """Its text for a notebook."""
+    return f"<pre>{escape(str(thing))}</pre>"

@@ -1,0 +1,73 @@
+"""What a run keeps: its ledger and its private folder, on the first process's disk, and known to all its processes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from veilset.core.errors import RunError
+from veilset.core.io import canonical
+from veilset.core.vault import Vault, drop_torn_line
+from veilset.privacy.collective import Team
+from veilset.privacy.ledger import Ledger, parse
+
+
+class Books:
+    """New books, or those of an interrupted run, which must have had the same plan, mode, seed and data.
+
+    Args:
+        team: the processes of the run.
+        folder: run folder, used by the first of them only; None keeps all in memory.
+        seed: of a research run; None in release mode.
+        start: what the ledger's first line says.
+        pieces: the bytes of all records, for a keyed hash; read only if there is something to compare it with.
+
+    Attributes:
+        ledger: on the first process the one on disk, on the others a copy in memory.
+        before: what the interrupted run had charged.
+        vault: answers and checkpoints; empty on all processes but the first.
+
+    Raises:
+        RunError: the folder belongs to another run, or the processes have different arguments or data.
+    """
+
+    def __init__(
+        self, team: Team, folder: Path | None, seed: int | None, start: dict[str, Any], pieces: Iterable[bytes]
+    ):
+        self._team = team
+        self.ledger, self.before, self.vault = Ledger(), Ledger(), Vault(None)
+
+        def find() -> dict[str, str]:
+            if folder:
+                self.vault = Vault(folder)
+                drop_torn_line(folder / "ledger.jsonl")
+                self.ledger = Ledger(folder / "ledger.jsonl")
+            key = self.vault.data_key(seed, bool(self.ledger.lines))
+            return {"ledger": self.ledger.to_bytes().decode(), "key": key}
+
+        found = team.share(find)
+        self.before.lines = list(parse(found["ledger"].encode()))
+        if not team.first:
+            self.ledger.lines = list(self.before.lines)
+        if folder or team.size > 1:
+            digest = hmac.new(bytes.fromhex(found["key"]), digestmod=hashlib.sha256)
+            for piece in pieces:
+                digest.update(piece)
+            team.agree("data, plan and seed", canonical([start, seed, digest.hexdigest()]))
+            team.share(lambda: self.vault.same_data(digest.hexdigest()))
+        if not self.ledger.lines:
+            self.log("open", **start)
+        elif self.ledger.lines[0]["body"] != {"kind": "open", **json.loads(json.dumps(start))}:
+            raise RunError(
+                "this run was started with another plan, budget or mode; use the same arguments, or a new folder"
+            )
+
+    def log(self, kind: str, **body: Any) -> None:
+        """Add a line to every process's ledger; it is on disk before any of them goes on."""
+        self._team.share(lambda: self.ledger.append(kind, **body))
+        if not self._team.first:
+            self.ledger.append(kind, **body)
