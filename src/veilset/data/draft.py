@@ -17,7 +17,7 @@ def init(source: str | Path) -> Path:
     """Draft the declaration of a set from its class names, first image and rounded count, for its owner to confirm.
 
     Args:
-        source: image folder, .npz file, or IDX folder or prefix.
+        source: image folder (in any of its layouts), .npz file, or IDX folder or prefix.
 
     Returns:
         The new TOML file (see `declare.path_for`).
@@ -31,15 +31,15 @@ def init(source: str | Path) -> Path:
     target = declare.path_for(path)
     if target.exists():
         raise DataError(f"{target} exists; edit it, or remove it to draft a new one")
-    write_bytes(target, text(draft(path, path.resolve().name.split(".")[0])).encode())
+    write_bytes(target, draft(path, path.resolve().name.split(".")[0]).encode())
     return target
 
 
-def draft(path: Path, name: str) -> PublicInfo:
-    """The facts that a draft proposes for the set at a path."""
+def draft(path: Path, name: str) -> str:
+    """The declaration that is proposed for the set at a path."""
     g = detect(path).glimpse()
     unit, cap = ("one unit id", 10) if g.has_units else ("one image", 1)
-    return PublicInfo(
+    info = PublicInfo(
         name=name or "images",
         classes=g.classes,
         shape=g.shape,
@@ -48,6 +48,7 @@ def draft(path: Path, name: str) -> PublicInfo:
         unit=unit,
         max_images_per_unit=cap,
     )
+    return text(info, g.remark)
 
 
 def rounded(n: int) -> int:
@@ -56,9 +57,10 @@ def rounded(n: int) -> int:
     return max(step, (n + step // 2) // step * step)
 
 
-def text(info: PublicInfo) -> str:
-    """A declaration that waits for its owner to confirm it."""
+def text(info: PublicInfo, remark: str = "") -> str:
+    """A declaration that waits for its owner to confirm it, with a remark about its classes."""
     quote = json.dumps  # a JSON string or list of them is also valid TOML
+    words = "".join(f"\n# {line}" for line in remark.splitlines())
     low, high = info.value_range
     return f"""\
 # What is declared about this image set. EVERYTHING YOU CONFIRM HERE BECOMES PUBLIC: it goes into plans,
@@ -67,7 +69,7 @@ def text(info: PublicInfo) -> str:
 
 name = {quote(info.name)}
 
-# Class names in label order. A class that exists only because of one person gives that person away.
+# Class names in label order. A class that exists only because of one person gives that person away.{words}
 classes = {json.dumps(list(info.classes), ensure_ascii=False)}
 
 # [channels, height, width]; channels 1 is grey, 3 is RGB.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -94,6 +94,11 @@ def files(path: Path) -> list[str]:
     """Names of the visible files in a folder, sorted."""
     with os.scandir(path) as entries:
         return sorted(e.name for e in entries if not e.is_dir() and not e.name.startswith("."))
+
+
+def png(name: str) -> str:
+    """The name of a picture once it is a PNG."""
+    return PurePosixPath(name).with_suffix(".png").as_posix()
 
 
 def first_shape(path: Path) -> tuple[int, int, int]:

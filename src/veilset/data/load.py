@@ -72,7 +72,8 @@ def load(source: str | Path) -> Dataset:
 
     Args:
         source: a built-in name (digits, mnist, fashion-mnist), or the path of an image folder (a sub-folder a class,
-            or labels.csv), an .npz file, or IDX files (folder or prefix). A folder called digits is ./digits.
+            labels.csv, or CelebA's layout), an .npz file, or IDX files (folder or prefix). A folder called digits is
+            ./digits.
 
     Raises:
         DataError: no such set, no declaration, or one that the owner has not confirmed.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ import numpy as np
 from veilset.core.errors import ConfigError, DataError
 from veilset.core.io import new_folder, write_bytes
 from veilset.core.types import MAX_SIDE
-from veilset.data import declare, decode, draft, table
+from veilset.data import celeba, declare, decode, draft, table
 from veilset.data.faults import Faults
-from veilset.data.folder import files, folders
+from veilset.data.folder import files, folders, png
 from veilset.data.load import existing, readable
 
 
@@ -46,7 +47,7 @@ def prepare(
     tells nothing about another. Transparent pixels become black, palettes and CMYK become RGB.
 
     Args:
-        source: image folder (a sub-folder a class, or labels.csv); needs no declaration.
+        source: image folder (a sub-folder a class, labels.csv, or CelebA's layout); needs no declaration.
         out: new folder.
         size: side, or (height, width), in pixels; None keeps sizes, which must then be equal.
         fit: "crop" cuts the centre to the wanted proportions, "pad" adds black borders; then the picture is resized.
@@ -67,15 +68,25 @@ def prepare(
     path, out = existing(Path(source)), Path(out)
     if not path.is_dir():
         raise DataError(f"{path}: prepare takes image folders; .npz and IDX files are converted with numpy")
-    rows = _rows(path) if (path / table.FILE).is_file() else None
-    names = [r["file"] for r in rows] if rows is not None else list(_pictures(path))
-    with readable(str(source)), new_folder(out) as tmp:
-        _convert_all(path, tmp, names, rules)
-        if rows is not None:
-            _write_rows(tmp / table.FILE, rows)
-        info = draft.draft(tmp, out.resolve().name)
-        write_bytes(tmp / declare.FILE, draft.text(info).encode())
+    with readable(str(source)):
+        names, labels = _contents(path)
+        with new_folder(out) as tmp:
+            _convert_all(path, tmp, names, rules)
+            for name, data in labels.items():
+                write_bytes(tmp / name, data)
+            write_bytes(tmp / declare.FILE, draft.draft(tmp, out.resolve().name).encode())
     return out
+
+
+def _contents(path: Path) -> tuple[list[str], dict[str, bytes]]:
+    """Relative names of the pictures, and the label files of the new folder."""
+    if (path / table.FILE).is_file():
+        rows = _rows(path)
+        return [r["file"] for r in rows], {table.FILE: _table(rows)}
+    if celeba.listing(path, celeba.ATTRIBUTES):
+        source = celeba.CelebASource(path)
+        return source.pictures(), {p.name: p.read_bytes() for p in source.listings}
+    return list(_pictures(path)), {}
 
 
 def _rules(size: Any, fit: str, grey: bool, bits: int | None, window: Any) -> Rules:
@@ -116,24 +127,21 @@ def _rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+def _table(rows: list[dict[str, str]]) -> bytes:
     """labels.csv for the converted files, with the split and unit columns of the old one."""
     extra = [c for c in ("split", "unit") if rows and c in rows[0]]
-    with open(path, "w", newline="", encoding="utf-8") as f:
-        out = csv.writer(f)
-        out.writerow(["file", "label", *extra])
-        out.writerows([_png(r["file"]), table.label_of(r), *(r[c] for c in extra)] for r in rows)
-
-
-def _png(name: str) -> str:
-    return PurePosixPath(name).with_suffix(".png").as_posix()
+    text = io.StringIO()
+    out = csv.writer(text)
+    out.writerow(["file", "label", *extra])
+    out.writerows([png(r["file"]), table.label_of(r), *(r[c] for c in extra)] for r in rows)
+    return text.getvalue().encode()
 
 
 def _convert_all(path: Path, out: Path, names: list[str], rules: Rules) -> None:
     """Convert every picture into `out`, or raise DataError naming the first that does not fit."""
     first: tuple[str, str, tuple[int, int]] | None = None
     for name in names:
-        target = out / _png(name)
+        target = out / png(name)
         try:
             image = convert((path / name).read_bytes(), rules)
         except FileNotFoundError:
@@ -148,7 +156,7 @@ def _convert_all(path: Path, out: Path, names: list[str], rules: Rules) -> None:
         if image.size != first[2]:
             raise DataError(f"{path / name}: sizes are mixed ({first[0]} has another); give a size (--size)")
         if target.exists():
-            raise DataError(f"{path / name}: two files would become {_png(name)}; rename one")
+            raise DataError(f"{path / name}: two files would become {png(name)}; rename one")
         target.parent.mkdir(parents=True, exist_ok=True)
         image.save(target, "PNG")
 

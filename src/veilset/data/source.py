@@ -17,11 +17,12 @@ class Glimpse:
     """What `veilset data init` drafts from a set; the owner corrects it.
 
     Attributes:
-        classes: class names, sorted.
+        classes: class names, in label order.
         shape: (channels, height, width) of the first image.
         value_range: (low, high) of the format.
         count: units in the training split, exact; the draft rounds it.
         has_units: whether images carry unit ids.
+        remark: what the draft says about classes of this layout, in a line or a few.
     """
 
     classes: tuple[str, ...]
@@ -29,6 +30,7 @@ class Glimpse:
     value_range: tuple[float, float]
     count: int
     has_units: bool = False
+    remark: str = ""
 
 
 class Source(Protocol):
@@ -54,6 +56,7 @@ def detect(path: Path) -> Source:
     Raises:
         DataError: nothing there, or nothing that veilset reads.
     """
+    from veilset.data import celeba
     from veilset.data.folder import FolderSource
     from veilset.data.idx import IMAGES, IdxSource
     from veilset.data.npz import NpzSource
@@ -62,12 +65,15 @@ def detect(path: Path) -> Source:
     if path.is_dir():
         if (path / FILE).is_file():
             return TableSource(path)
+        if celeba.listing(path, celeba.ATTRIBUTES):
+            return celeba.CelebASource(path)
         if any(IMAGES.match(p.name) for p in path.iterdir()):
             return IdxSource(path)
         if any(p.is_dir() and not p.name.startswith(".") for p in path.iterdir()):
             return FolderSource(path)
         raise DataError(
-            f"{path}: no sub-folder a class, no {FILE}, no IDX files; see `veilset data --help` for the layouts"
+            f"{path}: no sub-folder a class, no {FILE}, no {celeba.ATTRIBUTES}.txt, no IDX files; "
+            "see `veilset data --help` for the layouts"
         )
     if path.suffix == ".npz" and path.is_file():
         return NpzSource(path)

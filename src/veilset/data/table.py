@@ -22,28 +22,29 @@ from veilset.privacy.private import Opened
 FILE = "labels.csv"
 COLUMNS = ("file", "label", "class", "split", "unit")
 SPLITS = ("train", "test")
+LEFT_OUT = -1  # the part of a row that belongs to neither
 
 
 class Table:
-    """The rows of labels.csv, compactly: a million of them cost tens of megabytes, not hundreds.
+    """The rows of a label file, compactly: a million of them cost tens of megabytes, not hundreds.
 
     Attributes:
         labels: index into the declared classes, -1 where there is none.
-        test: 1 where the row belongs to the test split.
+        parts: index into SPLITS, or LEFT_OUT.
         units: digest of the unit id, or an empty array if there is no such column.
     """
 
     def __init__(self) -> None:
         self._names, self._ends = bytearray(), array("q")
-        self._lines, self._labels, self._test, self._units = array("q"), array("i"), array("b"), array("Q")
+        self._lines, self._labels, self._parts, self._units = array("q"), array("i"), array("b"), array("Q")
 
-    def add(self, line: int, name: str, label: int, test: bool, unit: str | None) -> None:
+    def add(self, line: int, name: str, label: int, part: int, unit: str | None) -> None:
         """Append one row."""
         self._names += name.encode()
         self._ends.append(len(self._names))
         self._lines.append(line)
         self._labels.append(label)
-        self._test.append(test)
+        self._parts.append(part)
         if unit is not None:
             self._units.append(key(unit))
 
@@ -64,9 +65,9 @@ class Table:
         return np.array(self._labels, np.int32)
 
     @property
-    def test(self) -> Array:
-        """[n] True for rows of the test split."""
-        return np.array(self._test, bool)
+    def parts(self) -> Array:
+        """[n] index into SPLITS, or LEFT_OUT."""
+        return np.array(self._parts, np.int8)
 
     @property
     def units(self) -> Array:
@@ -83,6 +84,8 @@ class TableSource:
 
     def __init__(self, path: Path):
         self._path = path
+        self._file = FILE  # as messages call the label file
+        self._images = path  # what file names are relative to
 
     def has_test(self) -> bool:
         """Whether labels.csv has a column `split`."""
@@ -98,14 +101,14 @@ class TableSource:
         if len(units):
             self._check_split(table, faults)
         spool, taken = Spool(info.shape, np.uint8, keep), []
-        for i in np.flatnonzero(table.test == (split == "test")).tolist():
+        for i in np.flatnonzero(table.parts == SPLITS.index(split)).tolist():
             name = table.name(i)
-            if spool_picture(self._path / name, f"{FILE} line {table.line(i)}: {name}", info, faults, spool):
+            if spool_picture(self._images / name, f"{self._file} line {table.line(i)}: {name}", info, faults, spool):
                 taken.append(i)
         rows = np.array(taken, np.int64)
         ids = dense(units[rows]) if len(units) else None
         if split == "train":
-            check_units(faults, info, len(rows), ids, FILE)
+            check_units(faults, info, len(rows), ids, self._file)
         records = spool.records()
         return Opened(records, small_ints(table.labels[rows], len(info.classes)), ids) if records else None
 
@@ -136,7 +139,7 @@ class TableSource:
                 faults.add(where, "label is missing", "give the class name")
             elif label < 0:
                 faults.add(where, f"class {label_of(row)!r} is not declared", "correct it, or declare it (public)")
-            table.add(line, row["file"], label, row.get("split") == "test", row.get("unit"))
+            table.add(line, row["file"], label, SPLITS.index(row.get("split", "train")), row.get("unit"))
         return table
 
     def _check_files(self, table: Table, faults: Faults) -> None:
@@ -144,22 +147,23 @@ class TableSource:
         keys = np.fromiter((key(table.name(i)) for i in range(len(table))), np.uint64, len(table))
         _, first = np.unique(keys, return_index=True)
         for i in np.setdiff1d(np.arange(len(keys)), first).tolist():
-            faults.add(f"{FILE} line {table.line(i)}", f"{table.name(i)} is listed twice", "keep one row")
+            faults.add(f"{self._file} line {table.line(i)}", f"{table.name(i)} is listed twice", "keep one row")
         listed = set(keys.tolist())
-        for folder, _, names in os.walk(self._path):
+        for folder, _, names in os.walk(self._images):
             for name in sorted(filter(is_picture, names)):
-                path = (Path(folder) / name).relative_to(self._path).as_posix()
+                path = (Path(folder) / name).relative_to(self._images).as_posix()
                 if key(path) not in listed:
-                    faults.add(path, f"label is missing: no row in {FILE}", "add a row or remove the file")
+                    faults.add(path, f"label is missing: no row in {self._file}", "add a row or remove the file")
 
-    @staticmethod
-    def _check_split(table: Table, faults: Faults) -> None:
+    def _check_split(self, table: Table, faults: Faults) -> None:
         """Report units that are in both splits, once each."""
-        units, test = table.units, table.test
-        rows = np.flatnonzero(test & np.isin(units, units[~test]))
+        units, parts = table.units, table.parts
+        rows = np.flatnonzero((parts == 1) & np.isin(units, units[parts == 0]))
         for i in rows[np.unique(units[rows], return_index=True)[1]].tolist():
             faults.add(
-                f"{FILE} line {table.line(i)}", "its unit is in both splits", "give all images of a unit to one split"
+                f"{self._file} line {table.line(i)}",
+                "its unit is in both splits",
+                "give all images of a unit to one split",
             )
 
 
