@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from veilset.bench.quality import cell, machine, plus_minus, quality, spread
 from veilset.bench.suite import Cell
 from veilset.core.facts import peak_mb
 
+__all__ = ["cells", "memory", "quality", "render", "speed", "startup", "summary", "words"]
 PROTOCOL = """Delta 1e-5; unit: one image, add or remove; 60,000 balanced images a cell; last epoch, no selection;
 a seed reseeds synthesizer and classifier. Accuracy in % on the public test split, mean and sample standard deviation
 over seeds. MNIST and Fashion-MNIST are development sets: hyper-parameters were chosen on a validation part of their
@@ -56,13 +58,13 @@ def cells(quick: bool) -> list[Cell]:
     """All cells, the most wanted first."""
     if quick:
         tiny = [("dp-moments", {}), ("dp-merf", {"steps": 200})]
-        return [_quality(m, "digits", 1.0, s, p, n=1000) for m, p in tiny for s in SEEDS]
-    out = [_quality("dp-moments", d, e, s) for d in SETS for e in EPSILONS for s in SEEDS]
-    out += [_quality("dp-merf", d, e, s) for d in SETS for e in EPSILONS for s in SEEDS]
-    out += [_quality("dp-merf", d, 1.0, s, PUBLISHED, "published") for d in SETS for s in SEEDS]
+        return [cell(m, "digits", 1.0, s, p, n=1000) for m, p in tiny for s in SEEDS]
+    out = [cell("dp-moments", d, e, s) for d in SETS for e in EPSILONS for s in SEEDS]
+    out += [cell("dp-merf", d, e, s) for d in SETS for e in EPSILONS for s in SEEDS]
+    out += [cell("dp-merf", d, 1.0, s, PUBLISHED, "published") for d in SETS for s in SEEDS]
     short: dict[str, dict[str, Any]] = {"published, short": {}, **CHANGES}
-    out += [_quality("dp-merf", "mnist", 1.0, s, PUBLISHED | p, tag, 20_000) for s in SEEDS for tag, p in short.items()]
-    out += [_quality("dp-merf", d, 10.0, s, PUBLISHED, "published") for d in SETS for s in SEEDS]
+    out += [cell("dp-merf", "mnist", 1.0, s, PUBLISHED | p, tag, 20_000) for s in SEEDS for tag, p in short.items()]
+    out += [cell("dp-merf", d, 10.0, s, PUBLISHED, "published") for d in SETS for s in SEEDS]
     out += [
         Cell(f"speed.{m}", "speed", {"method": m, "data": "fashion-mnist"}, alone=True)
         for m in ("dp-merf", "dp-moments")
@@ -71,60 +73,7 @@ def cells(quick: bool) -> list[Cell]:
     return [*out, *sizes, Cell("startup", "startup", {}, alone=True)]
 
 
-def _quality(
-    method: str,
-    data: str,
-    epsilon: float,
-    seed: int,
-    params: dict[str, Any] | None = None,
-    tag: str = "",
-    n: int = 60_000,
-) -> Cell:
-    name = ".".join(
-        filter(None, [method, tag.replace(",", "").replace(" ", "-"), data, f"eps{epsilon:g}", f"seed{seed}"])
-    )
-    facts = {
-        "method": method,
-        "data": data,
-        "epsilon": epsilon,
-        "seed": seed,
-        "params": params or {},
-        "n": n,
-        "tag": tag,
-    }
-    return Cell(name, "quality", facts)
-
-
 # ---------------------------------------------------------------------- what a cell does
-
-
-def quality(
-    method: str, data: str, epsilon: float, seed: int, params: dict[str, Any], n: int, tag: str
-) -> dict[str, Any]:
-    """Fit in research mode, draw n balanced images, and judge them on the public test split (decision 15)."""
-    from veilset.core.types import Images
-    from veilset.data.load import load
-    from veilset.evaluation.protocols import CNN_PROTOCOL
-    from veilset.evaluation.registry import Trial, choose
-    from veilset.methods.catalogue import make
-    from veilset.privacy.spec import Privacy
-
-    bundle = load(data)
-    start = time.perf_counter()
-    model = make(method, **params).fit(bundle.train, Privacy(epsilon), seed=seed)
-    fitted = time.perf_counter()
-    images = model.sample(n, seed=seed)
-    drawn = time.perf_counter()
-    test = bundle.test
-    assert isinstance(test, Images) and model.receipt_ is not None
-    trial = Trial(images, test, seed, CNN_PROTOCOL)
-    figures = {m.name: m.run(trial).value for m in choose(("gen2real-cnn", "gen2real-logreg", "fd-gabor"))}
-    minutes = {"fit_seconds": fitted - start, "sample_seconds": drawn - fitted}
-    return {
-        "figures": figures,
-        "epsilon": model.receipt_.facts["epsilon"],
-        "config": model.receipt_.facts["config"],
-    } | minutes
 
 
 def speed(method: str, data: str) -> dict[str, Any]:
@@ -202,25 +151,21 @@ def words(result: dict[str, Any]) -> str:
 def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell]) -> dict[str, Any]:
     """The suite's JSON: a row for each method, variant, set and epsilon, and the single measurements."""
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for cell in wanted:
-        if cell.kind == "quality":
-            p = cell.params
+    for one in wanted:
+        if one.kind == "quality":
+            p = one.params
             key = (p["method"], p["tag"], p["data"], p["epsilon"])
             rows.setdefault(key, {"cells": [], "wanted": 0})["wanted"] += 1
-    for cell, result in done:
-        if cell.kind == "quality":
-            p = cell.params
+    for one, result in done:
+        if one.kind == "quality":
+            p = one.params
             rows[p["method"], p["tag"], p["data"], p["epsilon"]]["cells"].append(result)
     table = []
     for (method, tag, data, epsilon), row in rows.items():
         got = row["cells"]
         figures = {}
         for name in got[0]["figures"] if got else []:
-            values = [r["figures"][name] for r in got]
-            figures[name] = {
-                "mean": statistics.fmean(values),
-                "sd": statistics.stdev(values) if len(values) > 1 else None,
-            }
+            figures[name] = spread([r["figures"][name] for r in got])
         limits = FLOOR_AIM.get((method, data)) if not tag else None
         which = EPSILONS.index(epsilon) if epsilon in EPSILONS else 0
         table.append(
@@ -238,18 +183,11 @@ def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell])
             }
         )
     single = {
-        cell.name: {k: v for k, v in r.items() if k in ("seconds", "peak_mb")}
-        for cell, r in done
-        if cell.kind != "quality"
+        one.name: {k: v for k, v in r.items() if k in ("seconds", "peak_mb")}
+        for one, r in done
+        if one.kind != "quality"
     }
-    first = done[0][1] if done else {}
-    return {
-        "command": COMMAND,
-        "rows": table,
-        "single": single,
-        "versions": first.get("versions"),
-        "processor": first.get("processor"),
-    }
+    return {"command": COMMAND, "rows": table, "single": single} | machine(done)
 
 
 def render(result: dict[str, Any]) -> str:
@@ -266,8 +204,8 @@ def render(result: dict[str, Any]) -> str:
         fit = f"{r['fit_seconds']:.0f}" if r["fit_seconds"] is not None else ""
         lines.append(
             f"| {r['method']} | {r['variant'] or 'default'} | {r['data']} | {r['epsilon']:g} "
-            f"| {_pm(f.get('gen2real-cnn'))} | {limits} | {_pm(f.get('gen2real-logreg'))} | {_pm(f.get('fd-gabor'))} "
-            f"| {fit} | {r['seeds']} of {r['wanted']} |"
+            f"| {plus_minus(f.get('gen2real-cnn'))} | {limits} | {plus_minus(f.get('gen2real-logreg'))} "
+            f"| {plus_minus(f.get('fd-gabor'))} | {fit} | {r['seeds']} of {r['wanted']} |"
         )
     lines += ["", "| measurement | result |", "|---|---|"]
     for name, r in result["single"].items():
@@ -278,9 +216,3 @@ def render(result: dict[str, Any]) -> str:
             text = f"{seconds:.1f} s, peak {r['peak_mb']:.0f} MB"
         lines.append(f"| {name} | {text} |")
     return "\n".join(lines) + "\n"
-
-
-def _pm(figure: dict[str, Any] | None) -> str:
-    if not figure:
-        return ""
-    return f"{figure['mean']:.2f}" + (f" ± {figure['sd']:.2f}" if figure["sd"] is not None else "")

@@ -1,4 +1,14 @@
-"""A suite is a folder of independent cells: each one JSON file, made once, committed, and skipped the next time."""
+"""A suite is a folder of independent cells: each one JSON file, made once, committed, and skipped the next time.
+
+The module of a suite offers
+
+* `cells(quick, **options)`: the cells that the options ask for, the most wanted first; without options, the table's;
+* the functions that cells name by their `kind`: they run in a process of their own and return JSON facts;
+* `words(result)`: one line about a finished cell;
+* `summary(done, wanted)` and `render(summary)`: the suite's JSON, and its section of README.md as Markdown;
+* perhaps OPTIONS (names of the options of `cells`), ELSEWHERE (suites whose cells of the same name and parameters count
+  as finished) and `pages(summary)` (file name -> text of further files beside README.md).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +27,13 @@ from typing import Any
 from veilset.core.errors import ConfigError, RunError, suggest
 from veilset.core.io import read_json, write_bytes, write_json
 
-SUITES = {"spine": "veilset.bench.spine"}
+SUITES = {
+    "spine": "veilset.bench.spine",
+    "gradient": "veilset.bench.gradient",
+    "leaderboard": "veilset.bench.leaderboard",
+    "source-000": "veilset.bench.source_000",
+}
+SHOWN = 12  # missing cells that are named one by one
 
 
 @dataclass(frozen=True)
@@ -26,7 +43,7 @@ class Cell:
     Attributes:
         name: file name, without .json.
         kind: a function of the suite's module, called with `params`; returns JSON facts.
-        params: JSON values.
+        params: JSON values (infinity is "inf").
         alone: run with nothing beside it, and with all cores (for times and memory).
     """
 
@@ -37,9 +54,19 @@ class Cell:
 
 
 def run_suite(
-    name: str, folder: Path, *, quick: bool, jobs: int, only: str, tell: Callable[[str], None]
+    name: str,
+    folder: Path,
+    *,
+    quick: bool = False,
+    jobs: int = 1,
+    only: str = "",
+    dry: bool = False,
+    options: Mapping[str, Any] | None = None,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Run the missing cells of a suite, then write NAME.json and README.md in `folder`.
+    """Run the missing cells of a suite. After each, NAME.json, README.md and the suite's pages are written anew.
+
+    Options and `only` choose what is run; the table always holds every cell that is finished or wanted by default.
 
     Args:
         name: suite.
@@ -47,44 +74,114 @@ def run_suite(
         quick: a small form of the suite, for a look.
         jobs: cells at a time, each with its share of the cores.
         only: run only cells whose name holds this text.
-        tell: gets one line a finished cell.
+        dry: run nothing; write the tables from the cells that are there.
+        options: what the suite's `cells` takes, such as methods or seeds.
+        tell: gets one line a finished cell, and what is missing at the end.
+
+    Returns:
+        The suite's summary, with "missing": the names of the cells that are not there, the most wanted first.
 
     Raises:
-        ConfigError: unknown suite.
+        ConfigError: unknown suite or option, or a value out of range.
         RunError: a cell failed (the others are kept).
     """
-    if name not in SUITES:
-        raise ConfigError(f"suite {name!r} is unknown.{suggest(name, SUITES)} Suites: {', '.join(SUITES)}")
-    suite = import_module(SUITES[name])
-    cells: Sequence[Cell] = suite.cells(quick)
-    home = folder / name
-    home.mkdir(parents=True, exist_ok=True)
-    todo = [c for c in cells if only in c.name and not (home / f"{c.name}.json").exists()]
-    cores = os.cpu_count() or 1
+    table = Table(name, folder, quick, dict(options or {}))
+    if jobs < 1:
+        raise ConfigError(f"jobs = {jobs}: must be at least 1")
+    todo = [] if dry else [c for c in table.chosen if only in c.name and table.result(c) is None]
+    table.home.mkdir(parents=True, exist_ok=True)
+    failed = _run(table, todo, jobs, tell)
+    summary = table.write()
+    if summary["missing"]:
+        tell(missing(summary["missing"]))
+    if failed:
+        raise RunError(f"{len(failed)} cell(s) failed and the others are kept: {failed[0]}")
+    return summary
+
+
+def _run(table: Table, todo: Sequence[Cell], jobs: int, tell: Callable[[str], None]) -> list[str]:
+    """Make these cells, those that run alone at the end; returns what was wrong with those that failed."""
     failed: list[str] = []
+    cores = os.cpu_count() or 1
 
     def one(cell: Cell, threads: int) -> None:
+        if table.result(cell) is not None:  # another process may have made it meanwhile
+            return
         try:
-            result = _in_process(SUITES[name], cell, threads)
+            result = _in_process(table.suite.__name__, cell, threads)
+            write_json(table.home / f"{cell.name}.json", result)
         except RunError as e:
             failed.append(str(e))
             tell(f"{cell.name}: FAILED, {e}")
             return
-        write_json(home / f"{cell.name}.json", result)
-        tell(f"{cell.name}: {suite.words(result)}")
+        tell(f"{cell.name}: {table.suite.words(result)}")
+        table.write()
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(lambda c: one(c, max(1, cores // jobs)), [c for c in todo if not c.alone]))
     for cell in [c for c in todo if c.alone]:
         one(cell, cores)
-    result: dict[str, Any] = suite.summary(
-        [(c, read_json(p)) for c in cells if (p := home / f"{c.name}.json").exists()], cells
-    )
-    write_json(folder / f"{name}.json", result)
-    write_bytes(folder / "README.md", _readme(folder).encode())
-    if failed:
-        raise RunError(f"{len(failed)} cell(s) failed: {failed[0]}")
-    return result
+    return failed
+
+
+def missing(names: Sequence[str]) -> str:
+    """What is not there yet, in one line."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"Missing {len(names)} cells, the most wanted first: {', '.join(names[:SHOWN])}{more}."
+
+
+class Table:
+    """The cells of a suite in a benchmarks folder, finished or not, and the files made from them.
+
+    Attributes:
+        suite: its module.
+        home: the folder of its cells.
+        chosen: the cells that the options ask for.
+    """
+
+    def __init__(self, name: str, folder: Path, quick: bool, options: dict[str, Any]):
+        if name not in SUITES:
+            raise ConfigError(f"suite {name!r} is unknown.{suggest(name, SUITES)} Suites: {', '.join(SUITES)}")
+        self.suite: Any = import_module(SUITES[name])
+        known = getattr(self.suite, "OPTIONS", ())
+        for option in options:
+            if option not in known:
+                takes = ", ".join(f"--{o}" for o in known) or "none of these options"
+                raise ConfigError(f"suite {name} takes no --{option}; it takes {takes}")
+        self.chosen: Sequence[Cell] = self.suite.cells(quick, **options)
+        self._base: Sequence[Cell] = self.chosen if quick else self.suite.cells(False)
+        self._name, self._folder, self.home = name, folder, folder / name
+        self._lock = threading.Lock()
+
+    def result(self, cell: Cell) -> dict[str, Any] | None:
+        """What a cell found, or None. A file made with other parameters does not count."""
+        for place in (self._name, *getattr(self.suite, "ELSEWHERE", ())):
+            path = self._folder / place / f"{cell.name}.json"
+            if path.exists():
+                facts = read_json(path)
+                if isinstance(facts, dict) and facts.get("cell") == cell.params:
+                    return facts
+        return None
+
+    def write(self) -> dict[str, Any]:
+        """Write the summary, README.md and the pages; returns the summary."""
+        with self._lock:
+            found = [(c, self.result(c)) for c in self._cells()]
+            summary: dict[str, Any] = self.suite.summary([(c, r) for c, r in found if r], [c for c, _ in found])
+            summary["missing"] = [c.name for c, r in found if not r]
+            write_json(self._folder / f"{self._name}.json", summary)
+            for file, text in (self.suite.pages(summary) if hasattr(self.suite, "pages") else {}).items():
+                write_bytes(self._folder / file, text.encode())
+            write_bytes(self._folder / "README.md", _readme(self._folder).encode())
+            return summary
+
+    def _cells(self) -> list[Cell]:
+        """The cells of the table: those wanted by default, those asked for now, and those that are there."""
+        cells = {c.name: c for c in (*self._base, *self.chosen)}
+        for path in sorted(self.home.glob("*.json")):
+            if path.stem not in cells and "kind" in (facts := read_json(path)):
+                cells[path.stem] = Cell(path.stem, facts["kind"], facts["cell"])
+        return list(cells.values())
 
 
 def _in_process(module: str, cell: Cell, threads: int) -> dict[str, Any]:
@@ -93,20 +190,24 @@ def _in_process(module: str, cell: Cell, threads: int) -> dict[str, Any]:
     job = json.dumps({"module": module, "kind": cell.kind, "params": dict(cell.params)})
     done = subprocess.run([sys.executable, "-m", "veilset.bench.suite", job], env=env, capture_output=True, text=True)
     if done.returncode != 0:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        killed = f"ended by signal {-done.returncode}; is there enough memory?" if done.returncode < 0 else "no message"
+        last = done.stderr.strip().splitlines()[-1:] or [killed]
         raise RunError(f"cell {cell.name}: {last[0]}")
     facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return facts
 
 
+def section(name: str, folder: Path) -> str:
+    """The section of a suite in README.md, from its committed summary."""
+    text: str = import_module(SUITES[name]).render(read_json(folder / f"{name}.json"))
+    return text
+
+
 def _readme(folder: Path) -> str:
     """benchmarks/README.md: every suite's committed table, as text."""
     intro = "Each cell is one JSON file, made by the command above its table. Tables say how many seeds they hold."
-    parts = [f"# Benchmarks\n\n{intro}\n"]
-    for name, module in SUITES.items():
-        if (folder / f"{name}.json").exists():
-            parts.append(import_module(module).render(read_json(folder / f"{name}.json")))
-    return "\n".join(parts)
+    parts = [section(name, folder) for name in SUITES if (folder / f"{name}.json").exists()]
+    return "\n".join([f"# Benchmarks\n\n{intro}\n", *parts])
 
 
 def _cell_main(job: str) -> None:
@@ -116,8 +217,8 @@ def _cell_main(job: str) -> None:
     be_quiet(True)
     todo = json.loads(job)
     result = getattr(import_module(todo["module"]), todo["kind"])(**todo["params"])
-    facts = {"cell": todo["params"], "threads": int(os.environ["OMP_NUM_THREADS"]), "versions": versions()}
-    print(json.dumps(facts | {"processor": processor()} | result))
+    facts = {"kind": todo["kind"], "cell": todo["params"], "threads": int(os.environ["OMP_NUM_THREADS"])}
+    print(json.dumps(facts | {"versions": versions(), "processor": processor()} | result, allow_nan=False))
 
 
 if __name__ == "__main__":

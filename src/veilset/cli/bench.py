@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -18,16 +19,29 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="benchmarks", metavar="DIR", help="default ./benchmarks")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time (default: cores)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only cells whose name holds TEXT")
+    parser.add_argument("--dry", action="store_true", help="run nothing; write the tables and say what is missing")
+    some = parser.add_argument_group("which cells to run, for suites that take them (default: all)")
+    some.add_argument("--methods", type=_list, metavar="A,B", help="names from `veilset methods`")
+    some.add_argument("--data", type=_list, metavar="A,B", help="digits, mnist, fashion-mnist")
+    some.add_argument("--epsilon", type=_list, metavar="E,E", help="budgets; inf is one")
+    some.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1")
+
+
+def _list(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def run(args: argparse.Namespace) -> int:
-    from veilset.bench.suite import run_suite
+    from veilset.bench.suite import run_suite, section
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
+    asked: dict[str, Any] = {k: getattr(args, k) for k in ("methods", "data", "epsilon", "seeds")}
+    options = {k: v for k, v in asked.items() if v is not None}
+    how: dict[str, Any] = {"quick": args.quick, "jobs": args.jobs, "only": args.only, "dry": args.dry}
     with tempfile.TemporaryDirectory() as tmp:
         folder = Path(tmp) if args.quick else Path(args.out)
-        result = run_suite(args.name, folder, quick=args.quick, jobs=args.jobs, only=args.only, tell=tell)
-        print(json.dumps(result) if args.json else (folder / "README.md").read_text())
+        result = run_suite(args.name, folder, **how, options=options, tell=tell)
+        print(json.dumps(result) if args.json else section(args.name, folder))
     return 0

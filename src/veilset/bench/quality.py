@@ -1,0 +1,236 @@
+"""What several suites share: one fit judged by fixed measures, choices from the command line, and rows over seeds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from veilset.bench.suite import Cell
+from veilset.core.errors import ConfigError, suggest
+
+if TYPE_CHECKING:
+    from veilset.core.types import Images
+
+SEEDS = 3
+MEASURES = ("gen2real-cnn", "gen2real-logreg", "fd-gabor")
+SMALL = {"steps": 20, "warm_steps": 20, "copies": 2, "sampling_steps": 5}  # what --quick sets, where a method has it
+
+
+# ---------------------------------------------------------------------- cells
+
+
+def cell(
+    method: str,
+    data: str,
+    epsilon: float,
+    seed: int,
+    params: dict[str, Any] | None = None,
+    tag: str = "",
+    n: int = 60_000,
+) -> Cell:
+    """A cell of kind "quality": one fit, n balanced images, all measures."""
+    words = [method, tag.replace(",", "").replace(" ", "-"), data, f"eps{epsilon:g}", f"seed{seed}"]
+    facts = {"method": method, "data": data, "epsilon": plain(epsilon), "seed": seed}
+    return Cell(".".join(filter(None, words)), "quality", facts | {"params": params or {}, "n": n, "tag": tag})
+
+
+def quality(
+    method: str, data: str, epsilon: float | str, seed: int, params: dict[str, Any], n: int, tag: str
+) -> dict[str, Any]:
+    """Fit in research mode, draw n balanced images, and judge them on the public test split (decision 15)."""
+    images, test, facts = fit_and_draw(method, data, float(epsilon), seed, params, n)
+    return {"figures": judge(images, test, seed, MEASURES)} | facts
+
+
+def fit_and_draw(
+    method: str, data: str, epsilon: float, seed: int, params: dict[str, Any], n: int
+) -> tuple[Images, Images, dict[str, Any]]:
+    """n balanced images of a fit in research mode, the public test split, and what it cost (peak memory in MB)."""
+    from veilset.core.facts import peak_mb
+    from veilset.core.types import Images
+    from veilset.data.load import load
+    from veilset.methods.catalogue import make
+    from veilset.privacy.spec import Privacy
+
+    bundle = load(data)
+    start = time.perf_counter()
+    model = make(method, **params).fit(bundle.train, Privacy(epsilon), seed=seed)
+    fitted = time.perf_counter()
+    images = model.sample(n, seed=seed)
+    drawn, peak = time.perf_counter(), peak_mb()
+    test = bundle.test
+    assert isinstance(test, Images) and model.receipt_ is not None
+    receipt = model.receipt_.facts
+    cost = {"fit_seconds": fitted - start, "sample_seconds": drawn - fitted, "peak_mb": peak}
+    return images, test, {"epsilon": receipt["epsilon"], "config": receipt["config"]} | cost
+
+
+def judge(images: Images, test: Images, seed: int, measures: Sequence[str]) -> dict[str, float]:
+    """The value of each measure."""
+    from veilset.evaluation.protocols import CNN_PROTOCOL
+    from veilset.evaluation.registry import Trial, choose
+
+    trial = Trial(images, test, seed, CNN_PROTOCOL)
+    return {m.name: m.run(trial).value for m in choose(measures)}
+
+
+def small(method: str) -> dict[str, Any]:
+    """Parameters with which a method runs in seconds, for --quick."""
+    from veilset.core.config import fields
+    from veilset.methods.catalogue import method_class
+
+    names = {f.name for f in fields(method_class(method).Config)}
+    return {k: v for k, v in SMALL.items() if k in names}
+
+
+def plain(epsilon: float) -> float | str:
+    """Epsilon as a JSON value; JSON has no infinity."""
+    return epsilon if epsilon < float("inf") else "inf"
+
+
+# ---------------------------------------------------------------------- choices
+
+
+def some_methods(names: Iterable[str] | None, default: Iterable[str]) -> list[str]:
+    """Method names, each once. Raises ConfigError for one that is not in the catalogue."""
+    from veilset.methods.catalogue import methods
+
+    return _known("methods", names, default, methods())
+
+
+def some_data(names: Iterable[str] | None, default: Iterable[str]) -> list[str]:
+    """Names of built-in sets, each once: their test splits are public. Raises ConfigError for another."""
+    from veilset.data.public import NAMES
+
+    return _known("data", names, default, NAMES)
+
+
+def _known(what: str, names: Iterable[str] | None, default: Iterable[str], known: Iterable[str]) -> list[str]:
+    if names is None:
+        return list(default)
+    out = list(dict.fromkeys(n for n in names))
+    for name in out:
+        if name not in known:
+            raise ConfigError(f"{what} = {name!r}: unknown.{suggest(name, known)} Known: {', '.join(known)}")
+    if not out:
+        raise ConfigError(f"{what}: name at least one of {', '.join(known)}")
+    return out
+
+
+def some_epsilons(values: Iterable[Any] | None, default: Iterable[float]) -> list[float]:
+    """Budgets, each once; infinity is one. Raises ConfigError for what is not a number above 0."""
+    out = []
+    for value in default if values is None else values:
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not number > 0:
+            raise ConfigError(f"epsilon = {value!r}: must be numbers above 0 with commas between, for example 1,10,inf")
+        out.append(number)
+    return list(dict.fromkeys(out))
+
+
+def some_seeds(count: int | None, default: int = SEEDS) -> range:
+    """Seeds 0, 1, ... Raises ConfigError for a count below 1."""
+    if count is not None and count < 1:
+        raise ConfigError(f"seeds = {count}: must be at least 1")
+    return range(default if count is None else count)
+
+
+# ---------------------------------------------------------------------- rows
+
+
+def over_seeds(cells: Sequence[tuple[Cell, dict[str, Any]]], wanted: int) -> dict[str, Any]:
+    """What a row says about the finished cells of its seeds.
+
+    Returns:
+        seeds and wanted (counts); figures: name -> mean and sd (sample standard deviation, None for one seed); means
+        of fit_minutes, sample_minutes and epsilon_spent, the largest peak_mb and threads (None where no cell has it);
+        mixed: True if the cells were made with different settings of the method; older: True if the method's defaults
+        have changed since one of them was made.
+    """
+    results = [r for _, r in cells]
+    names = results[0]["figures"] if results else {}
+    fit, draw = (_mean([r[k] / 60 for r in results if k in r]) for k in ("fit_seconds", "sample_seconds"))
+    return {
+        "seeds": len(results),
+        "wanted": wanted,
+        "figures": {n: spread([r["figures"][n] for r in results]) for n in names},
+        "fit_minutes": fit,
+        "sample_minutes": draw,
+        "peak_mb": max((r["peak_mb"] for r in results if "peak_mb" in r), default=None),
+        "threads": max((r["threads"] for r in results if "threads" in r), default=None),
+        "epsilon_spent": _mean([r["epsilon"] for r in results if r.get("epsilon") is not None]),
+        "mixed": len({json.dumps(r.get("config"), sort_keys=True) for r in results}) > 1,
+        "older": any(_older(c, r) for c, r in cells),
+    }
+
+
+def _older(cell: Cell, result: dict[str, Any]) -> bool:
+    """Whether the method would now run with other settings than the cell did; parameters that are new do not count."""
+    now, then = _settings(cell.params["method"], json.dumps(cell.params["params"])), result.get("config", {})
+    return now is not None and any(now.get(k, "gone") != v for k, v in then.items())
+
+
+@cache
+def _settings(method: str, params: str) -> dict[str, Any] | None:
+    """The settings of a method with these parameters (JSON); None if it is not there, or does not take them."""
+    from veilset.methods.catalogue import make
+
+    try:
+        config: dict[str, Any] = json.loads(json.dumps(asdict(make(method, **json.loads(params)).config)))
+    except ConfigError:
+        return None
+    return config
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Mean and sample standard deviation (None for one value)."""
+    return {"mean": statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def machine(done: Sequence[tuple[Cell, dict[str, Any]]]) -> dict[str, Any]:
+    """Versions and processor of the first finished cell."""
+    first = done[0][1] if done else {}
+    return {"versions": first.get("versions"), "processor": first.get("processor")}
+
+
+def machine_words(result: dict[str, Any]) -> str:
+    """The machine of a summary as words after a command."""
+    if not result["processor"]:
+        return "(no cell is finished yet)"
+    return f"on two cores ({result['processor']}), torch {result['versions'].get('torch')}"
+
+
+def plus_minus(figure: dict[str, Any] | None) -> str:
+    """A mean with its standard deviation, as text."""
+    if not figure:
+        return ""
+    return f"{figure['mean']:.2f}" + (f" ± {figure['sd']:.2f}" if figure["sd"] is not None else "")
+
+
+def fixed(value: float | None, digits: int) -> str:
+    """A number as text, empty for None."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def minutes(row: dict[str, Any], key: str) -> str:
+    """Minutes as text, with the number of threads where it is not one."""
+    many = f" ({row['threads']} threads)" if row[key] is not None and (row["threads"] or 1) > 1 else ""
+    return fixed(row[key], 2) + many
+
+
+def seeds_of(row: dict[str, Any]) -> str:
+    """How many seeds a row holds, and a warning where their settings differ, or are no longer the defaults."""
+    doubt = ", settings differ" if row["mixed"] else ", older settings" if row["older"] else ""
+    return f"{row['seeds']} of {row['wanted']}{doubt}"

@@ -1,0 +1,116 @@
+"""Cells are made once, kept, and resumed; a failing one is told and costs no other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from veilset.bench import suite
+from veilset.bench.suite import Table, missing, run_suite
+from veilset.core.errors import ConfigError, RunError
+
+Kind = Callable[[str], None]
+
+
+class Told(list[str]):
+    """Lines that a run told."""
+
+    def __call__(self, line: str) -> None:
+        self.append(line)
+
+
+def run(folder: Path, **how: Any) -> tuple[dict[str, Any], Told]:
+    told = Told()
+    return run_suite("fake", folder, **how, tell=told), told
+
+
+def test_cells_are_made_once(fake: Kind, tmp_path: Path) -> None:
+    folder = tmp_path / "b"
+    result, told = run(folder, jobs=2)
+    assert result == {"rows": {"a.seed0": 1, "a.seed1": 2, "z": 0}, "wanted": 3, "missing": []}
+    assert sorted(told) == ["a.seed0: sum 1", "a.seed1: sum 2", "z: sum 0"]
+    assert json.loads((folder / "fake.json").read_text()) == result
+    assert (folder / "fake.md").read_text() == "3 rows\n" and "## fake\n\n3 of 3" in (folder / "README.md").read_text()
+    facts = json.loads((folder / "fake" / "a.seed1.json").read_text())
+    assert facts["cell"] == {"x": 1} and facts["kind"] == "add" and {"threads", "versions", "processor"} <= set(facts)
+    before = {p: p.stat().st_mtime_ns for p in (folder / "fake").iterdir()}
+    (folder / "fake" / "a.seed0.json").unlink()
+    assert run(folder)[1] == ["a.seed0: sum 1"], "only what is not there is made"
+    assert {p for p in before if p.stat().st_mtime_ns != before[p]} == {folder / "fake" / "a.seed0.json"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("fail", "no luck today"), ("nan", "not JSON compliant"), ("killed", "signal 9; is there enough")],
+)
+def test_a_failing_cell_is_told_and_the_others_are_kept(fake: Kind, tmp_path: Path, kind: str, words: str) -> None:
+    fake(kind)
+    told = Told()
+    with pytest.raises(RunError, match=f"1 cell.s. failed and the others are kept: cell z: .*{words}") as e:
+        run_suite("fake", tmp_path / "b", tell=told)
+    assert "\n" not in str(e.value)
+    assert told[2].startswith("z: FAILED, ") and told[3] == "Missing 1 cells, the most wanted first: z."
+    summary = json.loads((tmp_path / "b" / "fake.json").read_text())
+    assert summary["missing"] == ["z"] and set(summary["rows"]) == {"a.seed0", "a.seed1"}
+    fake("fine")
+    assert run(tmp_path / "b")[1] == ["z: sum 0"]
+
+
+def test_dry_runs_nothing_and_says_what_is_missing(fake: Kind, tmp_path: Path) -> None:
+    result, told = run(tmp_path / "b", dry=True)
+    assert result["missing"] == ["a.seed0", "a.seed1", "z"] and list((tmp_path / "b" / "fake").iterdir()) == []
+    assert told == ["Missing 3 cells, the most wanted first: a.seed0, a.seed1, z."]
+    assert missing([f"c{i}" for i in range(20)]).endswith("c11 and 8 more.")
+
+
+def test_only_and_options_choose_what_is_run_and_not_what_is_shown(fake: Kind, tmp_path: Path) -> None:
+    result, _ = run(tmp_path / "b", only="seed2", options={"seeds": 3})
+    assert result["rows"] == {"a.seed2": 3} and result["missing"] == ["a.seed0", "a.seed1", "z"]
+    result, _ = run(tmp_path / "b", dry=True)
+    assert result["rows"] == {"a.seed2": 3}, "a finished cell stays in the table without the option that asked for it"
+
+
+def test_a_cell_of_other_parameters_does_not_count(fake: Kind, tmp_path: Path) -> None:
+    home = tmp_path / "b" / "fake"
+    home.mkdir(parents=True)
+    (home / "a.seed0.json").write_text(json.dumps({"kind": "add", "cell": {"x": 7}, "sum": 8}))
+    assert run(tmp_path / "b")[0]["rows"]["a.seed0"] == 1
+
+
+def test_a_cell_of_another_suite_counts_if_it_is_the_same(fake: Kind, tmp_path: Path) -> None:
+    other = tmp_path / "b" / "other"
+    other.mkdir(parents=True)
+    for s, x in ((0, 0), (1, 5)):
+        (other / f"a.seed{s}.json").write_text(json.dumps({"cell": {"x": x}, "sum": 100 + s}))
+    assert run(tmp_path / "b")[0]["rows"] == {"a.seed0": 100, "a.seed1": 2, "z": 0}
+
+
+def test_a_cell_file_cut_short_is_named(fake: Kind, tmp_path: Path) -> None:
+    run(tmp_path / "b")
+    (tmp_path / "b" / "fake" / "a.seed0.json").write_text('{"cell"')
+    with pytest.raises(RunError, match=r"a\.seed0\.json: not valid JSON"):
+        run(tmp_path / "b")
+
+
+def test_bad_input(fake: Kind, tmp_path: Path) -> None:
+    for name, how, words in (
+        ("fakee", {}, "Did you mean 'fake'"),
+        ("fake", {"jobs": 0}, "jobs = 0: must be at least 1"),
+        ("fake", {"options": {"methods": ["x"]}}, "suite fake takes no --methods; it takes --seeds"),
+        ("spine", {"options": {"seeds": 1}}, "it takes none of these options"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            run_suite(name, tmp_path / "b", **how, tell=print)
+    assert not (tmp_path / "b").exists()
+
+
+def test_every_suite_offers_what_is_needed() -> None:
+    for name in suite.SUITES:
+        table = Table(name, Path("nowhere"), False, {})
+        assert table.chosen and len({c.name for c in table.chosen}) == len(table.chosen)
+        assert all(callable(getattr(table.suite, c.kind)) for c in table.chosen)
+        json.dumps([dict(c.params) for c in table.chosen], allow_nan=False)
