@@ -31,14 +31,17 @@ class Stream:
 
     def normal(self, n: int) -> np.ndarray[Any, Any]:
         """n independent standard normals, float64, by Box and Muller from 53-bit uniforms."""
+        import torch  # its logarithms and cosines are several times as fast as NumPy's
+
         out = np.empty(n + n % 2)
         for start in range(0, len(out), _BLOCK):
-            z = out[start : start + _BLOCK]
+            z = torch.from_numpy(out[start : start + _BLOCK])
             half = len(z) // 2
-            u = (self.uint64(2 * half) >> np.uint64(11)).astype(np.float64)
-            radius = np.sqrt(-2.0 * np.log((u[:half] + 1.0) * 2.0**-53))  # in (0, 1]: the logarithm is finite
-            angle = u[half:] * (2.0**-53 * 2.0 * np.pi)
-            z[:half], z[half:] = radius * np.cos(angle), radius * np.sin(angle)
+            u = torch.from_numpy((self.uint64(2 * half) >> np.uint64(11)).astype(np.float64))
+            radius = u[:half].add_(1.0).mul_(2.0**-53).log_().mul_(-2.0).sqrt_()  # of (0, 1]: the logarithm is finite
+            angle = u[half:].mul_(2.0**-53 * 2.0 * np.pi)
+            torch.mul(radius, angle.cos(), out=z[:half])
+            torch.mul(radius, angle.sin_(), out=z[half:])
         return out[:n]
 
 
