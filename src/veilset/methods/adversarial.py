@@ -1,0 +1,208 @@
+"""What the adversarial methods share: generated images for the critic, their clipped gradient, the generator's step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from veilset.core.types import PublicInfo
+from veilset.methods.training import fast
+from veilset.networks.critics import class_loss, fake_loss, generator_loss, real_loss, score
+from veilset.networks.gan_generators import Codes
+from veilset.privacy.gradients import Clipped, Loss
+from veilset.privacy.spec import Privacy
+
+
+class Fakes:
+    """Generated images by class, drawn again after each step of the generator; critic steps between share them.
+
+    Args:
+        classes: number of classes K.
+        each: images a class.
+        shape: (C, H, W).
+        device: where they lie.
+        codes: what draws latent codes.
+    """
+
+    def __init__(self, classes: int, each: int, shape: tuple[int, int, int], device: str, codes: Codes = torch.randn):
+        self.codes = codes
+        self.x = torch.zeros(classes, each, *shape, device=device)
+        self.y = torch.arange(classes, device=device).repeat_interleave(each)
+
+    @torch.no_grad()
+    def renew(self, generator: Any) -> None:
+        """Draw all of them from the generator as it is now."""
+        with fast():
+            self.x = generator(self.codes(len(self.y), generator.code, device=self.y.device), self.y).view_as(self.x)
+
+    def draw(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """n of them with labels from the uniform prior: [n, C, H, W] and [n]."""
+        i = torch.randint(len(self.y), (n,), device=self.y.device)
+        return self.x.flatten(0, 1)[i], self.y[i]
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoints of `gate.loop`."""
+        return {"x": self.x}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The other way."""
+        self.x = state["x"]
+
+
+def pair_loss(kind: str, fakes: Fakes, classify: float) -> Loss:
+    """Loss of one record beside one generated image of its class; the pair's gradient is clipped as one.
+
+    What a real and a generated image of one class have in common cancels before clipping, so that the bound is spent on
+    what tells them apart. The label of the record is used inside the clipped map only, as the record itself is.
+
+    Args:
+        kind: of the critic's loss.
+        fakes: where generated images come from.
+        classify: weight of the cross-entropy of the class heads on the record.
+    """
+
+    def loss(net: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        fake = fakes.x[y.expand(1), torch.randint(fakes.x.shape[1], (1,), device=x.device)]
+        heads = net(torch.cat([x[None], fake]), y.expand(2))
+        s = score(heads, y.expand(2))
+        total = real_loss(kind, s[0]) + fake_loss(kind, s[1])
+        return total + classify * class_loss(heads[:1], y.expand(1))[0] if classify else total
+
+    return loss
+
+
+def record_loss(kind: str, classify: float) -> Loss:
+    """Loss of one record alone; arguments as of `pair_loss`."""
+
+    def loss(net: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        heads = net(x[None], y[None])
+        total = real_loss(kind, score(heads, y[None])[0])
+        return total + classify * class_loss(heads, y[None])[0] if classify else total
+
+    return loss
+
+
+class FakePart:
+    """The critic's gradient on generated images, each clipped alone, averaged: the counterpart of the gate's answer.
+
+    No record is involved, so clipping here protects nothing; it keeps both parts of the critic's loss of equal weight.
+    """
+
+    def __init__(self, kind: str, critic: nn.Module, bound: float, shape: tuple[int, int, int], device: str):
+        def loss(net: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return fake_loss(kind, score(net(x[None], y[None]), y[None])[0])
+
+        blank = torch.zeros(shape, device=device), torch.zeros((), dtype=torch.int64, device=device)
+        self.loss, self.bound, self.clipped = loss, bound, Clipped(loss, critic, blank)
+
+    def add(self, grads: dict[str, torch.Tensor], critic: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Add the mean over images x [n, C, H, W] with labels y [n] to gradients by name."""
+        total = torch.zeros(self.clipped.size, dtype=torch.float64)
+        size = self.clipped.rows(1 << 25)
+        for a, b in zip(x.split(size), y.split(size), strict=True):
+            self.clipped.add(total, self.loss, critic, a, b, torch.arange(len(a)), self.bound, 0, False)
+        for name, g in self.clipped.split(total / len(x), critic).items():
+            grads[name] = grads[name] + g
+
+
+def teach(
+    generator: Any,
+    critic: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    kind: str,
+    batch: int,
+    classify: float = 0.0,
+    codes: Codes = torch.randn,
+    diversity: float = 0.0,
+) -> None:
+    """One step of the generator against the critic, with labels in equal shares. Costs no privacy.
+
+    Args:
+        generator, critic: networks; only the generator changes.
+        optimiser: of the generator.
+        kind: of the loss.
+        batch: generated images.
+        classify: weight of the cross-entropy of the critic's class heads.
+        codes: what draws latent codes.
+        diversity: weight of -log of the mean distance between two images of a class, against collapse.
+    """
+    device = next(generator.parameters()).device
+    y = torch.arange(batch, device=device) % generator.classes
+    with fast():
+        x = generator(codes(batch, generator.code, device=device), y)
+        heads = critic(x, y)
+    loss = generator_loss(kind, score(heads.float(), y)).mean()
+    if classify:
+        loss = loss + classify * class_loss(heads, y).mean()
+    if diversity:
+        other = x.roll(generator.classes, 0)  # of the same class, but for the few that wrap around
+        loss = loss - diversity * ((x - other).abs().mean() + 1e-3).log()
+    grads = torch.autograd.grad(loss, list(generator.parameters()))
+    for p, g in zip(generator.parameters(), grads, strict=True):
+        p.grad = g
+    optimiser.step()
+
+
+def default_steps(info: PublicInfo, privacy: Privacy) -> int:
+    """Critic steps, from declared facts: 1500 at epsilon N = 600,000 or more, falling with its fourth root to 200."""
+    return max(200, round(1500 * min(1.0, privacy.epsilon * info.units / 6e5) ** 0.25))
+
+
+RATIOS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
+
+
+class Pace:
+    """How many critic steps come before a generator step.
+
+    The adaptive rule of "Private GANs, revisited": when the running accuracy of the critic on generated images falls to
+    the threshold, and the ratio has been kept for a number of generator steps, the next ratio of the list is taken. It
+    looks at no record.
+
+    Args:
+        ratio: critic steps a generator step, to begin with.
+        threshold: accuracy in (0, 1] below which the ratio grows; None: it never does.
+        grace: generator steps at a ratio before it may grow.
+    """
+
+    def __init__(self, ratio: int, threshold: float | None, grace: int):
+        self.threshold, self.grace = threshold, grace
+        self.now: dict[str, float] = {"ratio": ratio, "waited": 0, "taken": 0, "accuracy": 1.0}
+
+    def due(self) -> bool:
+        """Count a critic step; whether the generator's turn has come."""
+        self.now["waited"] += 1
+        if self.now["waited"] < self.now["ratio"]:
+            return False
+        self.now["waited"] = 0
+        return True
+
+    @torch.no_grad()
+    def judge(self, critic: nn.Module, fakes: Fakes) -> None:
+        """Before a generator step: measure the critic on generated images, and raise the ratio if it fails."""
+        if self.threshold is None:
+            return
+        x, y = fakes.draw(512)
+        right = float((score(critic(x, y), y) < 0).float().mean())
+        self.now["accuracy"] = 0.99 * self.now["accuracy"] + 0.01 * right
+        self.now["taken"] += 1
+        if self.now["taken"] >= self.grace and self.now["accuracy"] <= self.threshold:
+            self.now["ratio"] = next((r for r in RATIOS if r > self.now["ratio"]), self.now["ratio"])
+            self.now["taken"] = 0
+
+    def state_dict(self) -> dict[str, float]:
+        """For the checkpoints of `gate.loop`."""
+        return dict(self.now)
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """The other way."""
+        self.now = dict(state)
+
+
+@torch.no_grad()
+def clamp(net: nn.Module, limit: float | None) -> None:
+    """Force every weight and bias into [-limit, limit]; None: leave them."""
+    if limit is not None:
+        for p in net.parameters():
+            p.clamp_(-limit, limit)

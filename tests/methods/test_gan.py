@@ -1,0 +1,184 @@
+"""dp-gan and dp-cgan: what is asked, signs, label privacy of generated images, pace, recipes, other shapes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from veilset.core.errors import ConfigError
+from veilset.core.types import PublicInfo
+from veilset.methods.adversarial import RATIOS, FakePart, Fakes, Pace, clamp, pair_loss, record_loss
+from veilset.methods.catalogue import make
+from veilset.networks.critics import ConvCritic, MLPCritic, score, weight_clip_bound
+from veilset.networks.gan_generators import DeconvGenerator
+from veilset.privacy.gradients import Clipped
+from veilset.privacy.private import from_arrays
+from veilset.privacy.spec import Privacy
+
+GAN = {"width": 8, "generator_width": 4, "steps": 3, "batch": 10, "generator_batch": 10, "code": 3}
+CGAN = {"width": 8, "generator_width": 4, "steps": 3, "batch": 10, "code": 3}
+
+
+def data(shape=(1, 8, 8), classes=3, n=40):
+    info = PublicInfo(name="t", classes=tuple("abcdefgh"[:classes]), shape=shape, value_range=(0.0, 1.0), units=n)
+    g = np.random.default_rng(0)
+    return info, from_arrays(info, g.random((n, *shape), np.float32), g.integers(0, classes, n))
+
+
+CASES = [
+    ("dp-gan", GAN | {"critic": "conv", "width": 2}),
+    ("dp-gan", GAN | {"loss": "hinge", "fakes": "public", "adaptive": True, "generator": "mlp"}),
+    ("dp-gan", GAN | {"loss": "wasserstein", "sensitivity": "weight-clip", "labels": "input", "classify": 0.0}
+     | {"fakes": "public", "optimiser": "rmsprop", "activation": "tempered-sigmoid"}),
+    ("dp-cgan", CGAN | {"architecture": "advanced", "width": 2, "norm": "group"}),
+    ("dp-cgan", CGAN | {"labels": "input", "optimiser": "sgd", "fakes": "paired", "generator_norm": False}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "params"), CASES)
+@pytest.mark.parametrize("shape", [(1, 9, 7), (3, 16, 16)])
+def test_variants_fit_any_shape(name, params, shape):
+    info, private = data(shape)
+    model = make(name, **params).fit(private, Privacy(math.inf), seed=0)
+    images = model.sample(7, seed=1)
+    assert images.x.shape == (7, *shape) and float(images.x.float().std()) > 0
+
+
+@pytest.mark.parametrize(("name", "params"), [("dp-gan", GAN), ("dp-cgan", CGAN)])
+def test_every_critic_step_is_planned_and_generator_steps_cost_nothing(name, params):
+    info, private = data()
+    plan = make(name, **params).plan(info, Privacy(2.0, 1e-5))
+    (release,) = plan.releases
+    assert (release.verb, release.steps, release.sample_rate) == ("grad", 3, 10 / 40)
+    more = make(name, **params | {"ratio": 3}).plan(info, Privacy(2.0, 1e-5))
+    assert more.releases == plan.releases
+
+
+@pytest.mark.parametrize("name", ["dp-gan", "dp-cgan"])
+def test_recipes_can_be_planned(name):
+    info = PublicInfo(name="t", classes=tuple("0123456789"), shape=(1, 28, 28), units=60000)
+    from veilset.methods.catalogue import method_class
+
+    for recipe in method_class(name).recipes:
+        model = make(name, recipe=recipe)
+        (release,) = model._plan(info, Privacy(10.0, 1e-5)).releases
+        assert release.steps == model.config.steps > 1000
+
+
+def test_weight_clip_uses_the_bound_that_holds_and_refuses_what_it_does_not_cover():
+    info, private = data()
+    params = GAN | {"sensitivity": "weight-clip", "labels": "input", "classify": 0.0, "fakes": "public"}
+    model = make("dp-gan", **params)
+    (release,) = model._plan(info, Privacy(2.0)).releases
+    assert release.bound == weight_clip_bound([64 + 3, 8, 1], 0.01, "leaky-relu")
+    for field, value in {"critic": "conv", "fakes": "paired"}.items():
+        with pytest.raises(ConfigError, match=field):
+            make("dp-gan", **params | {field: value})._plan(info, Privacy(2.0))
+    with pytest.raises(ConfigError, match="classify"):
+        make("dp-gan", labels="input", classify=0.5)._plan(info, Privacy(2.0))
+    net = MLPCritic((1, 8, 8), 3, (8,))
+    clamp(net, 0.01)
+    assert max(float(p.detach().abs().max()) for p in net.parameters()) <= 0.01
+
+
+def one_step(loss, critic, x, y, rate=0.1):
+    """A plain step of the critic on one record, without noise or clipping."""
+    got = Clipped(loss, critic, (x[0], y[0]))
+    total = torch.zeros(got.size, dtype=torch.float64)
+    got.add(total, loss, critic, x, y, torch.arange(len(x)), 1e9, 0, False)
+    grads = got.split(total / len(x), critic)
+    with torch.no_grad():
+        for name, p in critic.named_parameters():
+            p -= rate * grads[name]
+
+
+@pytest.mark.parametrize("kind", ["logistic", "wasserstein", "hinge"])
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_critic_learns_the_right_sign(kind, paired):
+    """Scores of real images rise; scores of generated ones fall."""
+    torch.manual_seed(0)
+    critic, fakes = ConvCritic((1, 8, 8), 3, 4), Fakes(3, 5, (1, 8, 8), "cpu")
+    fakes.renew(DeconvGenerator((1, 8, 8), 3, 2, 4))
+    x, y = torch.rand(16, 1, 8, 8).round(), torch.arange(16) % 3
+
+    def gap():
+        return float((score(critic(x, y), y)).mean() - score(critic(fakes.x.flatten(0, 1), fakes.y), fakes.y).mean())
+
+    before = gap()
+    if paired:
+        one_step(pair_loss(kind, fakes, 0.0), critic, x, y)
+    else:
+        grads = {name: torch.zeros_like(p) for name, p in critic.named_parameters()}
+        FakePart(kind, critic, 1e9, (1, 8, 8), "cpu").add(grads, critic, fakes.x.flatten(0, 1), fakes.y)
+        one_step(record_loss(kind, 0.0), critic, x, y)
+        with torch.no_grad():
+            for name, p in critic.named_parameters():
+                p -= 0.1 * grads[name]
+    assert gap() > before
+
+
+def test_the_generated_part_is_the_mean_of_clipped_gradients():
+    torch.manual_seed(0)
+    critic, x, y = MLPCritic((1, 4, 4), 3, (5,)), torch.rand(6, 1, 4, 4), torch.arange(6) % 3
+    grads = {name: torch.zeros_like(p) for name, p in critic.named_parameters()}
+    FakePart("logistic", critic, 0.3, (1, 4, 4), "cpu").add(grads, critic, x, y)
+    wanted = [torch.zeros_like(p) for p in critic.parameters()]
+    for i in range(6):
+        loss = torch.nn.functional.softplus(score(critic(x[i : i + 1], y[i : i + 1]), y[i : i + 1])).sum()
+        own = torch.autograd.grad(loss, list(critic.parameters()))
+        scale = min(1.0, 0.3 / float(torch.cat([g.flatten() for g in own]).norm())) / 6
+        wanted = [w + scale * g for w, g in zip(wanted, own, strict=True)]
+    for g, w in zip(grads.values(), wanted, strict=True):
+        assert torch.allclose(g, w, rtol=3e-3, atol=1e-5)  # clipping keeps a margin of 1e-3
+
+
+def test_generated_labels_come_from_the_uniform_prior():
+    fakes = Fakes(4, 3, (1, 2, 2), "cpu")
+    torch.manual_seed(0)
+    _, y = fakes.draw(4000)
+    assert int(y.bincount().min()) > 850 and int(y.bincount().max()) < 1150
+
+
+def test_pace_counts_and_raises_its_ratio_when_the_critic_fails():
+    steady = Pace(3, None, 1)
+    assert [steady.due() for _ in range(7)] == [False, False, True, False, False, True, False]
+    fakes = Fakes(2, 4, (1, 4, 4), "cpu")
+    fooled = MLPCritic((1, 4, 4), 2, (3,))
+    torch.nn.init.constant_(fooled.layers[-1].bias, 100.0)  # takes every generated image for real
+    pace = Pace(1, 0.6, 2)
+    for _ in range(400):
+        pace.judge(fooled, fakes)
+    assert pace.now["ratio"] == RATIOS[-1]
+    again = Pace(1, 0.6, 2)
+    again.load_state_dict(pace.state_dict())
+    assert again.now == pace.now
+    torch.nn.init.constant_(fooled.layers[-1].bias, -100.0)
+    keen = Pace(1, 0.6, 2)
+    for _ in range(50):
+        keen.judge(fooled, fakes)
+    assert keen.now["ratio"] == 1
+
+
+@pytest.mark.parametrize(("name", "params"), [("dp-gan", GAN | {"adaptive": True}), ("dp-cgan", CGAN)])
+def test_an_interrupted_run_goes_on_to_the_same_model(name, params, tmp_path, monkeypatch):
+    from veilset.methods import adversarial
+
+    info, private = data()
+    whole = make(name, **params).fit(private, Privacy(2.0), seed=0)
+    real, calls = adversarial.Fakes.renew, []
+
+    def cut(self, generator):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        real(self, generator)
+
+    monkeypatch.setattr(adversarial.Fakes, "renew", cut)
+    with pytest.raises(KeyboardInterrupt):
+        make(name, **params).fit(private, Privacy(2.0), seed=0, folder=tmp_path)
+    monkeypatch.setattr(adversarial.Fakes, "renew", real)
+    again = make(name, **params).fit(private, Privacy(2.0), seed=0, folder=tmp_path)
+    assert all(torch.equal(v, again._state[k]) for k, v in whole._state.items())
