@@ -18,6 +18,14 @@ from veilset.methods.catalogue import BUILT_IN, method_class
 SMALL = {
     "dp-merf": {"frequencies": 50, "scales": 1, "steps": 2, "batch": 10},
     "dp-moments": {"size": 10, "draws": 20},
+    "dp-cvae": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
+    "vae-gm": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
+    "au-gm": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
+    "dp-gan": {"width": 8, "generator_width": 4, "steps": 2, "batch": 10, "generator_batch": 10, "ratio": 1, "code": 3},
+    "dp-cgan": {"width": 8, "generator_width": 4, "steps": 2, "batch": 10, "code": 3},
+    "dp-diffusion": {"width": 8, "embedding": 8, "steps": 2, "copies": 2, "sampling_steps": 2, "batch": 10},
+    "dp-feta": {"width": 8, "embedding": 8, "steps": 2, "copies": 2, "sampling_steps": 2, "batch": 10}
+    | {"warm_steps": 2, "warm_batch": 4},
 }
 
 
@@ -221,6 +229,17 @@ class LearnsOnTheObject(Good):
         return super()._sample(state, info, labels) + 0.3 + abs(getattr(self, "offset", 0.0)) % 0.2
 
 
+class ForgetsItsState(Good):
+    """Its loop is not given what its body changes, so an interruption loses it without a word."""
+
+    def _fit(self, gate, info, plan):
+        total, w = gate.sum("mean", lambda x, y: x, by_class=True), torch.zeros(info.shape)
+        for _ in gate.loop("step", {}):
+            w = w - 0.1 * gate.grad("step", lambda p, x, y: (p["w"] - x).square().sum(), {"w": w})["w"]
+        size = torch.stack([gate.sum("size", lambda x, y: torch.ones(1), part=k) for k in range(len(info.classes))])
+        return {"mean": total.float() / info.units + w, "size": size.float()}
+
+
 class WrongShape(Good):
     """Images of another shape."""
 
@@ -256,6 +275,7 @@ BAD = {
     RollsItsOwnDice: "outside the gate|one seed differ",
     IgnoresTheNoise: "same model",
     LearnsOnTheObject: "draws other images|keeps something",
+    ForgetsItsState: "a resumed fit differs",
     WrongShape: "shape|size|expand",
     SaysNothing: "doc says too little|without a range",
 }

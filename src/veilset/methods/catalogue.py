@@ -32,6 +32,17 @@ BUILT_IN = {
     "dp-moments": Entry(
         "veilset.methods.dp_moments", "DPMoments", "class means and covariances in a low-frequency basis"
     ),
+    "dp-cvae": Entry("veilset.methods.dp_cvae", "DPCVAE", "one class-conditional variational autoencoder, by DP-SGD"),
+    "vae-gm": Entry("veilset.methods.vae_gm", "VAEGM", "one variational autoencoder a class, by DP-SGD on a partition"),
+    "au-gm": Entry("veilset.methods.au_gm", "AUGM", "an autoencoder by DP-SGD; gives its encoder away, samples too"),
+    "dp-gan": Entry("veilset.methods.dp_gan", "DPGAN", "conditional GAN, critic by DP-SGD, free generator steps"),
+    "dp-cgan": Entry("veilset.methods.dp_cgan", "DPCGAN", "conditional GAN, real and generated parts clipped apart"),
+    "dp-diffusion": Entry(
+        "veilset.methods.dp_diffusion", "DPDiffusion", "diffusion model by DP-SGD, several noise draws a record (DPDM)"
+    ),
+    "dp-feta": Entry(
+        "veilset.methods.dp_feta", "DPFETA", "noisy class summaries first, then a diffusion model by DP-SGD"
+    ),
 }
 
 
