@@ -19,10 +19,10 @@ from veilset.bench.suite import Cell
 
 COMMAND = "veilset bench gradient"
 ABOUT = """Milliseconds of one training step on 256 records of 1x28x28, medians of interleaved rounds in one process on
-both cores; ratio: the median over rounds of ours / ordinary. Ordinary: forward, backward and SGD step of the same network
-in the same type and memory layout. Peak: what two steps add to the memory of a process of its own, in MB. float32
-networks lie in memory as torch makes them, bfloat16 ones (autocast) in channels_last. Opacus runs in float32; a mode that
-does not run on a network says why."""
+both cores; ratio: the median over rounds of ours / ordinary. Ordinary: forward, backward and SGD step of
+the same network in the same type and memory layout. Peak: what two steps add to the memory of a process of
+its own, in MB. float32 networks lie in memory as torch makes them, bfloat16 ones (autocast) in
+channels_last. Opacus runs in float32; a mode that does not run on a network says why."""
 BATCH = 256
 MODES = ("hooks", "functorch", "ew", "ghost")
 NETS = ("classifier", "critic", "cvae", "unet")

@@ -158,10 +158,9 @@ class Gate:
         release = self._planned(name, "grad", part)
         done = self._affordable(release, part)
         seed = int(torch.randint(2**62, ()))  # one draw a call, whatever is sampled: public randomness stays in step
-        kind = (name, id(params), getattr(loss, "__code__", type(loss)))
-        if kind not in self._clipped:
-            self._clipped[kind] = Clipped(loss, params, self._blank())
-        clipped = self._clipped[kind]
+        clipped = self._clipped.get((name, part))
+        if clipped is None or not clipped.fits(loss, params):
+            clipped = self._clipped[name, part] = Clipped(loss, params, self._blank())
         chosen = self._chosen(release, part, done)
         total = torch.zeros(clipped.size, dtype=torch.float64)
         several = self.info.max_images_per_unit > 1

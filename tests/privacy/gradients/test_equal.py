@@ -93,6 +93,18 @@ class Position(nn.Module):
         return self.out(torch.tanh((x + self.place).flatten(1) * self.scale + self.time(self.clock)))
 
 
+class Tied(nn.Module):
+    """Two layers with one weight under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.out = nn.Linear(192, 192), nn.Linear(192, 192), nn.Linear(192, 4)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.second(torch.tanh(self.first(x.flatten(1))))))
+
+
 def small(*layers) -> nn.Module:
     return nn.Sequential(*layers)
 
@@ -123,6 +135,7 @@ CASES = {
         classify,
     ),
     "shared": (Twice, classify),
+    "tied": (Tied, classify),
     "attention": (Attention, classify),
     "conditional": (Conditional, lambda f, x, y: F.cross_entropy(f(x[None], y[None]), y[None])),
     "own parameters": (Position, classify),

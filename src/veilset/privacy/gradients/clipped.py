@@ -35,12 +35,18 @@ class Clipped:
     def __init__(self, loss: Loss, params: Parameters, blank: tuple[torch.Tensor, torch.Tensor]):
         refuse_mixing(params)
         keep_pages()
+        self._code, self._net = _code(loss), params if isinstance(params, nn.Module) else None
         self.shapes = {k: p.shape for k, p in named(params).items()}
         self.size = sum(math.prod(s) for s in self.shapes.values())
         self.memory = 16 * self.size  # bytes a record
         with torch.random.fork_rng(devices=[]), torch.autocast(blank[0].device.type, enabled=False):
             torch.default_generator.manual_seed(0)
             self.fast = self._probe(loss, params, *blank)
+
+    def fits(self, loss: Loss, params: Parameters) -> bool:
+        """Whether this was made for the same loss and network."""
+        same = params is self._net if isinstance(params, nn.Module) else self._net is None
+        return same and _code(loss) is self._code and {k: p.shape for k, p in named(params).items()} == self.shapes
 
     def _probe(self, loss: Loss, params: Parameters, x: torch.Tensor, y: torch.Tensor) -> bool:
         """Whether the fast path gives the reference's gradients on random images."""
@@ -142,6 +148,11 @@ class Clipped:
         pieces = torch.split(flat, [math.prod(s) for s in self.shapes.values()])
         now = named(params)
         return {k: v.reshape(now[k].shape).to(now[k]) for k, v in zip(self.shapes, pieces, strict=True)}
+
+
+def _code(loss: Loss) -> object:
+    """What stays the same when a function is made anew in every step of a loop."""
+    return getattr(loss, "__code__", type(loss))
 
 
 def _held(sheet: Sheet) -> int:
