@@ -322,3 +322,12 @@ def test_row_36_an_accountant_that_does_not_end_is_refused(monkeypatch: pytest.M
     monkeypatch.setattr(acc, "LIMIT", -1.0)
     with pytest.raises(BudgetExceeded, match="not settled within"):
         claim([Spent(1.0, 0.011, 1001)], 1e-5)
+
+
+def test_many_ledger_lines_of_one_kind_cost_and_give_what_one_does(caplog):
+    from veilset.privacy.accounting import rdp_curve
+
+    one, many = [Spent(0.6, 0.02, 1000)], [Spent(0.6, 0.02, 10)] * 100
+    a, b = rdp_curve(one)[1], rdp_curve(many)[1]
+    assert (abs(a - b) <= 1e-12 * a).all() and len(a) == len(b)
+    assert not [r for r in caplog.records if "failed to converge" in r.getMessage()]

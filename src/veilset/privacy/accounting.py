@@ -5,11 +5,13 @@ All figures hold for adding or removing one unit. Noise multipliers are noise st
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,15 +146,30 @@ def refined_pld_epsilon(spent: Sequence[Spent], delta: float) -> float:
     return best
 
 
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def rdp_curve(spent: Sequence[Spent]) -> tuple[Any, Any]:
     """(orders, Renyi divergence at each order) of the composition, by dp-accounting's RDP accountant."""
     import numpy as np
     from dp_accounting import rdp
 
     accountant = rdp.RdpAccountant()
+    steps: defaultdict[tuple[float, float], int] = defaultdict(int)  # a ledger has many lines of one kind
     for s in spent:
-        if s.steps and s.sample_rate:
-            accountant.compose(_event(s), s.steps)
+        steps[s.noise_multiplier, s.sample_rate] += s.steps
+    with _without_warnings():  # an order whose series does not converge is left out, which can only raise epsilon
+        for (noise_multiplier, rate), count in steps.items():
+            if count and rate:
+                accountant.compose(_event(Spent(noise_multiplier, rate)), count)
     # The accountant keeps its curve in private fields; it is read here and nowhere else.
     return np.asarray(accountant._orders), np.asarray(accountant._rdp)
 
