@@ -46,7 +46,7 @@ def test_cells_are_those_of_the_document() -> None:
     assert {(c.params["method"], c.params["epsilon"], c.params["seed"]) for c in got} == {
         (m, e, s) for m in source_000.METHODS for e in (5.0, 10.0, 40.0, "inf") for s in (0, 1, 2)
     }
-    assert len(got) == 36 and all(c.params["sizes"] == [1000, 10_000] and c.params["data"] == "mnist" for c in got)
+    assert len(got) == 48 and all(c.params["sizes"] == [1000, 10_000] and c.params["data"] == "mnist" for c in got)
     seeds = [c.params["seed"] for c in got]
     assert seeds == sorted(seeds)
     few = source_000.cells(False, ["dp-merf"], ["inf"], 1)
@@ -65,7 +65,7 @@ def test_page_and_plot() -> None:
     assert "812 for 1,000 images, 201 for 5,000 images" in page and "| cvae | 62.55 | 62.63 | 62.51 | 70.19 |" in page
     assert "| diffusion | not found | not found | not found | 38.42 |" in page and "{" not in page
     tree = ElementTree.fromstring(svg)
-    assert len(tree.findall(f".//{SVG}circle")) == 2 * 2 * 12 + 3, "two panels, two sizes, twelve rows; the legend"
+    assert len(tree.findall(f".//{SVG}circle")) == 2 * 2 * 16 + 4, "two panels, two sizes, sixteen rows; the legend"
     section = source_000.render(got)
     assert "[source-000.md](source-000.md)" in section and "| dp-cgan | 40 |" in section and "Missing" not in section
 
@@ -75,7 +75,7 @@ def test_a_page_of_few_cells(done: int) -> None:
     got = summary(cells()[:done])
     pages = source_000.pages(got)
     ElementTree.fromstring(pages["source-000.svg"])
-    assert f"Missing {37 - done} cells" in pages["source-000.md"] and f"Missing {37 - done} cells" in source_000.render(
+    assert f"Missing {49 - done} cells" in pages["source-000.md"] and f"Missing {49 - done} cells" in source_000.render(
         got
     )
     assert ("no cell is finished yet" in pages["source-000.md"]) == (done == 0)
@@ -97,7 +97,7 @@ def test_one_fit_is_judged_by_few_and_by_many_images(plug: str) -> None:
 def test_dry_writes_page_and_plot(tmp_path: Path) -> None:
     told: list[str] = []
     got = run_suite("source-000", tmp_path, dry=True, tell=told.append)
-    assert len(got["missing"]) == 37 and told[0].startswith("Missing 37 cells, the most wanted first: real, ")
+    assert len(got["missing"]) == 49 and told[0].startswith("Missing 49 cells, the most wanted first: real, ")
     assert (tmp_path / "source-000.svg").exists() and "| dp-cvae | 5 |" in (tmp_path / "source-000.md").read_text()
 
 

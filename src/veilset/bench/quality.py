@@ -36,7 +36,7 @@ def cell(
     """A cell of kind "quality": one fit, n balanced images, all measures."""
     words = [method, tag.replace(",", "").replace(" ", "-"), data, f"eps{epsilon:g}", f"seed{seed}"]
     facts = {"method": method, "data": data, "epsilon": plain(epsilon), "seed": seed}
-    return Cell(".".join(filter(None, words)), "quality", facts | {"params": params or {}, "n": n, "tag": tag})
+    return Cell(".".join(filter(None, words)).replace(":", "-"), "quality", facts | {"params": params or {}, "n": n, "tag": tag})
 
 
 def quality(
@@ -50,7 +50,10 @@ def quality(
 def fit_and_draw(
     method: str, data: str, epsilon: float, seed: int, params: dict[str, Any], n: int
 ) -> tuple[Images, Images, dict[str, Any]]:
-    """n balanced images of a fit in research mode, the public test split, and what it cost (peak memory in MB)."""
+    """n balanced images of a fit in research mode, the public test split, and what it cost (peak memory in MB).
+
+    `method` is a name, or NAME:RECIPE.
+    """
     from veilset.core.facts import peak_mb
     from veilset.core.types import Images
     from veilset.data.load import load
@@ -58,8 +61,9 @@ def fit_and_draw(
     from veilset.privacy.spec import Privacy
 
     bundle = load(data)
+    name, _, recipe = method.partition(":")
     start = time.perf_counter()
-    model = make(method, **params).fit(bundle.train, Privacy(epsilon), seed=seed)
+    model = make(name, recipe=recipe or None, **params).fit(bundle.train, Privacy(epsilon), seed=seed)
     fitted = time.perf_counter()
     images = model.sample(n, seed=seed)
     drawn, peak = time.perf_counter(), peak_mb()
@@ -84,7 +88,7 @@ def small(method: str) -> dict[str, Any]:
     from veilset.core.config import fields
     from veilset.methods.catalogue import method_class
 
-    names = {f.name for f in fields(method_class(method).Config)}
+    names = {f.name for f in fields(method_class(method.partition(":")[0]).Config)}
     return {k: v for k, v in SMALL.items() if k in names}
 
 
@@ -97,7 +101,7 @@ def plain(epsilon: float) -> float | str:
 
 
 def some_methods(names: Iterable[str] | None, default: Iterable[str]) -> list[str]:
-    """Method names, each once. Raises ConfigError for one that is not in the catalogue."""
+    """Names or NAME:RECIPE, each once. Raises ConfigError for a method that is not in the catalogue."""
     from veilset.methods.catalogue import methods
 
     return _known("methods", names, default, methods())
@@ -115,7 +119,7 @@ def _known(what: str, names: Iterable[str] | None, default: Iterable[str], known
         return list(default)
     out = list(dict.fromkeys(n for n in names))
     for name in out:
-        if name not in known:
+        if name.partition(":")[0] not in known:
             raise ConfigError(f"{what} = {name!r}: unknown.{suggest(name, known)} Known: {', '.join(known)}")
     if not out:
         raise ConfigError(f"{what}: name at least one of {', '.join(known)}")

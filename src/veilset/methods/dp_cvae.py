@@ -46,7 +46,10 @@ class DPCVAE(Synthesizer):
 
     name = "dp-cvae"
     Config = autoencoders.Variational
-    recipes: ClassVar = {"paper": autoencoders.PLAIN_VAE | {"latent": 2, "epochs": 300.0, "rate": 0.01}}
+    recipes: ClassVar = {
+        "paper": autoencoders.PLAIN_VAE | {"latent": 2, "epochs": 300.0, "rate": 0.01},
+        "gradients": {"basis": "cosine", "size": 136, "centre": False, "linear": False, "codes": "normal", "latent": 8},
+    }
 
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
         return autoencoders.plan(self.config, info, privacy)
