@@ -10,10 +10,21 @@ import torch
 
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
-from veilset.methods.adversarial import RATIOS, FakePart, Fakes, Pace, clamp, pair_loss, record_loss
+from veilset.methods.adversarial import (
+    RATIOS,
+    Album,
+    FakePart,
+    Fakes,
+    Pace,
+    clamp,
+    low,
+    mixture,
+    pair_loss,
+    record_loss,
+)
 from veilset.methods.catalogue import make
 from veilset.networks.critics import ConvCritic, MLPCritic, score, weight_clip_bound
-from veilset.networks.gan_generators import DeconvGenerator
+from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator
 from veilset.privacy.gradients import Clipped
 from veilset.privacy.private import from_arrays
 from veilset.privacy.spec import Privacy
@@ -74,7 +85,7 @@ def test_weight_clip_uses_the_bound_that_holds_and_refuses_what_it_does_not_cove
     model = make("dp-gan", **params)
     (release,) = model._plan(info, Privacy(2.0)).releases
     assert release.bound == weight_clip_bound([64 + 3, 8, 1], 0.01, "leaky-relu")
-    for field, value in {"critic": "conv", "fakes": "paired"}.items():
+    for field, value in {"critic": "conv", "fakes": "paired", "basis": 16}.items():
         with pytest.raises(ConfigError, match=field):
             make("dp-gan", **params | {field: value})._plan(info, Privacy(2.0))
     with pytest.raises(ConfigError, match="classify"):
@@ -105,7 +116,9 @@ def test_the_critic_learns_the_right_sign(kind, paired):
     x, y = torch.rand(16, 1, 8, 8).round(), torch.arange(16) % 3
 
     def gap():
-        return float((score(critic(x, y), y)).mean() - score(critic(fakes.x.flatten(0, 1), fakes.y), fakes.y).mean())
+        with torch.no_grad():
+            real, made = score(critic(x, y), y), score(critic(fakes.x.flatten(0, 1), fakes.y), fakes.y)
+        return float(real.mean() - made.mean())
 
     before = gap()
     if paired:
@@ -160,6 +173,31 @@ def test_pace_counts_and_raises_its_ratio_when_the_critic_fails():
     for _ in range(50):
         keen.judge(fooled, fakes)
     assert keen.now["ratio"] == 1
+
+
+def test_copies_come_from_the_second_half_and_all_are_drawn_from():
+    net = MLPGenerator((1, 4, 4), 2, 3, (5,), norm=False)
+    album = Album(3, 12)
+    for t in range(12):
+        torch.nn.init.constant_(net.layers[-1].bias, float(t))
+        torch.nn.init.zeros_(net.layers[-1].weight)
+        album.look(t, net)
+    state = album.settled(net, 4)
+    assert [float(state[f"{i}/layers.2.bias"][0]) for i in range(3)] == [11.0, 9.0, 7.0]
+    again = Album(3, 12)
+    again.load_state_dict(album.state_dict())
+    assert again.kept.keys() == album.kept.keys()
+    x = mixture(net, state, torch.arange(300) % 2).amax((1, 2, 3)).logit()
+    assert [80 < int((x.round() == v).sum()) < 120 for v in (11, 9, 7)] == [True] * 3
+
+
+def test_more_copies_than_steps_and_the_size_of_the_basis():
+    album, net = Album(5, 2), MLPGenerator((1, 4, 4), 2, 3, (5,))
+    for t in range(2):
+        album.look(t, net)
+    assert mixture(net, album.settled(net, 4), torch.zeros(3, dtype=torch.int64)).shape == (3, 1, 4, 4)
+    sizes = [low(PublicInfo(name="t", classes=("a", "b"), shape=s, units=9), None) for s in [(1, 28, 28), (3, 64, 64)]]
+    assert sizes == [196, 1024]
 
 
 @pytest.mark.parametrize(("name", "params"), [("dp-gan", GAN | {"adaptive": True}), ("dp-cgan", CGAN)])

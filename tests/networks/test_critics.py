@@ -29,6 +29,7 @@ SHAPES = [(1, 28, 28), (3, 32, 32), (1, 13, 9), (3, 64, 64)]
 def critics(shape, classes):
     yield MLPCritic(shape, classes, (7, 5))
     yield MLPCritic(shape, classes, (7,), "tanh", labels="input")
+    yield MLPCritic(shape, classes, (7,), basis=11)
     yield ConvCritic(shape, classes, 2)
     yield ConvCritic(shape, classes, 2, "tempered-sigmoid", norm="group", hidden=6)
 
@@ -65,12 +66,31 @@ def test_generators_take_any_shape(shape):
         DeconvGenerator(shape, 3, 5, 4),
         MLPGenerator(shape, 3, 5, (6,), norm=False),
         MLPGenerator(shape, 3, 5, (6,)),
+        MLPGenerator(shape, 3, 5, (6,), basis=11),
     ):
         x = net(torch.randn(4, 5), torch.tensor([0, 1, 2, 0]))
         assert x.shape == (4, *shape) and float(x.min()) >= 0 and float(x.max()) <= 1
         settle(net, 5, 3, 8, rounds=2)
         one = net.eval()(torch.zeros(1, 5), torch.tensor([1]))
         assert torch.allclose(one, net(torch.zeros(2, 5), torch.tensor([1, 2]))[:1], atol=1e-5)
+
+
+def test_in_a_basis_only_low_frequencies_matter_and_the_basis_is_not_kept():
+    critic, y = MLPCritic((1, 8, 8), 3, (7,), basis=10), torch.tensor([1, 2])
+    x = torch.rand(2, 1, 8, 8)
+    chequers = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 2.0 - 1
+    assert torch.allclose(score(critic(x, y), y), score(critic(x + critic_free(chequers, critic), y), y), atol=1e-5)
+    assert critic.widths() == [10, 7, 4] and "basis" not in critic.state_dict()
+    generator = MLPGenerator((1, 8, 8), 3, 5, (6,), basis=10).eval()
+    logits = generator(torch.randn(4, 5), torch.tensor([0, 1, 2, 0])).logit().flatten(1)
+    assert torch.allclose(logits @ critic.basis @ critic.basis.T, logits, atol=1e-4)
+    assert "basis" not in generator.state_dict()
+
+
+def critic_free(x, critic):
+    """What of an image x [H, W] a critic in a basis cannot see."""
+    v = x.flatten()
+    return (v - v @ critic.basis @ critic.basis.T).view_as(x)
 
 
 def test_one_hot_and_halvings():

@@ -37,6 +37,14 @@ def cells(quick: bool) -> list[Cell]:
     modes = {"float32": ("plain", "ours", *MODES), "bfloat16": ("plain", "ours")}
     if quick:
         modes = {"float32": ("plain", "ours", "hooks")}
+    out += (
+        []
+        if quick
+        else [
+            Cell(f"processes.{batch}", "processes", {"batch": batch, "steps": 15, "rounds": 3}, alone=True)
+            for batch in (256, 1024)
+        ]
+    )
     return out + [
         Cell(f"peak.{net}.{kind}", "peaks", {"net": net, "kind": kind, "modes": list(modes[kind])}, alone=True)
         for kind in modes
@@ -246,6 +254,13 @@ def peaks(net: str, kind: str, modes: list[str]) -> dict[str, Any]:
     return {"peak_mb": out}
 
 
+def processes(batch: int, steps: int, rounds: int) -> dict[str, Any]:
+    """A step on one and on two processes with one thread each."""
+    from veilset.bench.processes import compare
+
+    return {"processes": compare(batch, steps, rounds)}
+
+
 def _peak(mode: str, net: str, kind: str) -> float:
     warnings.simplefilter("ignore")
     run = step(mode, net, kind)
@@ -266,6 +281,8 @@ def _status(field: str) -> float:
 
 def words(result: dict[str, Any]) -> str:
     """One line about a finished cell."""
+    if "processes" in result:
+        return "one process {one_ms:.0f} ms, two {two_ms:.0f} ms".format(**result["processes"])
     if "ms" in result:
         return ", ".join(f"{m} {v:.1f} ms" for m, v in result["ms"].items()) + f", ratio {result['ratio']:.2f}"
     return ", ".join(f"{m} {v:.0f} MB" for m, v in result["peak_mb"].items() if v is not None)
@@ -274,7 +291,10 @@ def words(result: dict[str, Any]) -> str:
 def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell]) -> dict[str, Any]:
     """nets -> plain_ms, ours_ms, ratio, opacus_ms by mode, peak_mb by way."""
     nets: dict[str, dict[str, Any]] = {}
+    teams = [result["processes"] for cell, result in done if cell.kind == "processes"]
     for cell, result in done:
+        if cell.kind == "processes":
+            continue
         net, kind = cell.params["net"], cell.params["kind"]
         row = nets.setdefault(net if kind == "float32" else f"{net}-bfloat16", {"opacus_ms": {}, "peak_mb": {}})
         if cell.kind == "times":
@@ -283,7 +303,7 @@ def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell])
             row["failed"] = result["failed"]
         else:
             row["peak_mb"] = result["peak_mb"]
-    return {"nets": nets, "missing": len(wanted) - len(done)}
+    return {"nets": nets, "processes": teams, "missing": len(wanted) - len(done)}
 
 
 def render(result: dict[str, Any]) -> str:
@@ -309,6 +329,9 @@ def render(result: dict[str, Any]) -> str:
     failed = [f"{n}, {m}: {why}" for n, row in result["nets"].items() for m, why in row.get("failed", {}).items()]
     lines += ["", f"Promised: ratio at most {RATIO}, Opacus' fastest mode at least {FASTER} times slower, peak at most "
               f"{SMALLER} of hooks."]  # fmt: skip
+    for t in result["processes"]:
+        words_ = "{one_ms:.0f} ms on one process, {two_ms:.0f} ms on two (gain {gain:.2f})".format(**t)
+        lines += [f"\nOne thread a process, logical batch {t['batch']}, the classifier: {words_}."]
     lines += ["Modes that do not run: " + "; ".join(failed) + "."] if failed else []
     return "\n".join(lines) + "\n"
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import nn
 
 from veilset.core.types import PublicInfo
+from veilset.methods.base import State
 from veilset.methods.training import fast
 from veilset.networks.critics import class_loss, fake_loss, generator_loss, real_loss, score
-from veilset.networks.gan_generators import Codes
+from veilset.networks.gan_generators import Codes, settle
 from veilset.privacy.gradients import Clipped, Loss
 from veilset.privacy.spec import Privacy
 
@@ -126,7 +128,9 @@ def teach(
         batch: generated images.
         classify: weight of the cross-entropy of the critic's class heads.
         codes: what draws latent codes.
-        diversity: weight of -log of the mean distance between two images of a class, against collapse.
+        diversity: weight of -log of the mean distance between two images of a class, against collapse. It differs from
+            the published terms (Yang et al. 2019, arXiv 1901.09024; Mao et al. 2019, arXiv 1903.05628), which raise the
+            ratio of the images' distance to that of their codes, without a logarithm; its pull fades as images part.
     """
     device = next(generator.parameters()).device
     y = torch.arange(batch, device=device) % generator.classes
@@ -146,8 +150,67 @@ def teach(
 
 
 def default_steps(info: PublicInfo, privacy: Privacy) -> int:
-    """Critic steps, from declared facts: 1500 at epsilon N = 600,000 or more, falling with its fourth root to 200."""
-    return max(200, round(1500 * min(1.0, privacy.epsilon * info.units / 6e5) ** 0.25))
+    """Critic steps, from declared facts: 2000 at epsilon N = 600,000 or more, falling with its fourth root to 200."""
+    return max(200, round(2000 * min(1.0, privacy.epsilon * info.units / 6e5) ** 0.25))
+
+
+def low(info: PublicInfo, basis: int | None) -> int:
+    """How many low frequencies the networks work in; None: a quarter of an image's values, at most 1024."""
+    return min(1024, math.prod(info.shape) // 4) if basis is None else basis
+
+
+class Album:
+    """Copies of a generator at even distances over the last part of the training: a mixture of them varies more.
+
+    Args:
+        copies: how many.
+        steps: of the loop.
+    """
+
+    def __init__(self, copies: int, steps: int):
+        self.due = {steps - 1 - round(i * steps / 2 / copies): i for i in range(copies)}
+        self.kept: State = {}
+
+    def look(self, t: int, net: nn.Module) -> None:
+        """Keep a copy, if it is due at step t."""
+        if t in self.due:
+            self.kept |= {f"{self.due[t]}/{k}": v.clone() for k, v in net.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoints of `gate.loop`."""
+        return dict(self.kept)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The other way."""
+        self.kept = dict(state)
+
+    def settled(self, net: Any, batch: int, codes: Codes = torch.randn) -> State:
+        """All copies, each with batch statistics of its own; `net` lends its structure."""
+        out: State = {}
+        for i in sorted({k.split("/")[0] for k in self.kept}):
+            net.load_state_dict(one_of(self.kept, i))
+            settle(net, net.code, net.classes, batch, codes)
+            out |= {f"{i}/{k}": v.clone() for k, v in net.state_dict().items()}
+        return out
+
+
+def one_of(state: State, i: str | int) -> State:
+    """The i-th copy of an `Album`."""
+    return {k.split("/", 1)[1]: v for k, v in state.items() if k.split("/")[0] == str(i)}
+
+
+@torch.no_grad()
+def mixture(net: Any, state: State, labels: torch.Tensor, codes: Codes = torch.randn) -> torch.Tensor:
+    """Images [n, C, H, W] of the labels [n], each from a random one of the generators in `state`."""
+    copies = sorted({k.split("/")[0] for k in state})
+    which, z = torch.randint(len(copies), (len(labels),)), codes(len(labels), net.code)
+    out = torch.empty(len(labels), *net.shape)
+    for n, i in enumerate(copies):
+        mine = (which == n).nonzero()[:, 0]
+        if len(mine):
+            net.load_state_dict(one_of(state, i))
+            out[mine] = net.eval()(z[mine], labels[mine])
+    return out
 
 
 RATIOS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)

@@ -13,7 +13,10 @@ Differs from the paper and its code:
     accountant noise multiplier x C. Batches are Poisson samples; no batch normalisation in the critic ("advanced").
   * `fakes` "paired" clips a record and a generated image of its class as one ("minimize_base" of the code).
   * By default the critic is optimised by Adam, batches are larger and the generator's weights are averaged.
-  * The critic's class heads also learn by cross-entropy, and a free term keeps images of a class apart (`diversity`).
+  * The critic's class heads also learn by cross-entropy, and a free term keeps images of a class apart (`diversity`, in
+    the manner of Yang et al. 2019, arXiv 1901.09024, and Mao et al. 2019, arXiv 1903.05628).
+  * By default the networks work in the lowest frequencies of images (`basis`), which are public: fewer weights get
+    noise, and images have no speckle. Images come from several moments of the training (`copies`), which is free.
   * The recipe "wasserstein" is the conditional GAN of Gandhi and Viradiya's comparison, with clipping in place of the
     gradient penalty (which asks for gradients at points between private images) and a smaller network.
 """
@@ -27,12 +30,22 @@ import torch
 
 from veilset.core.config import option
 from veilset.core.types import PublicInfo
-from veilset.methods.adversarial import FakePart, Fakes, default_steps, pair_loss, record_loss, teach
+from veilset.methods.adversarial import (
+    Album,
+    FakePart,
+    Fakes,
+    default_steps,
+    low,
+    mixture,
+    pair_loss,
+    record_loss,
+    teach,
+)
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.training import average, descend, dp_sgd, fast
 from veilset.networks.activations import NAMES
 from veilset.networks.critics import LOSSES, ConvCritic, MLPCritic
-from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator, settle, uniform
+from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator, uniform
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
 from veilset.privacy.spec import Privacy
@@ -45,6 +58,10 @@ class Config:
     architecture: str = option("vanilla", "fully connected, or convolutions", choices=("vanilla", "advanced"))
     width: int | None = option(None, "critic: hidden units (vanilla, default 128) or first channels (16)", ge=1)
     generator_width: int | None = option(None, "the same of the generator; default as the critic's", ge=1)
+    basis: int | None = option(
+        None, "vanilla networks: low frequencies they work in; default a quarter of the pixels; 0: pixels", ge=0
+    )
+    copies: int = option(5, "generators kept from the second half of the training; images come from all of them", ge=1)
     activation: str = option("leaky-relu", "of the critic", choices=NAMES)
     norm: str = option("none", "advanced critic: group normalisation of one image alone", choices=("none", "group"))
     labels: str = option("heads", "how a vanilla critic gets the label", choices=("heads", "input"))
@@ -53,9 +70,9 @@ class Config:
     loss: str = option("logistic", "adversarial loss", choices=LOSSES)
     fakes: str = option("public", "generated images: clipped apart, or with a record", choices=("public", "paired"))
     bound: float = option(1.1, "max_grad_norm, of all parameters together", gt=0)
-    batch: int = option(512, "expected records a critic step", ge=1)
+    batch: int = option(1024, "expected records a critic step, at most N", ge=1)
     steps: int | None = option(
-        None, "critic steps, each paid for; default 1500 (epsilon N / 600,000)^(1/4), from 200 to 1500", ge=1
+        None, "critic steps, each paid for; default 2000 (epsilon N / 600,000)^(1/4), from 200 to 2000", ge=1
     )
     ratio: int = option(1, "critic steps a generator step", ge=1)
     optimiser: str = option("adam", "of the critic", choices=("adam", "sgd"))
@@ -85,6 +102,8 @@ class DPCGAN(Synthesizer):
             "last_rate": 0.052,
             "generator_norm": False,
             "average": 0.0,
+            "basis": 0,
+            "copies": 1,
             "diversity": 0.0,
         },
         "paper-advanced": {
@@ -100,6 +119,8 @@ class DPCGAN(Synthesizer):
             "rate": 0.05,
             "last_rate": 0.05,
             "average": 0.0,
+            "basis": 0,
+            "copies": 1,
             "diversity": 0.0,
         },
         "wasserstein": {
@@ -118,6 +139,8 @@ class DPCGAN(Synthesizer):
             "momentum": 0.9,
             "generator_rate": 5e-5,
             "average": 0.0,
+            "basis": 0,
+            "copies": 1,
             "diversity": 0.0,
             "code": 32,
         },
@@ -131,7 +154,7 @@ class DPCGAN(Synthesizer):
         nets = self._critic(info), self._generator(info)
         critic, maker = (uses * sum(p.numel() for p in net.parameters()) for net in nets)
         work = 6.0 * c.batch * critic + (3.0 * c.batch / 2 + POOL) * maker / c.ratio
-        return Plan((release,), seconds=10 + steps * (0.03 + work / 2e10), memory_mb=500 + 1e-3 * critic)
+        return Plan((release,), seconds=10 + steps * (0.015 + work / 2e10), memory_mb=500 + 1e-3 * critic)
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
         c, classes, paired = self.config, len(info.classes), self.config.fakes == "paired"
@@ -149,6 +172,7 @@ class DPCGAN(Synthesizer):
         theirs = torch.optim.Adam(generator.parameters(), c.generator_rate, betas=(0.5, 0.999))
         mean, batch = average(generator, c.average), max(2 * classes, min(c.batch // 2, 500))
         state = {"critic": critic, "generator": generator, "mean": mean, "ours": ours, "theirs": theirs, "fakes": fakes}
+        state["album"] = album = Album(c.copies, steps)
         for t in gate.loop("critic", state):
             ours.param_groups[0]["lr"] = c.rate + (c.last_rate - c.rate) * min(1.0, t / min(steps, 10000))
             with fast():
@@ -160,9 +184,9 @@ class DPCGAN(Synthesizer):
                 teach(generator, critic, theirs, c.loss, batch, codes=uniform, diversity=c.diversity)
                 mean.update_parameters(generator)
                 fakes.renew(generator)
+            album.look(t, mean.module if c.average and int(mean.n_averaged) else generator)
         best = mean.module if c.average and int(mean.n_averaged) else generator
-        settle(best, c.code, classes, batch, uniform)
-        return dict(best.state_dict())
+        return album.settled(best, batch, uniform)
 
     @property
     def _one_head(self) -> bool:
@@ -173,17 +197,14 @@ class DPCGAN(Synthesizer):
         c, classes = self.config, len(info.classes)
         if c.architecture == "advanced":
             return ConvCritic(info.shape, classes, c.width or 16, c.activation, c.norm)
-        return MLPCritic(info.shape, classes, (c.width or 128,), c.activation, c.labels)
+        return MLPCritic(info.shape, classes, (c.width or 128,), c.activation, c.labels, low(info, c.basis))
 
     def _generator(self, info: PublicInfo) -> Any:
         c, classes = self.config, len(info.classes)
         width = c.generator_width or c.width
         if c.architecture == "advanced":
             return DeconvGenerator(info.shape, classes, c.code, width or 16)
-        return MLPGenerator(info.shape, classes, c.code, (width or 128,), c.generator_norm)
+        return MLPGenerator(info.shape, classes, c.code, (width or 128,), c.generator_norm, low(info, c.basis))
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        net = self._generator(info)
-        net.load_state_dict(state)
-        out: torch.Tensor = net.eval()(uniform(len(labels), self.config.code), labels)
-        return out
+        return mixture(self._generator(info), state, labels, uniform)

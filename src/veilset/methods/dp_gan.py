@@ -15,8 +15,11 @@ Differs from the papers and their code:
     what they have in common cancels before it is clipped. "public" draws labels from a uniform prior and clips each
     generated image apart, as the second paper does (it then halves the sum; Adam does not mind).
   * The critic has a head a class, which also learns to tell classes by cross-entropy (`classify`; 0: published).
-    So does the generator learn from it a little (`guide`), and a term keeps images of a class apart (`diversity`, after
-    Yang et al. 2019, arXiv 1901.09024): without it each class collapsed to one image. Both are free.
+    So does the generator learn from it a little (`guide`), and a term keeps images of a class apart (`diversity`, in the
+    manner of Yang et al. 2019, arXiv 1901.09024, and Mao et al. 2019, arXiv 1903.05628): without it each class collapsed
+    to one image. Both are free.
+  * By default the networks work in the lowest frequencies of images (`basis`), which are public: fewer weights get
+    noise, and images have no speckle. Images come from several moments of the training (`copies`), which is free.
   * One conditional GAN stands in for the first paper's GAN a digit.
 """
 
@@ -30,12 +33,24 @@ import torch
 from veilset.core.config import option
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
-from veilset.methods.adversarial import FakePart, Fakes, Pace, clamp, default_steps, pair_loss, record_loss, teach
+from veilset.methods.adversarial import (
+    Album,
+    FakePart,
+    Fakes,
+    Pace,
+    clamp,
+    default_steps,
+    low,
+    mixture,
+    pair_loss,
+    record_loss,
+    teach,
+)
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.training import average, descend, dp_sgd, fast
 from veilset.networks.activations import NAMES
 from veilset.networks.critics import LOSSES, ConvCritic, MLPCritic, weight_clip_bound
-from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator, settle
+from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
 from veilset.privacy.spec import Privacy
@@ -49,6 +64,10 @@ class Config:
     width: int | None = option(
         None, "critic: units of both hidden layers (default 128), or channels of the first convolution (16)", ge=1
     )
+    basis: int | None = option(
+        None, "fully connected networks: low frequencies they work in; default a quarter of the pixels; 0: pixels", ge=0
+    )
+    copies: int = option(5, "generators kept from the second half of the training; images come from all of them", ge=1)
     activation: str = option("leaky-relu", "of the critic", choices=NAMES)
     labels: str = option("heads", "how a fully connected critic gets the label", choices=("heads", "input"))
     classify: float = option(0.5, "weight of the cross-entropy of the critic's class heads on records", ge=0)
@@ -63,9 +82,9 @@ class Config:
     )
     bound: float = option(1.0, "max_grad_norm; not used with weight-clip", gt=0)
     limit: float = option(0.01, "with weight-clip: largest size of a critic's weight", gt=0)
-    batch: int = option(512, "expected records a critic step", ge=1)
+    batch: int = option(1024, "expected records a critic step, at most N", ge=1)
     steps: int | None = option(
-        None, "critic steps, each paid for; default 1500 (epsilon N / 600,000)^(1/4), from 200 to 1500", ge=1
+        None, "critic steps, each paid for; default 2000 (epsilon N / 600,000)^(1/4), from 200 to 2000", ge=1
     )
     ratio: int = option(1, "critic steps a generator step; where it begins, if adaptive", ge=1)
     adaptive: bool = option(False, "raise the ratio when the critic no longer recognises generated images")
@@ -93,6 +112,7 @@ class DPGAN(Synthesizer):
     _revisited: ClassVar = {
         "critic": "conv",
         "width": 64,
+        "copies": 1,
         "classify": 0.0,
         "guide": 0.0,
         "diversity": 0.0,
@@ -107,6 +127,8 @@ class DPGAN(Synthesizer):
     recipes: ClassVar = {
         "paper": {
             "labels": "input",
+            "basis": 0,
+            "copies": 1,
             "classify": 0.0,
             "guide": 0.0,
             "diversity": 0.0,
@@ -143,9 +165,9 @@ class DPGAN(Synthesizer):
                 "set it to 0, or use labels = 'heads'"
             )
         if c.sensitivity == "weight-clip":
-            wanted = {"critic": "mlp", "labels": "input", "fakes": "public", "classify": 0.0}
+            wanted = {"critic": "mlp", "labels": "input", "fakes": "public", "classify": 0.0, "basis": 0}
             for field, value in wanted.items():
-                if getattr(c, field) != value:
+                if getattr(c, field) not in (value, None):
                     raise ConfigError(
                         f"{field} = {getattr(c, field)!r}: must be {value!r} with sensitivity = 'weight-clip', whose "
                         "bound is proved for that only; change it, or use sensitivity = 'clip'"
@@ -157,7 +179,7 @@ class DPGAN(Synthesizer):
         maker = sum(p.numel() for p in self._generator(info).parameters()) * (8 if c.generator == "deconv" else 1)
         work = 6.0 * c.batch * critic + (3.0 * c.generator_batch + POOL) * maker / c.ratio
         memory = 500 + 2e-6 * 8 * critic * 64
-        return Plan((release,), seconds=10 + steps * (0.03 + work / 2e10), memory_mb=memory)
+        return Plan((release,), seconds=10 + steps * (0.015 + work / 2e10), memory_mb=memory)
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
         c, classes, bound = self.config, len(info.classes), plan["critic"].bound
@@ -171,12 +193,13 @@ class DPGAN(Synthesizer):
         paired = c.fakes == "paired"
         loss = pair_loss(c.loss, fakes, c.classify) if paired else record_loss(c.loss, c.classify)
         rest = None if paired else FakePart(c.loss, critic, bound, info.shape, self.device)
-        low = c.threshold or (0.6 if plan.budget.epsilon >= 5 else 0.7)
-        pace = Pace(c.ratio, low if c.adaptive else None, c.grace)
+        least = c.threshold or (0.6 if plan.budget.epsilon >= 5 else 0.7)
+        pace = Pace(c.ratio, least if c.adaptive else None, c.grace)
         mean, ours, theirs = average(generator, c.average), self._optimiser(critic), self._optimiser(generator)
         ours.param_groups[0]["lr"] = c.rate
         state = {"critic": critic, "generator": generator, "mean": mean, "ours": ours, "theirs": theirs}
-        for t in gate.loop("critic", state | {"pace": pace, "fakes": fakes}):
+        album = Album(c.copies, steps)
+        for t in gate.loop("critic", state | {"pace": pace, "fakes": fakes, "album": album}):
             with fast():
                 grads = gate.grad("critic", loss, critic)
                 if rest is not None:
@@ -189,22 +212,26 @@ class DPGAN(Synthesizer):
                 teach(generator, critic, theirs, c.loss, c.generator_batch, c.guide, diversity=c.diversity)
                 mean.update_parameters(generator)
                 fakes.renew(generator)
+            album.look(t, mean.module if c.average and int(mean.n_averaged) else generator)
         best = mean.module if c.average and int(mean.n_averaged) else generator
-        settle(best, c.code, classes, max(2, c.generator_batch))
-        return dict(best.state_dict())
+        return album.settled(best, max(2, c.generator_batch))
 
     def _critic(self, info: PublicInfo) -> Any:
         c, classes = self.config, len(info.classes)
         if c.critic == "conv":
             return ConvCritic(info.shape, classes, c.width or 16, c.activation)
         layers = 1 if c.labels == "input" else 2
-        return MLPCritic(info.shape, classes, (c.width or 128,) * layers, c.activation, c.labels)
+        return MLPCritic(info.shape, classes, (c.width or 128,) * layers, c.activation, c.labels, self._basis(info))
 
     def _generator(self, info: PublicInfo) -> Any:
         c, classes = self.config, len(info.classes)
         if c.generator == "deconv":
             return DeconvGenerator(info.shape, classes, c.code, c.generator_width or 16)
-        return MLPGenerator(info.shape, classes, c.code, (c.generator_width or 256,) * 3)
+        return MLPGenerator(info.shape, classes, c.code, (c.generator_width or 256,) * 3, basis=self._basis(info))
+
+    def _basis(self, info: PublicInfo) -> int:
+        """Low frequencies of both networks; pixels where the bound on weights needs inputs in [0, 1]."""
+        return 0 if self.config.sensitivity == "weight-clip" else low(info, self.config.basis)
 
     def _optimiser(self, net: Any) -> torch.optim.Optimizer:
         if self.config.optimiser == "rmsprop":
@@ -212,7 +239,4 @@ class DPGAN(Synthesizer):
         return torch.optim.Adam(net.parameters(), self.config.generator_rate, betas=(0.5, 0.999))
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        net = self._generator(info)
-        net.load_state_dict(state)
-        out: torch.Tensor = net.eval()(torch.randn(len(labels), self.config.code), labels)
-        return out
+        return mixture(self._generator(info), state, labels)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from veilset.networks.activations import activation
+from veilset.networks.dct import low_frequencies
 
 LOSSES = ("logistic", "wasserstein", "hinge")
 
@@ -57,7 +58,11 @@ class MLPCritic(nn.Module):
         act: name of the activation.
         labels: "heads": one output for all images and one a class, the score is the sum of the first and the label's;
             "input": the label is part of the input, one-hot, and there is one output.
+        basis: how many of the lowest frequencies it sees of an image, in place of its pixels; 0: pixels. Fewer inputs
+            mean fewer weights that noise is added to.
     """
+
+    basis: torch.Tensor | None
 
     def __init__(
         self,
@@ -66,10 +71,13 @@ class MLPCritic(nn.Module):
         widths: tuple[int, ...],
         act: str = "leaky-relu",
         labels: str = "heads",
+        basis: int = 0,
     ):
         super().__init__()
         self.classes, self.labels = classes, labels
-        sizes = (math.prod(shape) + (classes if labels == "input" else 0), *widths)
+        self.register_buffer("basis", low_frequencies(shape, basis).T if basis else None, persistent=False)
+        inputs = math.prod(shape) if self.basis is None else self.basis.shape[1]
+        sizes = (inputs + (classes if labels == "input" else 0), *widths)
         layers: list[nn.Module] = []
         for a, b in zip(sizes, sizes[1:], strict=False):
             layers += [nn.Linear(a, b), activation(act)]
@@ -78,6 +86,8 @@ class MLPCritic(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Images [n, C, H, W] in [0, 1] and labels [n] to what `score` reads: [n, 1 + K], or [n, 1]."""
         x = x.flatten(1)
+        if self.basis is not None:
+            x = x @ self.basis
         if self.labels == "input":
             x = torch.cat([x, one_hot(y, self.classes).to(x.dtype)], 1)
         out: torch.Tensor = self.layers(x)

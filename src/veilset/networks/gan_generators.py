@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from veilset.networks.critics import halvings
+from veilset.networks.dct import low_frequencies
 
 
 class MLPGenerator(nn.Module):
@@ -21,10 +22,19 @@ class MLPGenerator(nn.Module):
         code: length of the latent code.
         widths: of the hidden layers.
         norm: batch normalisation after each hidden layer.
+        basis: how many of the lowest frequencies an image (before its last sigmoid) is made of; 0: free pixels.
     """
 
+    basis: torch.Tensor | None
+
     def __init__(
-        self, shape: tuple[int, int, int], classes: int, code: int, widths: tuple[int, ...], norm: bool = True
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        code: int,
+        widths: tuple[int, ...],
+        norm: bool = True,
+        basis: int = 0,
     ):
         super().__init__()
         self.shape, self.classes, self.code = shape, classes, code
@@ -32,12 +42,20 @@ class MLPGenerator(nn.Module):
         layers: list[nn.Module] = []
         for a, b in zip(sizes, sizes[1:], strict=False):
             layers += [nn.Linear(a, b), *([nn.BatchNorm1d(b)] if norm else []), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], math.prod(shape)))
+        waves = low_frequencies(shape, basis) if basis else None
+        size = math.prod(shape) if waves is None else len(waves)
+        if waves is not None:
+            waves = waves * math.sqrt(math.prod(shape) / size)  # a pixel varies as a coefficient does
+        self.register_buffer("basis", waves, persistent=False)
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], size))
 
     def forward(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Codes [n, code] and labels [n] to images [n, C, H, W] in [0, 1]."""
         u = torch.cat([z, F.one_hot(y, self.classes).to(z)], 1)
-        return self.layers(u).float().sigmoid().unflatten(1, self.shape)
+        u = self.layers(u)
+        if self.basis is not None:
+            u = u @ self.basis
+        return u.float().sigmoid().unflatten(1, self.shape)
 
 
 class DeconvGenerator(nn.Module):
