@@ -21,8 +21,8 @@ COMMAND = "veilset bench gradient"
 ABOUT = """Milliseconds of one training step on 256 records of 1x28x28, medians of interleaved rounds in one process on
 both cores; ratio: the median over rounds of ours / ordinary. Ordinary: forward, backward and SGD step of
 the same network in the same type and memory layout. Peak: what two steps add to the memory of a process of
-its own, in MB. float32 networks lie in memory as torch makes them, bfloat16 ones (autocast) in
-channels_last. Opacus runs in float32; a mode that does not run on a network says why."""
+its own, in MB. Networks and images are channels_last; bfloat16 is autocast. Opacus runs in float32; a mode
+that does not run on a network says why."""
 BATCH = 256
 MODES = ("hooks", "functorch", "ew", "ghost")
 NETS = ("classifier", "critic", "cvae", "unet")
@@ -117,9 +117,9 @@ def step(mode: str, name: str, kind: str) -> Callable[[], None]:
 
     torch.manual_seed(0)
     net = network(name)
-    layout = torch.channels_last if kind == "bfloat16" else torch.contiguous_format
-    net = net.to(memory_format=layout)
-    x, y = torch.rand(BATCH, 1, 28, 28).contiguous(memory_format=layout), torch.randint(0, 10, (BATCH,))
+    net = net.to(memory_format=torch.channels_last)
+    x = torch.rand(BATCH, 1, 28, 28).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(0, 10, (BATCH,))
     if mode == "ours":
         return _ours(net, x, y, kind)
     if mode != "plain":

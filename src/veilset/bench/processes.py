@@ -29,9 +29,8 @@ def compare(batch: int, steps: int, rounds: int) -> dict[str, Any]:
 def _run(count: int, batch: int, steps: int) -> float:
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     command = [*start, "-m", "veilset.bench.processes", str(batch), str(steps)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True
-    )
+    single = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=single, check=True)
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 

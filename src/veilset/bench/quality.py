@@ -36,9 +36,8 @@ def cell(
     """A cell of kind "quality": one fit, n balanced images, all measures."""
     words = [method, tag.replace(",", "").replace(" ", "-"), data, f"eps{epsilon:g}", f"seed{seed}"]
     facts = {"method": method, "data": data, "epsilon": plain(epsilon), "seed": seed}
-    return Cell(
-        ".".join(filter(None, words)).replace(":", "-"), "quality", facts | {"params": params or {}, "n": n, "tag": tag}
-    )
+    name = ".".join(filter(None, words)).replace(":", "-")
+    return Cell(name, "quality", facts | {"params": params or {}, "n": n, "tag": tag})
 
 
 def quality(
