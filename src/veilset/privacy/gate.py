@@ -170,7 +170,7 @@ class Gate:
         whole = self._whole(Bounded(total, release.bound))
         self._charge_block(release, part, done)
         noisy = self._team.share(lambda: self._noised(whole, release, f"{name}/{part}/{done}", whole=False))
-        return clipped.split(noisy / (release.sample_rate * self.info.units), params)
+        return clipped.split(noisy.div_(release.sample_rate * self.info.units), params)
 
     def loop(self, name: str, state: Mapping[str, Any], *, part: int | None = None) -> Iterator[int]:
         """The steps of a gradient loop, numbered from 0; an interrupted run goes on from its last checkpoint.
@@ -293,12 +293,11 @@ class Gate:
 
     def _noised(self, exact: Bounded, release: Release, purpose: str, *, whole: bool) -> torch.Tensor:
         """The one place where noise enters: its deviation is noise multiplier x the sensitivity that was enforced."""
-        noise = self._keys.stream(f"noise/{purpose}").normal(exact.value.numel()) * (
-            release.noise_multiplier * exact.sensitivity
-        )
+        noise = torch.from_numpy(self._keys.stream(f"noise/{purpose}").normal(exact.value.numel()))
+        noise.mul_(release.noise_multiplier * exact.sensitivity)
         if whole:  # integers: rounding the noise is rounding the sum
-            noise = np.rint(noise)
-        return exact.value + torch.from_numpy(noise).reshape(exact.value.shape)
+            noise.round_()
+        return noise.reshape(exact.value.shape).add_(exact.value)
 
     # ------------------------------------------------------------------ reading
 
