@@ -15,9 +15,9 @@ Differs from the papers and their code:
     what they have in common cancels before it is clipped. "public" draws labels from a uniform prior and clips each
     generated image apart, as the second paper does (it then halves the sum; Adam does not mind).
   * The critic has a head a class, which also learns to tell classes by cross-entropy (`classify`; 0: published).
-    So does the generator learn from it a little (`guide`), and a term keeps images of a class apart (`diversity`, in the
-    manner of Yang et al. 2019, arXiv 1901.09024, and Mao et al. 2019, arXiv 1903.05628): without it each class collapsed
-    to one image. Both are free.
+    So does the generator learn from it a little (`guide`), and a term keeps images of a class apart (`diversity`, in
+    the manner of Yang et al. 2019, arXiv 1901.09024, and Mao et al. 2019, arXiv 1903.05628): without it each class
+    collapsed to one image. Both are free.
   * By default the networks work in the lowest frequencies of images (`basis`), which are public: fewer weights get
     noise, and images have no speckle. Images come from several moments of the training (`copies`), which is free.
   * One conditional GAN stands in for the first paper's GAN a digit.
