@@ -61,7 +61,7 @@ def network(name: str) -> Any:
     from torch import nn
     from torch.nn import functional as F
 
-    from veilset.networks.critics import ConvCritic
+    from veilset.networks.critics import ConvCritic, score
     from veilset.networks.unet import UNet
 
     class Losses(nn.Module):
@@ -81,7 +81,7 @@ def network(name: str) -> Any:
 
     class Critic(Losses):
         def forward(self, x: Any, y: Any) -> Any:
-            return F.softplus(-self.net(x, y).float())
+            return F.softplus(-score(self.net(x, y).float(), y))
 
     class Autoencoder(Losses):
         def forward(self, x: Any, y: Any) -> Any:
