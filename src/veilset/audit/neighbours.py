@@ -1,0 +1,222 @@
+"""Worst-case neighbouring sets for every verb of the gate: tiny images whose contribution is known and far too large.
+
+An image has four pixels; one white pixel says in which of four directions it contributes, its label with which sign. f
+and the loss return it `LOUD` times the bound, so the gate must clip, and what is left of the record has norm `bound`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from veilset.core.types import PublicInfo
+from veilset.privacy.plan import Release
+
+if TYPE_CHECKING:
+    import torch
+
+    from veilset.privacy.gate import Gate
+    from veilset.privacy.private import PrivateImages
+
+PIXELS, LOUD = 4, 100.0
+CANARY = 0  # the direction in which the record in question contributes; the others are bystanders
+PLUS, MINUS = 0, 1  # the two classes
+Image = tuple[int, int, int]  # (direction, class, unit)
+Ask = Callable[["Gate", Release, "int | None"], "torch.Tensor"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbours:
+    """Two sets that differ by one unit, and how the gate is asked about them.
+
+    Attributes:
+        words: how the sets differ, for people.
+        record: the unit in question; its images.
+        others: the rest of the set.
+        release: what one draw asks for, without noise; a bound that is not 1 shows a bound that is left out.
+        ask: one call of the gate -> its answer as a sum, the record's own direction first.
+        cap: images a unit may hold.
+        sign: the record moves direction CANARY up (1) or down (-1).
+        rest: what the others add to the answer, in bounds; empty for nothing.
+        signal: whether a sound gate lets the record show at all.
+    """
+
+    words: str
+    record: tuple[Image, ...]
+    others: tuple[Image, ...] = ()
+    release: Release
+    ask: Ask
+    cap: int = 1
+    sign: int = 1
+    rest: tuple[float, ...] = ()
+    signal: bool = True
+
+    @property
+    def info(self) -> PublicInfo:
+        """The declared facts: ten units, whatever the set holds."""
+        return PublicInfo(
+            name="audit",
+            classes=("plus", "minus"),
+            shape=(1, 2, 2),
+            units=10,
+            max_images_per_unit=self.cap,
+            unit="one image" if self.cap == 1 else "one patient",
+        )
+
+    @property
+    def parts(self) -> Sequence[int | None]:
+        """The parts that a draw asks for."""
+        return (PLUS, MINUS) if self.release.partition else (None,)
+
+    def data(self, present: bool) -> PrivateImages:
+        """The set with or without the record."""
+        import numpy as np
+
+        from veilset.privacy.private import from_arrays
+
+        images = (*self.others, *self.record) if present else self.others
+        x = np.zeros((len(images), PIXELS), np.uint8)
+        for row, (direction, _, _) in zip(x, images, strict=True):
+            row[direction] = 255
+        y = np.array([label for _, label, _ in images], np.int64)
+        units = np.unique([unit for _, _, unit in images], return_inverse=True)[1].astype(np.int64)
+        return from_arrays(self.info, x.reshape(-1, 1, 2, 2), y, units.reshape(-1) if self.cap > 1 else None)
+
+    def answer(self, gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+        """One answer [d] of the gate in noise deviations: N(0, 1) each, and the record moves the first one upwards."""
+        import torch
+
+        answer = self.ask(gate, release, part).flatten().double() / release.bound
+        if self.rest:
+            answer = answer - torch.tensor(self.rest, dtype=torch.float64)
+        return answer * (self.sign / release.noise_multiplier)
+
+
+# ---------------------------------------------------------------------- how the gate is asked
+
+
+def _contribution(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return x.flatten() * (LOUD * (1.0 - 2.0 * y))
+
+
+def _alike(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return x.flatten() * LOUD  # in both classes
+
+
+def _infinite(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return x.flatten() / (1.0 - x.flatten()) * math.inf  # white gives infinity, black NaN
+
+
+def _sum(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+    return gate.sum(release.name, _contribution, part=part)
+
+
+def _sum_alike(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+    return gate.sum(release.name, _alike, part=part)
+
+
+def _sum_infinite(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+    return gate.sum(release.name, _infinite, part=part)
+
+
+def _by_class(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+    return gate.sum(release.name, _contribution, by_class=True, part=part)
+
+
+def _cells(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+    return gate.sum(release.name, lambda x, y: (2 - y, _contribution(x, y)), cells=3, part=part).flip(0)
+
+
+@cache
+def _net() -> torch.nn.Module:
+    import torch
+
+    net = torch.nn.Linear(PIXELS, 1, bias=False)
+    torch.nn.init.zeros_(net.weight)
+    return net
+
+
+def _net_loss(net: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return net(x[None].flatten(1)).sum() * (LOUD * (1.0 - 2.0 * y))
+
+
+def _net_alike(net: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return net(x[None].flatten(1)).sum() * LOUD
+
+
+def _grad(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+    gradient = gate.grad(release.name, _net_loss, _net(), part=part)["weight"]
+    return gradient.double() * (release.sample_rate * gate.info.units)
+
+
+def _grad_alike(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+    gradient = gate.grad(release.name, _net_alike, _net(), part=part)["weight"]
+    return gradient.double() * (release.sample_rate * gate.info.units)
+
+
+def _grad_mapping(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+    import torch
+
+    def loss(params: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (params["w"] * _contribution(x, y)).sum()
+
+    weights = {"w": torch.zeros(PIXELS, dtype=torch.float64)}
+    return gate.grad(release.name, loss, weights, part=part)["w"] * (release.sample_rate * gate.info.units)
+
+
+# ---------------------------------------------------------------------- the sets
+
+ALONE: tuple[Image, ...] = ((CANARY, PLUS, 0),)
+AGAINST: tuple[Image, ...] = ((CANARY, MINUS, 9),)
+CROWD: tuple[Image, ...] = ((CANARY, PLUS, 0), (1, PLUS, 1), (1, PLUS, 2), (1, PLUS, 3))
+CROWD_REST = (1.0, 3.0, 0.0, 0.0)
+PATIENT: tuple[Image, ...] = tuple((CANARY, PLUS, 0) for _ in range(5))
+MIXED: tuple[Image, ...] = ((CANARY, PLUS, 0), (CANARY, PLUS, 0), (CANARY, MINUS, 0))
+NOBODY, ONE = "nobody, or one image far beyond the bound", "four images, or one more that pulls against the first"
+
+
+def _two(name: str, ask: Ask, alike: Ask) -> dict[str, Neighbours]:
+    """Pairs that both verbs share."""
+    plain = Release(name="asked", verb=name, bound=2.0)
+    crowd = Neighbours(
+        words=ONE, record=AGAINST, others=CROWD, rest=CROWD_REST, sign=-1, release=replace(plain, bound=0.5), ask=ask
+    )
+    patient = Neighbours(
+        words="nobody, or one patient with five images of which three count",
+        record=PATIENT, cap=3, release=plain, ask=ask,
+    )  # fmt: skip
+    parts = Neighbours(
+        words="nobody, or one patient with images of both classes, asked class by class",
+        record=MIXED, cap=3, release=replace(plain, partition="class"), ask=alike,
+    )  # fmt: skip
+    sampled = Neighbours(words=NOBODY, record=ALONE, release=replace(plain, sample_rate=0.5), ask=ask)
+    return {
+        name: Neighbours(words=NOBODY, record=ALONE, release=plain, ask=ask),
+        f"{name}-crowd": crowd,
+        f"{name}-patient": patient,
+        f"{name}-partition": parts,
+        f"{name}-sampled": sampled,
+        f"{name}-steps": replace(sampled, release=replace(plain, sample_rate=0.3, steps=4)),
+    }
+
+
+@cache
+def catalogue() -> dict[str, Neighbours]:
+    """Every pair that is audited, by name: the verb of the gate, and what is special about it."""
+    plain = Release(name="asked", bound=2.0)
+    return {
+        **_two("sum", _sum, _sum_alike),
+        "sum-by-class": Neighbours(words=NOBODY, record=ALONE, release=plain, ask=_by_class),
+        "sum-cells": Neighbours(words=NOBODY, record=ALONE, release=plain, ask=_cells),
+        "sum-infinite": Neighbours(
+            words="nobody, or one image whose contribution is not finite",
+            record=ALONE, release=plain, ask=_sum_infinite, signal=False,
+        ),
+        **_two("grad", _grad, _grad_alike),
+        "grad-mapping": Neighbours(
+            words=NOBODY, record=ALONE, release=replace(plain, verb="grad", sample_rate=0.5), ask=_grad_mapping
+        ),
+    }  # fmt: skip
