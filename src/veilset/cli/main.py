@@ -20,6 +20,7 @@ VERBS = {
     "report": "write one page to show",
     "verify": "recompute the claim and every hash",
     "sign": "sign a receipt (optional)",
+    "selftest": "check that this installation samples, clips, noises and pays as it accounts",
     "bench": "run a suite of measurements",
 }
 

@@ -1,10 +1,17 @@
-"""Facts about this machine that results carry: versions and processor; never paths or host names."""
+"""Facts about this machine that results carry: versions, processor, last self-test; never paths or host names."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import os
 import platform
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from veilset.core.errors import RunError
+from veilset.core.io import canonical, read_json, sha256, write_json
 
 PACKAGES = ("veilset", "torch", "numpy", "scipy", "scikit-learn", "dp-accounting")
 
@@ -29,6 +36,45 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+@functools.cache
+def code() -> str:
+    """Hex SHA-256 of this package's Python files: which code was tested, and which one ran."""
+    home, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(home.rglob("*.py")):
+        digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def selftest() -> dict[str, Any] | None:
+    """The last result of `veilset selftest` by this user with this very code, libraries and processor, if any."""
+    try:
+        kept = read_json(_selftest_file())
+        return {"ok": bool(kept["ok"]), "checks": int(kept["checks"]), "code": code()}
+    except (RunError, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def keep_selftest(ok: bool, checks: int) -> None:
+    """Remember a result for later receipts.
+
+    Raises:
+        RunError: the user's cache cannot be written.
+    """
+    path = _selftest_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise RunError(f"cannot make {path.parent}: {e.strerror}; choose another folder by XDG_CACHE_HOME") from e
+    write_json(path, {"ok": ok, "checks": checks})
+
+
+def _selftest_file() -> Path:
+    """In the user's cache; another machine that shares it has another file."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    home = (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "veilset"
+    return home / "selftest" / f"{sha256(canonical([code(), versions(), processor()]))[:32]}.json"
 
 
 def peak_mb() -> float:

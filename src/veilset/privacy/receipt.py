@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from veilset.core.errors import ConfigError, RunError, VeilsetError
-from veilset.core.facts import processor, versions
+from veilset.core.facts import processor, selftest, versions
 from veilset.core.io import canonical, read_json, sha256, sha256_file, write_bytes, write_json
 from veilset.core.words import as_html, receipt_lines
 from veilset.privacy.accounting import claim
@@ -94,6 +94,7 @@ def make_receipt(ledger: Ledger, plan: Plan, method: str, config: dict[str, Any]
             "ledger_sha256": sha256(ledger.to_bytes()),
             "versions": versions(),
             "processor": processor(),
+            "selftest": selftest(),
         }
     )
 

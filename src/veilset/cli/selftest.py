@@ -1,0 +1,20 @@
+"""Check that this installation samples, clips, noises and pays as it accounts. Receipts show the last result."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """No arguments: what is checked, and the limits, are fixed in advance."""
+
+
+def run(args: argparse.Namespace) -> int:
+    from veilset.audit.selftest import selftest
+    from veilset.cli.main import say
+
+    tell = (lambda line: None) if args.json else (lambda line: print(f"{line} ...", file=sys.stderr))
+    result = selftest(tell)
+    say(args, result.to_json(), str(result))
+    return 0 if result.ok else 1

@@ -1,0 +1,181 @@
+"""`veilset selftest`: sound code passes, faults show, errors are findings, and receipts tell the last result."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from veilset.audit import selftest as module
+from veilset.audit.checks import base, noise, sampling
+from veilset.audit.checks.base import ALARM, MOST, Check, random_check, wrong
+from veilset.audit.selftest import FAMILY_ERROR, THEMES, Selftest, measured, selftest
+from veilset.cli.main import main
+from veilset.core import facts
+from veilset.privacy import bounding
+from veilset.privacy import sampling as private_sampling
+from veilset.privacy.gate import Gate
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    """Results of tests are not this user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def only(monkeypatch, *themes: str) -> None:
+    monkeypatch.setattr(module, "THEMES", themes)
+
+
+def failing(checks) -> list[str]:
+    return [c.name for c in checks if not c.ok]
+
+
+# The mechanism audit has tests of its own, and takes as long as all others together.
+@pytest.mark.parametrize("theme", [t for t in THEMES if t != "mechanism"])
+def test_sound_code_passes(theme, monkeypatch):
+    only(monkeypatch, theme)
+    checks = list(measured())
+    assert len(checks) >= 5
+    assert not failing(checks), [c.to_json() for c in checks if not c.ok]
+    assert len({c.name for c in checks}) == len(checks)
+    assert all(c.about and math.isfinite(c.statistic) for c in checks)
+
+
+def test_the_family_error_covers_every_random_check():
+    assert MOST * 10**-ALARM <= FAMILY_ERROR
+    assert random_check("x", "y", 1.0, 0.5e-8).ok
+    assert not random_check("x", "y", 1.0, 0.4e-8).ok  # two p-values share the error
+    assert not random_check("x", "y", 1.0, float("nan")).ok
+    assert not random_check("x", "y", 0.0).ok
+
+
+def test_p_values_are_those_of_the_distributions():
+    g = torch.Generator().manual_seed(0)
+    p = [base.two_sided(float(z)) for z in torch.randn(2000, generator=g)]
+    q = [base.chi_square(float(z.square().sum()), 30) for z in torch.randn(2000, 30, generator=g)]
+    r = [base.uncorrelated(*z.numpy()) for z in torch.randn(2000, 2, 200, generator=g)]
+    for found in (p, q, r):
+        assert abs(sum(v < 0.05 for v in found) - 100) < 50
+    x = torch.randn(200, generator=g).numpy()
+    assert base.uncorrelated(x, x) < 1e-100
+    assert base.uncorrelated(x, 0 * x) == 0.0  # a constant is no random sample
+
+
+def test_what_is_not_a_number_is_no_pass():
+    assert not Check("x", float("nan"), 1.0, "").ok
+    assert json.loads(json.dumps(Check("x", math.inf, 1.0, "").to_json(), allow_nan=False))["ok"] is False
+    assert wrong("x", "y", of={"a": True, "b": False}).to_json() == {
+        "name": "x", "statistic": 1.0, "threshold": 0.0, "ok": False, "about": "count: y (wrong: b)"
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------------- faults in this process
+
+
+def test_halved_noise_fails(monkeypatch):
+    real = Gate._noised
+    quiet = lambda self, exact, release, *a, **k: (real(self, exact, release, *a, **k) + exact.value) / 2  # noqa: E731
+    monkeypatch.setattr(Gate, "_noised", quiet)
+    assert {"noise scale, sum", "noise scale, grad"} <= set(failing(noise.scale_and_shape()))
+
+
+def test_noise_off_by_one_percent_fails(monkeypatch):
+    real = Gate._noised
+    less = lambda self, exact, *a, **k: exact.value + 0.99 * (real(self, exact, *a, **k) - exact.value)  # noqa: E731
+    monkeypatch.setattr(Gate, "_noised", less)
+    assert "noise scale, grad" in failing(noise.scale_and_shape())
+
+
+def test_fixed_batches_fail(monkeypatch):
+    def fixed(self, rate, stream, part=None):
+        return stream.uint64(self.count).argsort()[: round(rate * self.count)]
+
+    monkeypatch.setattr(private_sampling.Units, "sample", fixed)
+    assert any("batch sizes" in name for name in failing(sampling.poisson()))
+
+
+def test_an_error_is_a_finding_and_the_other_checks_go_on(monkeypatch):
+    only(monkeypatch, "bounding")
+    monkeypatch.setattr(bounding.ExactSum, "total", lambda self: 1 / 0)
+    found = list(measured())
+    assert failing(found) == [c.name for c in found]
+    assert len(found) == 4 and all("ZeroDivisionError" in c.about for c in found)
+    only(monkeypatch, "no_such_theme")
+    assert failing(measured()) == ["no_such_theme"]
+
+
+def test_the_users_settings_are_put_back(monkeypatch):
+    only(monkeypatch, "gradients")
+    torch.manual_seed(3)
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    list(measured())
+    assert torch.get_num_threads() == threads
+    torch.manual_seed(3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---------------------------------------------------------------------- what is shown
+
+
+def test_the_command(monkeypatch, capsys):
+    only(monkeypatch, "bounding")
+    assert main(["selftest", "--json"]) == 0
+    out, err = capsys.readouterr()
+    said = json.loads(out)
+    assert said["ok"] is True and said["kept"] is True and not err
+    assert {"name", "statistic", "threshold", "ok"} <= set(said["checks"][0])
+    assert main(["selftest"]) == 0
+    out, err = capsys.readouterr()
+    assert "SOUND: " in out and "bounding" in err
+    monkeypatch.setattr(bounding, "MARGIN", -0.5)
+    assert main(["selftest"]) == 1
+    assert "NOT SOUND: " in capsys.readouterr().out
+    assert main(["selftest", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["ok"] is False
+
+
+def test_nothing_measured_is_no_pass():
+    assert not Selftest([], 0.0).ok
+
+
+def test_receipts_show_the_last_result_of_this_code(monkeypatch, tmp_path):
+    only(monkeypatch, "bounding")
+    assert facts.selftest() is None
+    count = len(selftest().checks)
+    assert facts.selftest() == {"ok": True, "checks": count, "code": facts.code()}
+    facts.keep_selftest(False, count)
+    assert facts.selftest() == {"ok": False, "checks": count, "code": facts.code()}
+    with monkeypatch.context() as m:
+        m.setattr(facts, "code", lambda: "other code")
+        assert facts.selftest() is None
+    for raw in ("{}", "not JSON", "[1]"):
+        facts._selftest_file().write_text(raw)
+        assert facts.selftest() is None
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert facts.selftest() is None
+    done = selftest()
+    assert done.ok and not done.kept
+    assert "could not be kept" in str(done)
+
+
+@pytest.mark.parametrize("ok", [True, False])
+def test_a_receipt_carries_the_result_and_verifies_with_and_without_it(ok, tmp_path):
+    from veilset.audit.checks.books import _read, _release, _say
+    from veilset.privacy.receipt import read_receipt, verify
+
+    bare = _release(tmp_path / "bare")
+    facts.keep_selftest(ok, 72)
+    told = _release(tmp_path / "told")
+    assert _read(bare)["selftest"] is None and "checks hold" not in str(read_receipt(bare))
+    assert _read(told)["selftest"] == {"ok": ok, "checks": 72, "code": facts.code()}
+    assert ("72 checks hold" if ok else "FAILED") in str(read_receipt(told))
+    assert verify(bare).ok and verify(told).ok
+    said = _read(bare)
+    del said["selftest"]  # as an earlier version wrote it
+    (bare / "receipt.json").write_text(json.dumps(said))
+    _say(bare)
+    assert "selftest" not in _read(bare) and verify(bare).ok and verify(bare).release
