@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 # Name -> module. Loaded when first used: torch alone takes seconds to import.
 _WHERE = {
+    "Account": "veilset.privacy.account",
     "Privacy": "veilset.privacy.spec",
     "Plan": "veilset.privacy.plan",
     "Release": "veilset.privacy.plan",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from veilset.evaluation.evaluate import evaluate
     from veilset.methods.base import Synthesizer
     from veilset.methods.catalogue import make, methods, open_model
+    from veilset.privacy.account import Account
     from veilset.privacy.gate import Gate
     from veilset.privacy.ledger import Ledger
     from veilset.privacy.plan import Plan, Release
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from veilset.runs import RunSpec, execute
 
 __all__ = [
+    "Account",
     "Gate", "Images", "Ledger", "Plan", "PrivateImages", "Privacy", "PublicInfo", "Receipt", "Release", "RunSpec",
     "Synthesizer", "VeilsetError", "evaluate", "execute", "load", "make", "methods", "open_model", "option", "progress",
     "verify", "write_report",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import RunError
 from veilset.core.io import lock, read_json, write_json
+from veilset.privacy.account import Account, check_mode
 from veilset.privacy.collective import Team
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class RunSpec:
         params: method parameters.
         recipe: the method's named set of parameters that `params` override, or None.
         device: where torch computes; may change when a run goes on.
+        account: file of the set's privacy account, or None.
     """
 
     method: str
@@ -44,6 +46,7 @@ class RunSpec:
     params: Mapping[str, Any] = field(default_factory=dict)
     recipe: str | None = None
     device: str = "cpu"
+    account: str | None = None
 
     def plan(self) -> Plan:
         """The priced plan; reads the declaration, no record."""
@@ -75,19 +78,67 @@ def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Synthesi
     Raises:
         RunError: the folder exists (without `resume`), is in use, or was started with other arguments; or another
             process of this run ended.
+        BudgetExceeded: the account does not cover the plan. ModeError: an account for a run that gives no privacy.
     """
     from veilset.methods.catalogue import open_model
 
     out, team = Path(out), Team()
     team.share(lambda: _check_folder(out, resume))
-    data, model, _, privacy = spec._prepare()
+    data, model, plan, privacy = spec._prepare()
     data.train.check()
+    account = Account(Path(spec.account)) if spec.account else None
+    if account:
+        check_mode(spec.seed, privacy)
+        if not resume:  # refused before a folder is made; drawn when the gate opens
+            team.share(lambda: _covered(account, plan))
     with ExitStack() as held:
         if team.share(lambda: _take(out, spec, resume, held)):
             return open_model(out)
-        model.fit(data.train, privacy, seed=spec.seed, folder=out, device=spec.device)
+        model.fit(data.train, privacy, seed=spec.seed, folder=out, device=spec.device, account=account)
         team.share(lambda: model.write(out))
     return model
+
+
+def _covered(account: Account, plan: Plan) -> None:
+    balance = account.balance()
+    assert plan.info is not None
+    balance.check_set(plan.info)
+    balance.check(plan.cost())
+
+
+def draw_run(account: Account, folder: str | Path, purpose: str) -> dict[str, Any]:
+    """Write a run that was made without the account down in it, covered or not: it is released already.
+
+    Args:
+        account: of the set that the run was on.
+        folder: its run or release folder.
+        purpose: words for the account's reader.
+
+    Returns:
+        The line of the account.
+
+    Raises:
+        RunError: the folder does not verify as a release, or stands in the account already.
+        BudgetExceeded: it is written down, and the account is overdrawn now. DataError: the run was on another set.
+    """
+    from veilset.core.types import PublicInfo
+    from veilset.privacy.accounting import Search
+    from veilset.privacy.ledger import Ledger
+    from veilset.privacy.receipt import LEDGER, verify
+
+    seen = verify(folder)
+    if not (seen.ok and seen.release):
+        raise RunError(
+            f"{folder}: does not verify as a release ({seen.stamp or 'see veilset verify'}); nothing charged"
+        )
+    ledger = Ledger(Path(folder) / LEDGER)
+    start = ledger.lines[0]["body"]
+    if start.get("account"):
+        raise RunError(f"{folder}: this run was paid for by an account; nothing charged")
+    plan = start["plan"]
+    cost = Search.from_json(plan["search"]) if "search" in plan else ledger.spent()
+    info = PublicInfo.from_json(plan["info"])
+    return account.draw(info, cost, purpose, released=True, run=ledger.head)
 
 
 def _check_folder(out: Path, resume: bool) -> None:
@@ -130,6 +181,7 @@ def _identity(spec: RunSpec) -> dict[str, Any]:
     facts.pop("device")
     facts["epsilon"] = str(float(spec.epsilon))  # infinity is not JSON
     facts["data"] = str(Path(spec.data).resolve()) if Path(spec.data).exists() else spec.data
+    facts["account"] = str(Path(spec.account).resolve()) if spec.account else None
     facts["params"] = {k: str(v) for k, v in sorted(spec.params.items())}
     return facts
 

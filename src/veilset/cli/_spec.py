@@ -55,6 +55,7 @@ def spec(args: argparse.Namespace, rest: Sequence[str], parser: argparse.Argumen
         allow_large_delta=args.allow_large_delta,
         seed=getattr(args, "seed", None),
         device=getattr(args, "device", "cpu"),
+        account=getattr(args, "account", None),
         params=_params(rest, parser),
         recipe=args.recipe,
     )

@@ -17,6 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="RUN", help="run folder to make")
     parser.add_argument("--seed", type=int, help="research mode: repeatable, and stamped NOT A RELEASE")
     parser.add_argument("--device", default="cpu", help="where torch computes (default cpu)")
+    parser.add_argument("--account", metavar="FILE", help="the set's privacy account, which pays for this run")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run of the same arguments")
 
 

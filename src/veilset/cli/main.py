@@ -15,6 +15,7 @@ VERBS = {
     "data": "declare, check, convert, fetch or clean image sets",
     "plan": "show every release and its price before any record is read",
     "fit": "learn from private images under a budget",
+    "account": "what all runs on a set may cost together",
     "sample": "draw a synthetic labelled set with its receipt",
     "evaluate": "measure a synthetic set against real images",
     "report": "write one page to show",

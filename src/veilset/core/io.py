@@ -95,8 +95,13 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def lock(path: Path, what: str) -> Iterator[None]:
+def lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold an exclusive lock file; the system drops it when the process dies, however it dies.
+
+    Args:
+        path: the file, made if it is not there.
+        what: names it in the message.
+        wait: wait for another process instead of refusing.
 
     Raises:
         RunError: another process holds it.
@@ -104,7 +109,7 @@ def lock(path: Path, what: str) -> Iterator[None]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
             raise RunError(f"{what} is in use by another process; wait for it or choose another folder") from None
         yield

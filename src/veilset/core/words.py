@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -49,7 +49,35 @@ def receipt_lines(f: Mapping[str, Any]) -> str:
         tested = f["selftest"]
         held = f"{tested['checks']} checks hold" if tested["ok"] else "FAILED: do not rely on this installation"
         lines.append(f"selftest  {held}, code {tested['code'][:16]}")
+    if f.get("account"):
+        lines.append(f"account   line {f['account']['line']}, head {f['account']['head'][:16]}")
     return "\n".join(lines + ([f"stamp     {f['stamp']}"] if f["stamp"] else []))
+
+
+def account_table(a: Mapping[str, Any]) -> str:
+    """A privacy account: what it is for, its charges, what is left.
+
+    Args:
+        a: the keys of `veilset account show --json`.
+    """
+    of = a["set"]
+    lines = [
+        f"account of {of['name']}: {of['units']} units declared, one unit is {of['unit']}, {of['relation']}",
+        f"cap: epsilon {a['epsilon']:g} at delta {a['delta']:g} for everything drawn, however it was chosen",
+    ]
+    for i, body in enumerate(a["charges"], 1):
+        how = f"search of {body['search']['trials']} trials" if "search" in body else _mechanisms(body["releases"])
+        lines.append(f"{i:>4}  {body['head'][:12]}  {body['purpose']}: {how}")
+    left = f"another Gaussian release of up to epsilon {a['epsilon_left']:.3g}" if a["epsilon_left"] else "nothing"
+    spent = "all" if a["share_spent"] is None else f"{a['share_spent']:.1%}"
+    lines.append(f"spent: {spent} of the cap; left: {left}")
+    return "\n".join([*lines, f"head {a['head']} (keep a copy elsewhere: it shows if the file is set back)"])
+
+
+def _mechanisms(releases: Sequence[Mapping[str, Any]]) -> str:
+    """Planned releases in few words."""
+    steps, noise = sum(r["steps"] for r in releases), min((r["noise_multiplier"] for r in releases), default=0)
+    return f"{steps} Gaussian release(s), noise multiplier {noise:.4g}" + (" or more" if len(releases) > 1 else "")
 
 
 def as_html(thing: object) -> str:

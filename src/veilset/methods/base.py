@@ -16,6 +16,7 @@ from veilset.core.config import build
 from veilset.core.errors import ConfigError, ModeError, RunError, suggest
 from veilset.core.io import new_folder, read_json, sha256_file, write_bytes, write_json
 from veilset.core.types import Images, PublicInfo
+from veilset.privacy.account import Account, Payment
 from veilset.privacy.collective import Team
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
@@ -92,6 +93,7 @@ class Synthesizer(ABC):
         seed: int | None = None,
         folder: Path | None = None,
         device: str = "cpu",
+        account: Account | None = None,
     ) -> S:
         """Learn from private images under a budget.
 
@@ -102,12 +104,14 @@ class Synthesizer(ABC):
                 mode, which repeats bit for bit and is stamped NOT A RELEASE.
             folder: run folder for ledger and paid answers, so that an interrupted run goes on; see `veilset.runs`.
             device: where torch computes.
+            account: the set's privacy account, which pays for the whole plan before anything is asked.
 
         Returns:
             The model itself, with `receipt_` set.
 
         Raises:
-            ModeError: fitted already. DataError, ConfigError, BudgetExceeded: as they say.
+            ModeError: fitted already, or an account for a run that gives no privacy.
+            DataError, ConfigError, BudgetExceeded: as they say.
         """
         if self._state is not None:
             raise ModeError(f"this {self.name} model is fitted already; make a new one, since every fit spends budget")
@@ -116,7 +120,8 @@ class Synthesizer(ABC):
         data.check()
         priced = self.plan(data.info, privacy)
         self.device = device
-        gate = Gate(data, priced, seed=seed, folder=folder, device=device)
+        payment = Payment(account, f"fit {self.name}") if account else None
+        gate = Gate(data, priced, seed=seed, folder=folder, device=device, payment=payment)
         with _public_randomness(Team().share(lambda: _public_seed(folder)) if seed is None else seed):
             state = self._fit(gate, data.info, priced)
         ledger = gate.close()

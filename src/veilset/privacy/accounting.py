@@ -11,8 +11,8 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from veilset.core.errors import BudgetExceeded
@@ -39,6 +39,34 @@ class Spent:
     sample_rate: float = 1.0
     steps: int = 1
     part: int | None = None
+
+
+@dataclass(frozen=True)
+class Search:
+    """A random number of trials, of which only the best one leaves (Papernot and Steinke 2022, Theorem 2).
+
+    Each trial draws one of the candidates by public coins, runs it, and scores what it gave; the score is paid for with
+    the trial, or reads nothing private. How many trials there were, and what the others gave, stays secret.
+
+    Attributes:
+        trials: mean of their number, which is geometric: after each one it ends with probability 1 / trials.
+        candidates: what one trial may spend, the score included; each trial costs as much as the worst of them.
+    """
+
+    trials: int
+    candidates: tuple[tuple[Spent, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict; `from_json` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Search:
+        """Read what `to_json` wrote."""
+        return cls(facts["trials"], tuple(tuple(Spent(**s) for s in c) for c in facts["candidates"]))
+
+
+Cost = Sequence[Spent] | Search
 
 
 @dataclass(frozen=True)
@@ -157,12 +185,12 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def rdp_curve(spent: Sequence[Spent]) -> tuple[Any, Any]:
+def rdp_curve(spent: Sequence[Spent], orders: Sequence[float] | None = None) -> tuple[Any, Any]:
     """(orders, Renyi divergence at each order) of the composition, by dp-accounting's RDP accountant."""
     import numpy as np
     from dp_accounting import rdp
 
-    accountant = rdp.RdpAccountant()
+    accountant = rdp.RdpAccountant(orders)
     steps: defaultdict[tuple[float, float], int] = defaultdict(int)  # a ledger has many lines of one kind
     for s in spent:
         steps[s.noise_multiplier, s.sample_rate] += s.steps
@@ -184,6 +212,22 @@ def rdp_epsilon(spent: Sequence[Spent], delta: float) -> tuple[float, int]:
         return 0.0, 0
     epsilon, order = rdp.compute_epsilon(orders, curve, delta)
     return float(epsilon), int(np.argmin(np.abs(orders - order)))
+
+
+def cost_curve(cost: Cost, orders: Sequence[float] | None = None) -> tuple[Any, Any]:
+    """(orders, Renyi divergence at each order) of what any unit can meet: of the worst part, of a whole search."""
+    import numpy as np
+    from dp_accounting.rdp import rdp_privacy_accountant as library
+
+    if not isinstance(cost, Search):
+        curves = [rdp_curve(case, orders) for case in by_part(cost)]
+        return curves[0][0], np.max([curve for _, curve in curves], axis=0)
+    given = np.asarray(library.DEFAULT_RDP_ORDERS if orders is None else orders)
+    fine = np.union1d(given, library.DEFAULT_RDP_ORDERS)  # the theorem mixes two orders: more of them, lower bound
+    one = np.max([cost_curve(candidate, list(fine))[1] for candidate in cost.candidates], axis=0)
+    # Theorem 2 for a whole curve; the public event RepeatAndSelectDpEvent takes no maximum over candidates.
+    whole = library._compute_rdp_repeat_and_select(fine, one, cost.trials, 1.0)
+    return given, whole[np.searchsorted(fine, given)]
 
 
 def by_part(spent: Sequence[Spent]) -> list[list[Spent]]:
@@ -210,12 +254,28 @@ def _case_epsilon(spent: Sequence[Spent], delta: float) -> tuple[float, str]:
     return refined_pld_epsilon(merged, delta), "PLD"
 
 
-def claim(spent: Sequence[Spent], delta: float) -> Claim:
+def search_claim(search: Search, delta: float) -> Claim:
+    """epsilon of a search, by RDP alone.
+
+    Raises:
+        BudgetExceeded: it is not finite.
+    """
+    from dp_accounting import rdp
+
+    epsilon = float(rdp.compute_epsilon(*cost_curve(search), delta)[0])
+    if not math.isfinite(epsilon):
+        raise BudgetExceeded(f"epsilon = {epsilon} by RDP for the search; nothing is certified")
+    return Claim(epsilon, epsilon, f"RDP of a search, {search.trials} trials in the mean, of which the best is kept")
+
+
+def claim(spent: Cost, delta: float) -> Claim:
     """epsilon of everything that was spent; parallel over the parts of the class partition.
 
     Raises:
         BudgetExceeded: the two accountants contradict each other, or either is not finite.
     """
+    if isinstance(spent, Search):
+        return search_claim(spent, delta)
     if any(s.steps and s.sample_rate and s.noise_multiplier <= 0 for s in spent):
         return Claim(math.inf, math.inf, "none: a release had no noise")
     worst = Claim(0.0, 0.0, "exact Gaussian")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class Books:
         seed: of a research run; None in release mode.
         start: what the ledger's first line says.
         pieces: the bytes of all records, for a keyed hash; read only if there is something to compare it with.
+        pay: draws on the account, if there is one, and returns the line of the account; given the line that an
+            interrupted run has drawn, it checks that the account still holds it.
 
     Attributes:
         ledger: on the first process the one on disk, on the others a copy in memory.
@@ -36,7 +38,13 @@ class Books:
     """
 
     def __init__(
-        self, team: Team, folder: Path | None, seed: int | None, start: dict[str, Any], pieces: Iterable[bytes]
+        self,
+        team: Team,
+        folder: Path | None,
+        seed: int | None,
+        start: dict[str, Any],
+        pieces: Iterable[bytes],
+        pay: Callable[[dict[str, Any] | None], dict[str, Any]] | None = None,
     ):
         self._team = team
         self.ledger, self.before, self.vault = Ledger(), Ledger(), Vault(None)
@@ -59,6 +67,11 @@ class Books:
                 digest.update(piece)
             team.agree("data, plan and seed", canonical([start, seed, digest.hexdigest()]))
             team.share(lambda: self.vault.same_data(digest.hexdigest()))
+        drawn = self.ledger.lines[0]["body"].get("account") if self.ledger.lines else None
+        if self.ledger.lines and (drawn is None) != (pay is None):
+            raise RunError("account: this run was started with one, or without; go on with the same arguments")
+        if pay:  # written and synced there before anything is written here, let alone asked
+            start = start | {"account": team.share(lambda: pay(drawn))}
         if not self.ledger.lines:
             self.log("open", **start)
         elif self.ledger.lines[0]["body"] != {"kind": "open", **json.loads(json.dumps(start))}:

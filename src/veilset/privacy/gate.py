@@ -4,6 +4,7 @@ the ledger before a noisy value leaves. It refuses whatever was not planned or i
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from veilset.core.checkpoint import thaw
 from veilset.core.errors import BudgetExceeded, DataError, ModeError, PlanError, RunError
 from veilset.core.progress import progress
 from veilset.core.types import Images
+from veilset.privacy.account import Payment, check_mode
 from veilset.privacy.books import Books
 from veilset.privacy.bounding import Bounded, ExactSum, grid
 from veilset.privacy.collective import Team
@@ -43,8 +45,11 @@ class Gate:
         folder: run folder for the ledger and, under `private/`, the answers already paid for; None keeps all in memory.
             Of several processes only the first one uses it.
         device: where f and loss are run; bounding, summing and noise stay on the CPU.
+        payment: a draw on the set's account; made once the files are found sound, before anything is asked.
 
     Raises:
+        BudgetExceeded: the account does not cover the plan.
+        ModeError: a payment for a run that gives no privacy.
         PlanError: the plan is not priced, or was priced for other declared facts.
         RunError: the folder belongs to another plan, seed or data set, or the processes hold different data.
     """
@@ -57,9 +62,12 @@ class Gate:
         seed: int | None = None,
         folder: Path | None = None,
         device: str = "cpu",
+        payment: Payment | None = None,
     ):
         if plan.privacy is None or plan.info is None:
             raise PlanError("the plan has no noise yet; price it first: plan.price(privacy, info)")
+        if payment:
+            check_mode(seed, plan.privacy)
         if plan.info != data.info:
             raise PlanError("the plan was priced for other declared facts than those of this data set; price it again")
         if plan.privacy.private:
@@ -80,7 +88,8 @@ class Gate:
                 f"units = {self.info.units}: the set holds more than {CROWD} times as many; declare the number of units"
             )
         start = {"format": FORMAT, "mode": self.mode, "generator": GENERATOR, "plan": plan.facts()}
-        self._books = Books(self._team, folder, seed, start, self._bytes(opened.units))
+        pay = functools.partial(payment.make, plan) if payment else None
+        self._books = Books(self._team, folder, seed, start, self._bytes(opened.units), pay)
         self.ledger = self._books.ledger
 
     # ------------------------------------------------------------------ verbs

@@ -1,4 +1,7 @@
-"""What was asked of the private data, in order: append-only lines, each chained to the one before by SHA-256."""
+"""What was asked of the private data, in order: append-only lines, each chained to the one before by SHA-256.
+
+Two kinds of file have this form: a run's ledger, and the account of a set (see `account`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from veilset.core.io import canonical, sha256, sync_folder
 from veilset.core.words import ledger_words
 from veilset.privacy.accounting import Spent
 
-FORMAT = "veilset-ledger/1"
+FORMATS = {"ledger": "veilset-ledger/1", "account": "veilset-account/1"}
+FORMAT = FORMATS["ledger"]
 GENESIS = "0" * 64
 
 
@@ -26,14 +30,15 @@ class Ledger:
 
     Args:
         path: file to append to; None keeps it in memory.
+        kind: "ledger" or "account".
 
     Raises:
         LedgerError: an existing file is cut, edited, reordered or of another format.
     """
 
-    def __init__(self, path: Path | None = None):
+    def __init__(self, path: Path | None = None, kind: str = "ledger"):
         self._path = path
-        self.lines: list[dict[str, Any]] = list(parse(path.read_bytes())) if path and path.exists() else []
+        self.lines: list[dict[str, Any]] = list(parse(path.read_bytes(), kind)) if path and path.exists() else []
 
     @property
     def head(self) -> str:
@@ -79,14 +84,14 @@ class Ledger:
         return "\n".join(rows) or "empty ledger"
 
 
-def parse(data: bytes) -> Iterator[dict[str, Any]]:
-    """Read and check ledger bytes line by line.
+def parse(data: bytes, what: str = "ledger") -> Iterator[dict[str, Any]]:
+    """Read and check the bytes of a ledger (or of an account, if `what` says so) line by line.
 
     Raises:
         LedgerError: naming the first line that does not follow from the one before.
     """
     if data and not data.endswith(b"\n"):
-        raise LedgerError("ledger: the last line is cut short; the file was damaged or edited")
+        raise LedgerError(f"{what}: the last line is cut short; the file was damaged or edited")
     prev = GENESIS
     for seq, raw in enumerate(data.splitlines()):
         try:
@@ -94,12 +99,14 @@ def parse(data: bytes) -> Iterator[dict[str, Any]]:
             good = line["seq"] == seq and line["prev"] == prev and line == _seal(seq, prev, line["body"])
             kind, form = line["body"]["kind"], line["body"].get("format")
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise LedgerError(f"ledger line {seq}: not a ledger line; the file was damaged or edited") from None
+            raise LedgerError(f"{what} line {seq}: not a line of such a file; the file was damaged or edited") from None
         if not good:
             raise LedgerError(
-                f"ledger line {seq}: does not follow from the line before; a line was edited, dropped or swapped"
+                f"{what} line {seq}: does not follow from the line before; a line was edited, dropped or swapped"
             )
-        if seq == 0 and (kind != "open" or form != FORMAT):
-            raise LedgerError(f"ledger line 0: format {form!r} is not {FORMAT}; use the veilset version that wrote it")
+        if seq == 0 and (kind != "open" or form != FORMATS[what]):
+            raise LedgerError(
+                f"{what} line 0: format {form!r} is not {FORMATS[what]}; use the veilset version that wrote it"
+            )
         prev = line["hash"]
         yield line

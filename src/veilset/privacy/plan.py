@@ -11,7 +11,7 @@ from typing import Any
 from veilset.core.errors import BudgetExceeded, ConfigError, PlanError
 from veilset.core.types import PublicInfo
 from veilset.core.words import as_html, plan_table
-from veilset.privacy.accounting import Claim, Spent, by_part, calibrate, claim, rdp_curve, rdp_epsilon
+from veilset.privacy.accounting import Claim, Cost, Search, Spent, by_part, calibrate, claim, rdp_curve, rdp_epsilon
 from veilset.privacy.spec import Privacy
 
 USELESS = 0.1  # warn when the noise in a class mean exceeds this share of the largest possible mean
@@ -74,6 +74,7 @@ class Plan:
         info: the declared facts the plan was made for, once priced.
         privacy: the budget, once priced.
         warnings: what the owner should know before spending.
+        search: the search that this is a trial of, whose price is then the price; see `veilset.tune`.
     """
 
     releases: tuple[Release, ...]
@@ -82,6 +83,7 @@ class Plan:
     info: PublicInfo | None = None
     privacy: Privacy | None = None
     warnings: tuple[str, ...] = field(default=())
+    search: Search | None = None
 
     def __post_init__(self) -> None:
         names = [r.name for r in self.releases]
@@ -132,9 +134,13 @@ class Plan:
             replace(s, noise_multiplier=r.noise_multiplier) for r in self.releases for s in r.spent(1.0, self.parts)
         ]
 
+    def cost(self) -> Cost:
+        """What is paid for the priced plan: its own releases, or the search that it is a trial of."""
+        return self.search or self.spent()
+
     def claim(self) -> Claim:
         """(epsilon by the main accountant, by RDP) of the whole priced plan."""
-        return claim(self.spent(), self.budget.delta)
+        return claim(self.cost(), self.budget.delta)
 
     @property
     def budget(self) -> Privacy:
@@ -187,7 +193,8 @@ class Plan:
         budget = asdict(self.budget)
         budget["epsilon"] = _finite(budget["epsilon"])
         assert self.info is not None
-        return {"releases": [asdict(r) for r in self.releases], "info": self.info.to_json(), "privacy": budget}
+        search = {"search": self.search.to_json()} if self.search else {}
+        return {"releases": [asdict(r) for r in self.releases], "info": self.info.to_json(), "privacy": budget} | search
 
     def __str__(self) -> str:
         if self.privacy is None:

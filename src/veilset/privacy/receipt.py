@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from veilset.core.errors import ConfigError, RunError, VeilsetError
 from veilset.core.facts import processor, selftest, versions
 from veilset.core.io import canonical, read_json, sha256, sha256_file, write_bytes, write_json
 from veilset.core.words import as_html, receipt_lines
-from veilset.privacy.accounting import claim
+from veilset.privacy.accounting import Search, claim
 from veilset.privacy.ledger import Ledger, parse
 from veilset.privacy.noise import GENERATOR
 from veilset.privacy.plan import Plan, Release
@@ -67,7 +67,7 @@ def make_receipt(ledger: Ledger, plan: Plan, method: str, config: dict[str, Any]
     mode = ledger.lines[0]["body"]["mode"]
     inspected = any(True for _ in ledger.bodies("inspect"))
     private = plan.privacy.private
-    got = claim(ledger.spent(), plan.privacy.delta)
+    got = claim(plan.search or ledger.spent(), plan.privacy.delta)
     stamp = "" if private and mode == "release" else RESEARCH if private else NON_PRIVATE
     return Receipt(
         {
@@ -86,6 +86,7 @@ def make_receipt(ledger: Ledger, plan: Plan, method: str, config: dict[str, Any]
             "stamp": stamp,
             "inspected": inspected,
             "generator": GENERATOR,
+            "account": ledger.lines[0]["body"].get("account"),
             "method": method,
             "config": config,
             "data": plan.info.to_json(),
@@ -231,6 +232,7 @@ def _within_plan(facts: dict[str, Any], ledger: Ledger) -> str:
     """Every charge was planned, with no less noise, and not more often; and the receipt repeats the ledger's facts."""
     start = ledger.lines[0]["body"]
     plan = {r["name"]: Release(**r) for r in start["plan"]["releases"]}
+    _trial(start["plan"], list(plan.values()))
     for b in ledger.bodies("charge"):
         r = plan.get(b["release"])
         if (
@@ -253,6 +255,7 @@ def _within_plan(facts: dict[str, Any], ledger: Ledger) -> str:
         "unit": start["plan"]["info"]["unit"],
         "relation": RELATION,
         "generator": start["generator"],
+        "account": start.get("account"),
         "max_images_per_unit": start["plan"]["info"]["max_images_per_unit"],
         "epsilon_budget": start["plan"]["privacy"]["epsilon"],
     }
@@ -260,15 +263,26 @@ def _within_plan(facts: dict[str, Any], ledger: Ledger) -> str:
     said["stamp"] = "" if start["mode"] == "release" else RESEARCH
     said["release"] = said["stamp"] == "" and not said["inspected"]
     for key, value in said.items():
-        if facts[key] != value:
-            raise RunError(f"the receipt says {key} = {facts[key]!r}, the ledger {value!r}")
+        if facts.get(key) != value:
+            raise RunError(f"the receipt says {key} = {facts.get(key)!r}, the ledger {value!r}")
     return f"{sum(1 for _ in ledger.bodies('charge'))} charge(s), all planned"
 
 
+def _trial(plan: dict[str, Any], releases: list[Release]) -> None:
+    """The trial that a search kept costs what one of its candidates does."""
+    if "search" not in plan:
+        return
+    parts = len(plan["info"]["classes"])
+    own = tuple(replace(s, noise_multiplier=r.noise_multiplier) for r in releases for s in r.spent(1.0, parts))
+    if own not in Search.from_json(plan["search"]).candidates:
+        raise RunError("the plan is none of the candidates of the search that it says it is a trial of")
+
+
 def _epsilon(facts: dict[str, Any], ledger: Ledger, result: Verification) -> str:
-    budget = Privacy(**ledger.lines[0]["body"]["plan"]["privacy"])
-    budget.check_units(ledger.lines[0]["body"]["plan"]["info"]["units"])
-    got = claim(ledger.spent(), budget.delta)
+    plan = ledger.lines[0]["body"]["plan"]
+    budget = Privacy(**plan["privacy"])
+    budget.check_units(plan["info"]["units"])
+    got = claim(Search.from_json(plan["search"]) if "search" in plan else ledger.spent(), budget.delta)
     result.epsilon = got.epsilon if math.isfinite(got.epsilon) else None
     for name, said, seen in (
         ("epsilon", facts["epsilon"], got.epsilon),
