@@ -18,6 +18,7 @@ VERBS = {
     "account": "what all runs on a set may cost together",
     "sample": "draw a synthetic labelled set with its receipt",
     "evaluate": "measure a synthetic set against real images",
+    "attack": "try to tell the members of a research run from outsiders",
     "report": "write one page to show",
     "verify": "recompute the claim and every hash",
     "sign": "sign a receipt (optional)",
