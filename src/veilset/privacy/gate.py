@@ -21,6 +21,7 @@ from veilset.privacy.account import Payment, check_mode
 from veilset.privacy.books import Books
 from veilset.privacy.bounding import Bounded, ExactSum, grid
 from veilset.privacy.collective import Team
+from veilset.privacy.features import Features, Map
 from veilset.privacy.gradients import Clipped, Loss, Parameters
 from veilset.privacy.ledger import FORMAT, Ledger
 from veilset.privacy.noise import GENERATOR, Keys
@@ -76,6 +77,7 @@ class Gate:
         self._team = Team()
         self._keys, self._device = Keys(seed), device  # in release mode every process has a key of its own
         self._clipped: dict[Any, Clipped] = {}
+        self._features: dict[Map, Features] = {}
         self._taken: dict[tuple[str, int | None], int] = {}
         self._closed = False
         self.mode = "release" if seed is None else "research"
@@ -143,7 +145,9 @@ class Gate:
 
         return self._team.share(answer)
 
-    def grad(self, name: str, loss: Loss, params: Parameters, *, part: int | None = None) -> dict[str, torch.Tensor]:
+    def grad(
+        self, name: str, loss: Loss, params: Parameters, *, features: Map | None = None, part: int | None = None
+    ) -> dict[str, torch.Tensor]:
         """One DP-SGD step's gradient: Poisson sample, clip each unit's mean gradient, sum, add noise, divide by q N.
 
         The divisor is the public expected number of units, never the realised one. An empty sample is noise.
@@ -155,6 +159,8 @@ class Gate:
                 (noise levels, latent codes) are each record's own. An autocast that is on around `grad` is used.
             params: a module, whose parameters that require a gradient are clipped together (flat clipping), or a
                 mapping of name -> tensor.
+            features: a public map of one image; the loss then gets its value for the image. Computed once a record and
+                kept in memory. Give the same function object in every step.
             part: which class of the partition, if planned.
 
         Returns:
@@ -169,11 +175,11 @@ class Gate:
         seed = int(torch.randint(2**62, ()))  # one draw a call, whatever is sampled: public randomness stays in step
         clipped = self._clipped.get((name, part))
         if clipped is None or not clipped.fits(loss, params):
-            clipped = self._clipped[name, part] = Clipped(loss, params, self._blank())
+            clipped = self._clipped[name, part] = Clipped(loss, params, self._blank(features))
         chosen = self._chosen(release, part, done)
         total = torch.zeros(clipped.size, dtype=torch.float64)
         several = self.info.max_images_per_unit > 1
-        for i, (x, y, unit) in enumerate(self._read(chosen, clipped.rows(4 * CHUNK_BYTES))):
+        for i, (x, y, unit) in enumerate(self._read(chosen, clipped.rows(4 * CHUNK_BYTES), features)):
             own = seed + i * self._team.size + self._team.rank  # no two chunks draw the same
             clipped.add(total, loss, params, x, y, unit, release.bound, own, several)
         whole = self._whole(Bounded(total, release.bound))
@@ -243,7 +249,7 @@ class Gate:
         """
         if not self._closed:
             self._closed = True
-            del self._records, self._labels, self._units, self._keys, self._clipped
+            del self._records, self._labels, self._units, self._keys, self._clipped, self._features
         if self.plan.privacy and self.plan.privacy.private:
             check_within(self.ledger.spent(), self.plan)
         if not any(self.ledger.bodies("close")):
@@ -319,17 +325,20 @@ class Gate:
         """The sum over all processes, on the first of them. A unit is in one shard, so the sensitivity stays."""
         return Bounded(self._team.sum(part.value), part.sensitivity)
 
-    def _blank(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """A blank image and label 0: the shape of an answer must not come from a record."""
-        return torch.zeros(self.info.shape, device=self._device), torch.zeros(
-            (), dtype=torch.int64, device=self._device
-        )
+    def _blank(self, features: Map | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """A blank image (or its features) and label 0: the shape of an answer must not come from a record."""
+        image = torch.zeros(self.info.shape, device=self._device)
+        if features is not None and features not in self._features:
+            self._features[features] = Features(features, self._records.count, image)
+        seen = image if features is None else self._features[features].blank
+        return seen, torch.zeros((), dtype=torch.int64, device=self._device)
 
     def _read(
-        self, chosen: np.ndarray[Any, Any], size: int
+        self, chosen: np.ndarray[Any, Any], size: int, features: Map | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """Yield (x [m, C, H, W] float32 in [0, 1], y [m], unit position [n]) in whole units; buffers are reused.
 
+        With `features`, a function that `_blank` was asked about, x holds the features of each image instead.
         m is n rounded up to a multiple of PAD (or of `size`, if that is less). The last m - n records are blank: map
         them with the others, then leave them out.
         """
@@ -346,7 +355,10 @@ class Gate:
             x[torch.from_numpy(order)] = torch.from_numpy(raw).to(torch.float32).sub_(low).div_(high - low).clamp_(0, 1)
             y = torch.zeros(len(x), dtype=torch.int64)
             y[:n] = torch.from_numpy(self._labels[records].astype(np.int64))
-            yield x.to(self._device), y.to(self._device), torch.from_numpy(unit)
+            x = x.to(self._device)
+            if features is not None:
+                x = self._features[features](torch.from_numpy(records), x)
+            yield x, y.to(self._device), torch.from_numpy(unit)
 
     # ------------------------------------------------------------------ a run's folder
 
