@@ -21,7 +21,10 @@ _WHERE = {
     "load": "veilset.data.load",
     "make": "veilset.methods.catalogue",
     "open_model": "veilset.methods.catalogue",
+    "make_teacher": "veilset.methods.teachers",
+    "open_teacher": "veilset.methods.teachers",
     "Synthesizer": "veilset.methods.base",
+    "Teacher": "veilset.methods.base",
     "option": "veilset.core.config",
     "progress": "veilset.core.progress",
     "Images": "veilset.core.types",
@@ -40,8 +43,9 @@ if TYPE_CHECKING:
     from veilset.core.types import Images, PublicInfo
     from veilset.data.load import load
     from veilset.evaluation.evaluate import evaluate
-    from veilset.methods.base import Synthesizer
+    from veilset.methods.base import Synthesizer, Teacher
     from veilset.methods.catalogue import make, methods, open_model
+    from veilset.methods.teachers import make_teacher, open_teacher
     from veilset.privacy.account import Account
     from veilset.privacy.gate import Gate
     from veilset.privacy.ledger import Ledger
@@ -55,8 +59,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Account",
     "Gate", "Images", "Ledger", "Plan", "PrivateImages", "Privacy", "PublicInfo", "Receipt", "Release", "RunSpec",
-    "Synthesizer", "VeilsetError", "evaluate", "execute", "load", "make", "methods", "open_model", "option", "progress",
-    "verify", "write_report",
+    "Synthesizer", "Teacher", "VeilsetError", "evaluate", "execute", "load", "make", "make_teacher", "methods",
+    "open_model", "open_teacher", "option", "progress", "verify", "write_report",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""List the methods, built in and plugged in."""
+"""List the methods, built in and plugged in, and apart from them the teachers, which predict."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from veilset.cli.main import say
     from veilset.methods.catalogue import method_class, methods
+    from veilset.methods.teachers import teacher_class, teachers
 
-    table, broken = methods(), {}
+    table, apart, broken = methods(), teachers(), {}
     if args.check:
         from veilset.core.errors import VeilsetError
 
-        for name in table:
+        for name in (*table, *apart):
             try:
-                method_class(name)
+                (teacher_class if name in apart else method_class)(name)
             except Exception as e:  # a method may fail to load in any way; say which and why, and go on
                 broken[name] = str(e) if isinstance(e, VeilsetError) else f"{type(e).__name__}: {e}"
-    lines = [f"{name:<14} {broken.get(name, words)}" for name, words in table.items()]
-    say(args, {"methods": table, "broken": broken}, "\n".join(lines))
+    lines = [f"{name:<14} {broken.get(name, words)}" for name, words in (table | apart).items()]
+    lines.insert(len(table), "\nteachers (they predict and draw no images; see veilset.make_teacher):")
+    say(args, {"methods": table, "teachers": apart, "broken": broken}, "\n".join(lines))
     return 1 if broken else 0

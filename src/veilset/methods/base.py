@@ -1,4 +1,6 @@
-"""What every synthesizer shares. A method plans (`_plan`), learns (`_fit`) and draws (`_sample`); the rest is here."""
+"""What all methods share. Each plans (`_plan`) and learns (`_fit`); a synthesizer then draws images (`_sample`), a
+teacher tells the class of images that it is shown (`_predict`). The rest is here.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 FORMAT = "veilset-model/1"
 BATCH = 1000  # images drawn at a time
 State = dict[str, torch.Tensor]
-S = TypeVar("S", bound="Synthesizer")
+M = TypeVar("M", bound="Method")
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class NoConfig:
     """For methods without parameters."""
 
 
-class Synthesizer(ABC):
-    """Base of all methods. Public methods are final; a method overrides `_plan`, `_fit` and `_sample` only.
+class Method(ABC):
+    """Base of synthesizers and teachers. Public methods are final; the others are what a method writes.
 
     Attributes:
         name: what users type.
@@ -73,10 +75,6 @@ class Synthesizer(ABC):
         torch's generator is seeded around this call, so plain torch randomness is fine; it protects nothing.
         """
 
-    @abstractmethod
-    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        """Draw one image a label: labels int64 [n] -> float [n, C, H, W] in [0, 1]."""
-
     # ------------------------------------------------------------------ what a user calls
 
     @final
@@ -86,7 +84,7 @@ class Synthesizer(ABC):
 
     @final
     def fit(
-        self: S,
+        self: M,
         data: PrivateImages,
         privacy: Privacy,
         *,
@@ -94,7 +92,7 @@ class Synthesizer(ABC):
         folder: Path | None = None,
         device: str = "cpu",
         account: Account | None = None,
-    ) -> S:
+    ) -> M:
         """Learn from private images under a budget.
 
         Args:
@@ -131,6 +129,42 @@ class Synthesizer(ABC):
         return self
 
     @final
+    def save(self, folder: str | Path) -> Path:
+        """Write a new folder with the model (safetensors + JSON), its ledger and its receipt."""
+        with new_folder(folder) as tmp:
+            self.write(tmp)
+        return Path(folder)
+
+    @final
+    def write(self, folder: Path) -> None:
+        """Write the files of `save` into an existing folder."""
+        from safetensors.torch import save
+
+        state, info = self._fitted()
+        assert self.receipt_ is not None
+        facts = {"format": FORMAT, "method": self.name, "config": asdict(self.config), "info": info.to_json()}
+        write_bytes(folder / "model.safetensors", save(state))
+        write_json(folder / "model.json", facts)
+        self.receipt_ = write_release(folder, self.receipt_, self._ledger)
+
+    def _fitted(self) -> tuple[State, PublicInfo]:
+        if self._state is None or self.info_ is None:
+            raise ModeError(f"this {self.name} model is not fitted; call fit(data.train, privacy) first")
+        return self._state, self.info_
+
+    def __repr__(self) -> str:
+        state = "fitted" if self._state is not None else "not fitted"
+        return f"{type(self).__name__}({self.config}, {state})"
+
+
+class Synthesizer(Method):
+    """Base of all methods that draw images: overrides `_plan`, `_fit` and `_sample`."""
+
+    @abstractmethod
+    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """Draw one image a label: labels int64 [n] -> float [n, C, H, W] in [0, 1]."""
+
+    @final
     def sample(
         self,
         n: int,
@@ -161,25 +195,6 @@ class Synthesizer(ABC):
         return Images(out, labels, info.classes, label=self.receipt_.facts["stamp"] or "SYNTHETIC")
 
     @final
-    def save(self, folder: str | Path) -> Path:
-        """Write a new folder with the model (safetensors + JSON), its ledger and its receipt."""
-        with new_folder(folder) as tmp:
-            self.write(tmp)
-        return Path(folder)
-
-    @final
-    def write(self, folder: Path) -> None:
-        """Write the files of `save` into an existing folder."""
-        from safetensors.torch import save
-
-        state, info = self._fitted()
-        assert self.receipt_ is not None
-        facts = {"format": FORMAT, "method": self.name, "config": asdict(self.config), "info": info.to_json()}
-        write_bytes(folder / "model.safetensors", save(state))
-        write_json(folder / "model.json", facts)
-        self.receipt_ = write_release(folder, self.receipt_, self._ledger)
-
-    @final
     def write_samples(self, images: Images, folder: str | Path, format: str = "folder") -> Path:
         """Write a new release folder: images with labels, ledger, and a receipt that covers every file."""
         self._fitted()
@@ -189,17 +204,40 @@ class Synthesizer(ABC):
             write_release(tmp, self.receipt_, self._ledger)
         return Path(folder)
 
-    def _fitted(self) -> tuple[State, PublicInfo]:
-        if self._state is None or self.info_ is None:
-            raise ModeError(f"this {self.name} model is not fitted; call fit(data.train, privacy) first")
-        return self._state, self.info_
 
-    def __repr__(self) -> str:
-        state = "fitted" if self._state is not None else "not fitted"
-        return f"{type(self).__name__}({self.config}, {state})"
+class Teacher(Method):
+    """Base of all classifiers learned under a budget: overrides `_plan`, `_fit` and `_predict`."""
+
+    @abstractmethod
+    def _predict(self, state: State, info: PublicInfo, x: torch.Tensor) -> torch.Tensor:
+        """Scores of float images [n, C, H, W] in [0, 1]: logits [n, K]."""
+
+    @final
+    def predict(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Classify images; costs no privacy, however many.
+
+        Args:
+            x: uint8 [n, C, H, W], such as `images.x`.
+
+        Returns:
+            Labels int64 [n], and probabilities float32 [n, K] of the classes in their declared order.
+
+        Raises:
+            ModeError: not fitted. ConfigError: x is not uint8, or of another shape than declared.
+        """
+        state, info = self._fitted()
+        if x.dtype != torch.uint8 or tuple(x.shape[1:]) != info.shape:
+            raise ConfigError(
+                f"x is {x.dtype} {list(x.shape)}: must be uint8 images of the declared shape [n, "
+                f"{', '.join(map(str, info.shape))}], such as images.x"
+            )
+        with torch.no_grad():
+            scores = [self._predict(state, info, part.float() / 255) for part in x.split(BATCH) if len(part)]
+        probabilities = torch.cat([torch.zeros(0, len(info.classes)), *scores]).softmax(1)
+        return probabilities.argmax(1), probabilities
 
 
-def restore(cls: type[Synthesizer], folder: Path, facts: dict[str, Any]) -> Synthesizer:
+def restore(cls: type[M], folder: Path, facts: dict[str, Any]) -> M:
     """Rebuild a fitted model from a folder whose model.json was read.
 
     Raises:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from veilset.core.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
-    from veilset.methods.base import Synthesizer
+    from veilset.methods.base import Method, Synthesizer
 
+M = TypeVar("M", bound="Method")
 GROUP = "veilset.methods"
 
 
@@ -46,6 +48,14 @@ BUILT_IN = {
 }
 
 
+# Classifiers learned under a budget: they draw no images. What is done with them is in `teachers`.
+TEACHERS = {
+    "dp-scatter": Entry(
+        "veilset.methods.dp_scatter", "DPScatter", "linear classifier on scattering features, by DP-SGD"
+    ),
+}
+
+
 def _plugins() -> dict[str, EntryPoint]:
     return {p.name: p for p in entry_points(group=GROUP)}
 
@@ -69,6 +79,8 @@ def method_class(name: str) -> type[Synthesizer]:
         found: Any = getattr(import_module(entry.module), entry.attribute)
         return found
     plugins = _plugins()
+    if name in TEACHERS:
+        raise ConfigError(f"{name} is a teacher, which predicts and draws no images; use veilset.make_teacher")
     if name not in plugins:
         known = methods()
         raise ConfigError(f"method {name!r} is unknown.{suggest(name, known)} Known: {', '.join(known)}")
@@ -96,10 +108,18 @@ def make(name: str, *, recipe: str | None = None, **params: Any) -> Synthesizer:
     Raises:
         ConfigError: unknown method, recipe or parameter (with a suggestion), or a value out of range.
     """
-    cls = method_class(name)
+    return configured(method_class(name), recipe, params)
+
+
+def configured(cls: type[M], recipe: str | None, params: Mapping[str, Any]) -> M:
+    """A method of this class with the parameters of a recipe (None: none), overridden by `params`.
+
+    Raises:
+        ConfigError: unknown recipe or parameter, or a value out of range.
+    """
     if recipe is not None and recipe not in cls.recipes:
         known = ", ".join(cls.recipes) or "none"
-        raise ConfigError(f"{name} has no recipe {recipe!r}.{suggest(recipe, cls.recipes)} It has: {known}")
+        raise ConfigError(f"{cls.name} has no recipe {recipe!r}.{suggest(recipe, cls.recipes)} It has: {known}")
     return cls(**{**(cls.recipes[recipe] if recipe is not None else {}), **params})
 
 

@@ -1,0 +1,104 @@
+"""The second registry, and its teacher on the built-in digits."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+import veilset as vs
+from veilset.core.errors import ConfigError, ModeError
+from veilset.methods import dp_scatter
+from veilset.methods.base import Teacher
+from veilset.methods.teachers import TEACHERS, make_teacher, open_teacher, teacher_class, teachers
+from veilset.networks import scattering
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_registry_tells_the_truth(name: str) -> None:
+    cls = teacher_class(name)
+    assert issubclass(cls, Teacher) and cls.name == name
+    assert teachers()[name] == TEACHERS[name].summary and not TEACHERS[name].summary.endswith(".")
+
+
+def test_teachers_and_methods_are_apart() -> None:
+    assert not set(teachers()) & set(vs.methods())
+    with pytest.raises(ConfigError, match="Known: dp-scatter"):
+        make_teacher("dp-moments")
+    with pytest.raises(ConfigError, match="make_teacher"):
+        vs.make("dp-scatter")
+    with pytest.raises(ConfigError, match="no recipe"):
+        make_teacher("dp-scatter", recipe="paper")
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """A teacher of the digits, fitted once, and the folder it was saved in."""
+    teacher = make_teacher("dp-scatter").fit(vs.load("digits").train, vs.Privacy(8.0))
+    return teacher, teacher.save(tmp_path_factory.mktemp("teacher") / "t")
+
+
+def test_it_learns_the_digits(taught) -> None:
+    test = vs.load("digits").test
+    labels, probabilities = taught[0].predict(test.x)
+    assert float((labels == test.y).float().mean()) > 0.85
+    assert probabilities.shape == (len(test), 10) and torch.equal(labels, probabilities.argmax(1))
+    assert torch.allclose(probabilities.sum(1), torch.ones(len(test)), atol=1e-5)
+
+
+def test_a_saved_teacher_verifies_and_predicts_the_same(taught) -> None:
+    teacher, folder = taught
+    got = vs.verify(folder)
+    assert got.ok and got.release, str(got)
+    x = vs.load("digits").test.x[:50]
+    again = open_teacher(folder)
+    assert torch.equal(again.predict(x)[1], teacher.predict(x)[1]) and again.receipt_.epsilon <= 8.0 * (1 + 1e-9)
+    with pytest.raises(ConfigError, match="teacher"):
+        vs.open_model(folder)
+
+
+def test_nothing_to_classify_is_no_error(taught) -> None:
+    labels, probabilities = taught[0].predict(torch.zeros(0, 1, 8, 8, dtype=torch.uint8))
+    assert labels.shape == (0,) and probabilities.shape == (0, 10)
+
+
+@pytest.mark.parametrize("x", [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 28, 28, dtype=torch.uint8)])
+def test_what_is_no_such_image_is_refused(taught, x) -> None:
+    with pytest.raises(ConfigError, match="must be uint8 images"):
+        taught[0].predict(x)
+
+
+def test_an_unfitted_teacher_predicts_nothing() -> None:
+    with pytest.raises(ModeError, match="not fitted"):
+        make_teacher("dp-scatter").predict(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
+
+
+def test_what_is_planned_is_what_the_ledger_says(taught) -> None:
+    teacher, _ = taught
+    info = teacher.info_
+    release = dp_scatter.release(teacher.config, info, 8.0)
+    lines = [json.loads(line)["body"] for line in teacher._ledger.splitlines()]
+    charges = [b for b in lines if b["kind"] == "charge"]
+    assert {b["release"] for b in charges} == {"linear"} and sum(b["steps"] for b in charges) == release.steps
+    assert {b["sample_rate"] for b in charges} == {release.sample_rate} and release.bound == 0.1
+
+
+def test_the_gradient_at_the_gate_is_that_of_the_cross_entropy() -> None:
+    """Without noise and clipping, one step of the gate is one step of full-batch softmax regression."""
+    data = vs.load("digits")
+    teacher = make_teacher("dp-scatter", batch=10**6, steps=1, clip=1e6, rate=1.0).fit(
+        data.train, vs.Privacy(math.inf), seed=0
+    )
+    x = _raw(data)
+    z = scattering.features(x.x.float() / 255).half().float()
+    error = torch.full((len(z), 10), 0.1)
+    error[torch.arange(len(z)), x.y] -= 1
+    wanted = -(error.T @ z) / data.info.units
+    assert torch.allclose(teacher._state["weight"], wanted, atol=1e-4)
+
+
+def _raw(data) -> vs.Images:
+    plan = vs.Plan((vs.Release(name="none"),)).price(vs.Privacy(math.inf), data.info)
+    return vs.Gate(data.train, plan, seed=0).inspect("compare with a direct computation")
