@@ -34,6 +34,14 @@ def test_a_row_that_is_not_finite_becomes_zero(bad):
     assert float(got[1].norm()) == pytest.approx(1 - MARGIN)
 
 
+def test_the_margin_is_kept():
+    """Room for the rounding of norms and sums; the figure is part of the claim (docs/threat-model.md)."""
+    v = torch.randn(50, 300, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 100
+    norm = clip(v, 2.0).norm(dim=1)
+    assert float(norm.max()) <= 2.0 * (1 - 0.99e-6)
+    assert float(norm.min()) >= 2.0 * (1 - 1.01e-6)
+
+
 def test_short_rows_are_left_alone():
     v = torch.tensor([[0.3, -0.4]])
     assert torch.equal(clip(v, 1.0), v.double())

@@ -178,6 +178,16 @@ def test_row_18_answers_of_neighbours_lie_on_one_grid():
         assert abs(float(parity.mean()) - 0.5) < 5 * 0.5 / 32
 
 
+@pytest.mark.parametrize("n", [0, 1, 400])
+def test_the_grid_of_an_answer_is_the_declared_one(n):
+    """A grid made from the number of records that are there would tell it in the lowest bits of every answer."""
+    info = facts(shape=(1, 32, 32))
+    step = 2.0 ** (math.ceil(math.log2(info.units * BOUND)) - 50)
+    got = answers(*pictures(n, info), None, info, "sum", pixels) / step
+    assert torch.equal(got, got.round())
+    assert abs(float(got.remainder(2).mean()) - 0.5) < 5 * 0.5 / 32
+
+
 # ---------------------------------------------------------------------- noise
 
 
@@ -251,6 +261,45 @@ def test_steps_of_a_loop_have_noise_of_their_own():
     steps = [gate.grad(name, linear_loss, linear_params(info))["w"].flatten() for name in "gggghh"]
     correlation = torch.corrcoef(torch.stack(steps)).fill_diagonal_(0)
     assert float(correlation.abs().max()) < 0.6  # 48 coordinates: 0.6 is more than four deviations
+
+
+def test_steps_of_a_loop_throw_coins_of_their_own():
+    """Seen in exact answers about records that contribute in one direction each."""
+    info = facts(shape=(1, 8, 8), units=64)
+    x, rate = np.eye(64, dtype=np.uint8).reshape(64, 1, 8, 8) * 255, 0.5
+    plan = Plan(
+        (Release(name="s", sample_rate=rate, steps=9), Release(name="g", verb="grad", sample_rate=rate, steps=9))
+    )
+    for seed in (0, None):
+        data = from_arrays(info, x, np.zeros(64, np.int64))
+        gate = Gate(data, plan.price(Privacy(math.inf), info), seed=seed)
+        w = {"w": torch.zeros(1, 8, 8)}
+        sums = [gate.sum("s", pixels) > 0.5 for _ in range(9)]
+        steps = [gate.grad("g", lambda p, x, y: (p["w"] * x).sum(), w)["w"].flatten() * 32 > 0.5 for _ in range(9)]
+        coins = torch.stack(sums + steps).float()
+        assert len({row.numpy().tobytes() for row in coins}) == 18
+        assert float(torch.corrcoef(coins).fill_diagonal_(0).abs().max()) < 0.7  # more than five deviations of 64 coins
+
+
+@pytest.mark.parametrize("verb", ["sum", "grad"])
+def test_noise_does_not_depend_on_the_coins(verb):
+    """With one seed: coins without noise, and noise about nobody."""
+    info = facts(shape=(1, 40, 50), units=2000)
+    one_hot = np.eye(2000, dtype=np.uint8).reshape(2000, 1, 40, 50) * 255
+
+    def ask(x, epsilon, rate):
+        release = Release(name="r", verb=verb, sample_rate=rate)
+        data = from_arrays(info, x, np.zeros(len(x), np.int64))
+        gate = Gate(data, Plan((release,)).price(Privacy(epsilon), info), seed=1)
+        if verb == "sum":
+            return gate.sum("r", pixels)
+        w = {"w": torch.zeros(1, 40, 50)}
+        return gate.grad("r", lambda p, x, y: (p["w"] * x).sum(), w)["w"].flatten().double() * rate * 2000
+
+    coins, noise = (ask(one_hot, math.inf, 0.5) > 0.5).double(), ask(one_hot[:0], 1.0, 1.0)
+    assert 800 < float(coins.sum()) < 1200
+    for seen in (noise, noise.abs()):
+        assert abs(float(torch.corrcoef(torch.stack([coins, seen]))[0, 1])) < 5 / math.sqrt(2000)
 
 
 # ---------------------------------------------------------------------- refusals

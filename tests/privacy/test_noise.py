@@ -20,6 +20,15 @@ def test_normals_are_standard_normals():
     assert np.isfinite(z).all()
 
 
+def test_tails_are_those_of_a_normal():
+    """An answer that can lie only so far from the truth proves that somebody is there, or is not."""
+    from scipy.stats import binomtest, norm
+
+    z = np.abs(Stream(bytes(32)).normal(1_000_000))
+    for far in (2.0, 3.0, 4.0):
+        assert binomtest(int((z > far).sum()), len(z), 2 * norm.sf(far)).pvalue > 1e-4
+
+
 def test_halves_of_box_and_muller_are_independent():
     n = 2 * (_BLOCK // 2)
     z = Stream(bytes(32)).normal(n)

@@ -294,6 +294,20 @@ def test_research_runs_recompute_but_are_stamped(tmp_path):
     assert "plan" in failing(folder)
 
 
+def test_a_receipt_names_the_relation_that_was_accounted(made):
+    """Under replace-one the same noise would give a larger epsilon; the words are part of the claim."""
+    assert read_receipt(made).relation == "add or remove one unit"
+    assert "relation  add or remove one unit" in str(read_receipt(made))
+
+
+@pytest.mark.parametrize("bound", [0.01, 1.0, 40.0])
+def test_a_claim_holds_for_any_bound(bound):
+    """The accountant gets the noise multiplier: noise / bound, whatever the bound is."""
+    gate = gate_for(private(), Release(name="a", bound=bound))
+    gate.sum("a", pixels)
+    assert make_receipt(gate.close(), gate.plan, "tester", {}).epsilon == pytest.approx(1.0, rel=1e-6)
+
+
 def test_an_inspected_run_is_no_release(tmp_path):
     folder = release_into(tmp_path / "r", seed=0, inspect=True)
     assert read_receipt(folder).inspected and not verify(folder).release

@@ -42,6 +42,23 @@ def test_no_record_moves_the_sum_by_more_than_the_bound(case, scale, bfloat16):
             assert float((everyone - others).norm()) <= 1.0
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_the_margin_is_kept(bfloat16):
+    """Room for float32, in every contribution: each record has a class, and so a row of the weight, to itself."""
+    x = torch.rand(64, 20, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 64)[:, None]
+    w = {"w": torch.zeros(64, 20)}
+
+    def loss(p, x, y):
+        return 1e4 * ((torch.arange(64) == y) * F.linear(x, p["w"])).sum()
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        clipped = Clipped(loss, w, (x[0], torch.tensor(0)))
+        got = summed(clipped, loss, w, x, torch.arange(64), 64, 1.0)
+    norm = got.view(64, 20).norm(dim=1)
+    assert float(norm.max()) <= 1 - 0.99e-3
+    assert float(norm.min()) >= 1 - 1.1e-3
+
+
 @pytest.mark.parametrize("length", [1, 2, 7, 40])
 def test_cancelling_positions_cannot_hide_a_large_contribution(length):
     """Gram forms whose terms cancel: what is summed stays below the bound although the exact norm is tiny."""
