@@ -69,6 +69,18 @@ def attacks(target: Array, shadows: Shadows) -> dict[str, Array]:
     return out
 
 
+def by_labels(x: Array, inside: Array, learn: Array) -> Array:
+    """The attack as source document 000 had it: no shadow models; a regression is told who is a member among a part.
+
+    Args:
+        x: features [n, F] of one model. inside: bool [n], members. learn: bool [n], whose membership is told.
+
+    Returns:
+        Scores of the others, in order.
+    """
+    return _regression(x[~learn], x[None, learn], inside[None, learn])
+
+
 def _beside(x: Array, usual: Array) -> Array:
     """Features [n, F], and how far they are from what is usual for each candidate: [n, 2 F]."""
     return np.concatenate([x, x - usual], axis=1)
