@@ -13,14 +13,23 @@ import torch
 
 from veilset.core.errors import ConfigError, DataError, ModeError
 from veilset.core.types import Images, PublicInfo
-from veilset.evaluation import Entry, Metric, Protocol, Scores, entries, evaluate
+from veilset.evaluation import Entry, Metric, Protocol, Scores, entries, evaluate, groups
+from veilset.evaluation.protocols import SIX
+from veilset.evaluation.registry import choose
 from veilset.privacy.private import from_arrays
 
-NAMES = ["gen2real-logreg", "gen2real-cnn", "gen2real-cnn-per-class", "real2gen-cnn", "fd-gabor"]
+DEFAULT = ["gen2real-logreg", "gen2real-mlp", "gen2real-cnn", "gen2real-cnn-per-class", "gen2real-cnn-ece"]
+DEFAULT += ["real2gen-cnn", "fd-gabor"]
+FILE = ["fid", "kid", "is-inception"]
 
 
 def test_the_registry_says_unit_direction_and_use_in_one_line() -> None:
-    assert sorted(entries()) == sorted(NAMES)
+    assert groups()["default"] == DEFAULT
+    assert set(FILE) < set(groups()["inception"]) and {"fd-lite0", "coverage-lite0"} < set(groups()["lite0"])
+    assert {"fd-domain", "is-domain"} < set(groups()["domain"])
+    assert [n for n in groups()["six"] if n.count("-") == 1] == [f"gen2real-{c}" for c in SIX]
+    assert sorted(e.name for e in choose(["six-real2gen"])) == sorted(f"real2gen-{c}" for c in SIX)
+    assert not any(e.default for e in entries().values() if e.group in ("inception", "lite0", "six"))
     for entry in entries().values():
         assert isinstance(entry, Entry) and entry.unit and entry.better in ("higher", "lower")
         assert entry.doc.endswith(".") and "\n" not in entry.doc
@@ -94,6 +103,8 @@ def test_bad_arguments_get_one_line(train: Images, test: Images) -> None:
         (train, wide, {}, DataError, r"shape \[1, 8, 8\].*\[1, 8, 16\]"),
         (train[:0], test, {}, DataError, "images holds no image"),
         (train, test[:0], {}, DataError, "against holds no image"),
+        (train[[3] * 50], test, {}, DataError, "images holds 50 copies of one image"),
+        (train, test[[3] * 50], {}, DataError, "against holds 50 copies of one image"),
     ]
     for images, against, options, error, words in cases:
         with pytest.raises(error, match=words) as caught:
@@ -116,8 +127,16 @@ def test_scores_show_themselves(train: Images, test: Images) -> None:
 
 def test_values_are_printed_with_their_spread() -> None:
     percent = Metric("a", 91.234, 0.456, "%", "higher", False, 3)
+    small = Metric("c", 9.7123, None, "score", "higher", False, 1)
+    assert small.shown == "9.71"
     other = Metric("b", 1234.5, 12.34, "grey levels²", "lower", False, 3)
     assert (percent.shown, other.shown) == ("91.23 ± 0.46", "1234.5 ± 12.3")
+
+
+def test_pixels_that_are_not_numbers_cannot_be_images(train: Images) -> None:
+    nan = torch.full(train.x.shape, float("nan"))
+    with pytest.raises(DataError, match="x is torch.float32.*must be uint8"):
+        Images(nan, train.y, train.classes)
 
 
 def test_importing_evaluation_does_not_import_torch() -> None:

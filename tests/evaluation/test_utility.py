@@ -10,8 +10,9 @@ import torch
 from veilset.core.errors import DataError
 from veilset.core.types import Images
 from veilset.evaluation import CNN_PROTOCOL, Protocol, evaluate
-from veilset.evaluation.protocols import logreg_images, predict, train_cnn, train_logreg
-from veilset.evaluation.utility import accuracy, recalls
+from veilset.evaluation.training import logreg_images, predict, train_logreg
+from veilset.evaluation.training import train as train_network
+from veilset.evaluation.utility import accuracy, calibration_error, recalls
 
 
 def shuffled(images: Images) -> Images:
@@ -52,7 +53,7 @@ def test_a_seed_repeats_bit_for_bit_and_leaves_torch_alone(train: Images, short:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    first, again, other = (train_cnn(train[:200], seed, short).state_dict() for seed in (0, 0, 1))
+    first, again, other = (train_network("cnn", train[:200], seed, short).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not all(torch.equal(first[k], other[k]) for k in first)
@@ -68,7 +69,7 @@ def test_without_native_bfloat16_everything_runs_in_float32(
 
 def test_training_restores_gradients_and_mode(train: Images, test: Images, short: Protocol) -> None:
     with torch.no_grad():
-        net = train_cnn(train[:64], 0, short)
+        net = train_network("cnn", train[:64], 0, short)
     assert not net.training
     assert torch.equal(predict(net, test.x), predict(net, test.x))
     assert predict(net, test.x).dtype == torch.int64
@@ -77,7 +78,7 @@ def test_training_restores_gradients_and_mode(train: Images, test: Images, short
 def test_logreg_repeats_and_bounds_its_memory(train: Images, test: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = [predict(train_logreg(train, seed), test.x) for seed in (0, 1)]
     assert torch.equal(*labels) and labels[0].dtype == torch.int64
-    monkeypatch.setattr("veilset.evaluation.protocols.LOGREG_NUMBERS", 64 * 500)
+    monkeypatch.setattr("veilset.evaluation.training.LOGREG_NUMBERS", 64 * 500)
     assert logreg_images(train) == 500
     assert accuracy(predict(train_logreg(train, 0), test.x), test.y) > 85
 
@@ -98,11 +99,11 @@ def test_per_class_shares_the_classifier_and_names_classes(
 ) -> None:
     calls: list[int] = []
 
-    def counted(images: Images, seed: int, protocol: Protocol) -> torch.nn.Module:
+    def counted(network: str, images: Images, seed: int, protocol: Protocol) -> torch.nn.Module:
         calls.append(seed)
-        return train_cnn(images, seed, protocol)
+        return train_network(network, images, seed, protocol)
 
-    monkeypatch.setattr("veilset.evaluation.protocols.train_cnn", counted)
+    monkeypatch.setattr("veilset.evaluation.training.train", counted)
     no_nines = test[test.y < 9]
     scores = evaluate(
         train[:300], no_nines, seeds=2, metrics=["gen2real-cnn", "gen2real-cnn-per-class"], protocol=short
@@ -116,3 +117,29 @@ def test_per_class_shares_the_classifier_and_names_classes(
     counts = [(no_nines.y == k).sum().item() for k in range(9)]
     total = sum(v * c for v, c in zip(seen, counts, strict=True)) / len(no_nines)
     assert scores["gen2real-cnn"].value == pytest.approx(total)
+
+
+def test_calibration_error_by_hand() -> None:
+    said = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.35, 0.65], [0.35, 0.65]], dtype=torch.float64)
+    true = torch.tensor([0, 1, 1, 1])
+    # two bins of two images: |0.5 - 0.9| and |1.0 - 0.65|
+    assert calibration_error(said, true) == pytest.approx(100 * (0.4 + 0.35) / 2)
+    sure = torch.eye(4, dtype=torch.float64)
+    assert calibration_error(sure, torch.arange(4)) == 0
+    assert calibration_error(sure, torch.tensor([1, 0, 3, 2])) == pytest.approx(100)
+
+
+def test_a_class_missing_from_the_images_is_named_and_never_recalled(train: Images, test: Images) -> None:
+    scores = evaluate(train[train.y != 4], test, seeds=1, metrics=["gen2real-logreg", "gen2real-logreg-per-class"])
+    assert scores.warnings() == ["no image to learn these classes from, so none is ever recalled: 4"]
+    by_class = scores["gen2real-logreg-per-class"].detail["by_class"]
+    assert by_class[4]["value"] == 0 and by_class[3]["value"] > 50
+    assert "note: no image to learn" in repr(scores)
+
+
+def test_each_classifier_has_all_four_figures(train: Images, test: Images, short: Protocol) -> None:
+    names = ["gen2real-mlp", "gen2real-mlp-ece", "gen2real-mlp-per-class", "real2gen-mlp", "gen2real-lenet"]
+    scores = evaluate(train[:200], test[:200], seeds=1, metrics=names, protocol=short)
+    assert all(0 <= m.value <= 100 and m.unit == "%" for m in scores)
+    assert scores["gen2real-mlp-ece"].better == "lower" and scores["gen2real-mlp-ece"].detail["bins"] == 15
+    assert scores["real2gen-mlp"].detail["train_images"] == 200

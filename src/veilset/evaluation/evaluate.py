@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, DataError, ModeError
 from veilset.core.types import Images
-from veilset.evaluation.registry import Answer, Entry, Trial, choose
+from veilset.evaluation.extractors import Tools, network
+from veilset.evaluation.registry import Answer, Entry, Trial, choose, entries
 from veilset.evaluation.scores import Metric, Scores
 from veilset.privacy.private import PrivateImages
 
 if TYPE_CHECKING:
     from veilset.evaluation.protocols import Protocol
+    from veilset.evaluation.selection import Selection
 
 
 def evaluate(
@@ -23,6 +26,9 @@ def evaluate(
     seeds: int = 3,
     metrics: Sequence[str] | None = None,
     protocol: Protocol | None = None,
+    tools: Tools | None = None,
+    select: Selection | None = None,
+    members: Images | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Scores:
     """Measure how well `images` stand in for real ones.
@@ -33,36 +39,90 @@ def evaluate(
         against: real images with the same classes and shape: a public test split, or what `gate.inspect` returned in
             research mode (then every metric that used them says that it reads private records).
         seeds: how many seeds (0, 1, ...), at least 1.
-        metrics: names to compute, in this order; None computes all (`veilset.evaluation.entries()` lists them).
-        protocol: schedule of the CNN; None is `CNN_PROTOCOL`. Its name and epochs stand in the detail of the metrics.
+        metrics: names or groups to compute, in this order (`veilset.evaluation.entries()` and `groups()` list them);
+            None computes the group "default". A Frechet distance of few images brings its kernel distance with it.
+        protocol: schedule of every network; None trains each by its own (`protocols.CLASSIFIERS`). Its name and epochs
+            stand in the detail of the metrics.
+        tools: weights and images that some metrics need.
+        select: also choose one classifier by this rule, once for all seeds, and report it.
+        members: the images that the synthetic ones were learned from; exact copies of them in `against` are refused,
+            near copies counted in a note. Research mode only, where they are private.
         progress: called with one line of text before each step of work.
 
     Raises:
         ModeError: private images were passed, or there is no real set.
-        ConfigError: an unknown metric, or seeds below 1.
-        DataError: the two sets are empty or do not match.
+        ConfigError: an unknown metric, or seeds below 1, or a file or package that a metric needs is missing.
+        DataError: the two sets are empty or do not match, or are too small for a metric, or hold copies of one image.
     """
-    from veilset.evaluation.protocols import CNN_PROTOCOL
-
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ConfigError(f"seeds = {seeds!r}: must be a whole number of at least 1")
     _check_open("against", against)
-    chosen = choose(metrics)
-    fixed = not callable(images)
+    chosen, tools = choose(metrics), tools or Tools()
+    notes = _copies(members, against)
+    kept: dict[Hashable, Any] = {}
+    for extractor in {entry.extractor for entry in chosen} - {"", "domain"}:  # a missing file is told before the work
+        kept["network", extractor] = network(extractor, tools, None)
     answers: dict[str, list[Answer]] = {entry.name: [] for entry in chosen}
-    private: dict[str, bool] = dict.fromkeys(answers, False)
+    private = dict.fromkeys(answers, members is not None and members.reads_private)
+    trials: list[Trial] = []
     for seed in range(seeds):
         drawn: Any = images(seed) if callable(images) else images
         _check_pair(drawn, against)
-        trial = Trial(drawn, against, seed, protocol or CNN_PROTOCOL)
+        if not seed:
+            chosen = _with_companions(chosen, drawn, against)
+        trial = Trial(drawn, against, seed, protocol, tools, kept)
+        trials += [trial] if select else []
         for entry in chosen:
-            if fixed and not entry.seeded and seed > 0:
+            if not callable(images) and not entry.seeded and seed > 0:
                 continue
             if progress:
                 progress(f"seed {seed + 1} of {seeds}: {entry.name}")
-            answers[entry.name].append(entry.run(trial))
-            private[entry.name] |= entry.reads_private(drawn, against)
-    return Scores(tuple(_summary(entry, answers[entry.name], private[entry.name]) for entry in chosen))
+            answers.setdefault(entry.name, []).append(entry.run(trial))
+            private[entry.name] = private.get(entry.name, False) or entry.reads_private(drawn, against, tools)
+    found = [_summary(entry, answers[entry.name], private[entry.name]) for entry in chosen]
+    return Scores((*found, *_selected(select, trials, progress)), notes)
+
+
+def _selected(
+    select: Selection | None, trials: list[Trial], progress: Callable[[str], None] | None
+) -> tuple[Metric, ...]:
+    """The figure of the chosen classifier, if a rule was given."""
+    if select is None:
+        return ()
+    from veilset.evaluation.selection import choose_classifier
+
+    if progress:
+        progress(f"choosing among {', '.join(select.candidates)}: {select.rule}")
+    chosen = choose_classifier(select, trials)
+    answers = [chosen.answer(trial) for trial in trials]
+    entry = entries()[f"gen2real-{chosen.classifier}"]
+    private = select.seed is not None or any(entry.reads_private(t.images, t.against, t.tools) for t in trials)
+    return (_summary(replace(entry, name=select.name), answers, private),)
+
+
+def _with_companions(chosen: list[Entry], images: Images, against: Images) -> list[Entry]:
+    """Behind a metric that is biased for few images, the one that is not; unless it was chosen anyway."""
+    from veilset.evaluation.likeness import FEW
+
+    names, known = {entry.name for entry in chosen}, entries()
+    few = min(len(images), len(against)) < FEW
+    out: list[Entry] = []
+    for entry in chosen:
+        out.append(entry)
+        if few and entry.beside and entry.beside not in names:
+            out.append(known[entry.beside])
+    return out
+
+
+def _copies(members: Images | None, against: Images) -> tuple[str, ...]:
+    """A note about near copies of training images in the real set; exact ones are refused."""
+    if members is None:
+        return ()
+    from veilset.evaluation.overlap import overlap
+
+    _check_open("members", members)
+    note = overlap(members, against).check().note
+    return (note,) if note else ()
 
 
 def _summary(entry: Entry, answers: list[Answer], reads_private: bool) -> Metric:
@@ -105,6 +165,9 @@ def _check_pair(images: Images, against: Images) -> None:
         raise DataError(
             f"images have the classes {list(images.classes)}, against has {list(against.classes)}: must be equal"
         )
+    for name, value in (("images", images), ("against", against)):
+        if len(value) > 1 and bool((value.x == value.x[:1]).all()):
+            raise DataError(f"{name} holds {len(value)} copies of one image: nothing can be measured; look at the set")
     if images.x.shape[1:] != against.x.shape[1:]:
         a, b = list(images.x.shape[1:]), list(against.x.shape[1:])
         raise DataError(f"images have shape {a}, against has {b}: must be equal; see veilset data prepare")

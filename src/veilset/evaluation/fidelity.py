@@ -12,7 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from veilset.core.errors import DataError
-from veilset.evaluation.registry import Answer, Trial, metric
+from veilset.evaluation.distances import frechet
+from veilset.evaluation.registry import Answer, Entry, Trial, register
 
 if TYPE_CHECKING:
     import torch
@@ -88,28 +89,24 @@ def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return mean, (outer - n * torch.outer(mean, mean)) / (n - 1)
 
 
-def frechet(mean_a: torch.Tensor, cov_a: torch.Tensor, mean_b: torch.Tensor, cov_b: torch.Tensor) -> float:
-    """|mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)), at least 0.
-
-    With A = F F^T and B = G G^T the last trace is the sum of singular values of F^T G. So no matrix square root is
-    iterated, singular covariances do no harm, and equal arguments give 0 to rounding.
-    """
-    import torch
-
-    def factor(cov: torch.Tensor) -> torch.Tensor:
-        values, vectors = torch.linalg.eigh(cov)
-        return vectors * values.clamp(min=0).sqrt()
-
-    f, g = factor(cov_a), factor(cov_b)
-    cross = torch.linalg.svdvals(f.T @ g).sum()
-    # The traces are taken from the factors, so that what eigh rounds away cancels.
-    distance = (mean_a - mean_b).square().sum() + f.square().sum() + g.square().sum() - 2 * cross
-    return max(0.0, distance.item())
-
-
-@metric("fd-gabor", unit="grey levels²", better="lower", seeded=False)
 def fd_gabor(trial: Trial) -> Answer:
     """Frechet distance to the real set on fixed Gabor features (not FID; labels are not looked at)."""
     mean, cov = moments(trial.images.x)
     facts = {"images": len(trial.images), "against_images": len(trial.against), "features": len(mean)}
-    return Answer(frechet(mean, cov, *moments(trial.against.x)), facts=facts)
+    return Answer(
+        frechet(mean, cov, *trial.keep(("moments", "fd-gabor"), lambda: moments(trial.against.x))), facts=facts
+    )
+
+
+register(
+    Entry(
+        name="fd-gabor",
+        unit="grey levels²",
+        better="lower",
+        doc="Frechet distance to the real set on fixed Gabor features (not FID; labels are not looked at).",
+        run=fd_gabor,
+        seeded=False,
+        group="gabor",
+        default=True,
+    )
+)

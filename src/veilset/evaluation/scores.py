@@ -35,18 +35,33 @@ class Metric:
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def label(self) -> str:
+        """The name to print: "fid@1000" where a figure of few images must not be read as "fid"."""
+        return str(self.detail.get("label", self.name))
+
+    @property
     def shown(self) -> str:
-        """Value and spread for people: "91.23 ± 0.40", or "91.23" where the spread is not known."""
-        digits = 2 if self.unit == "%" else 1
+        """Value and spread for people: "91.23 ± 0.40", or "91.23" where the spread is not known.
+
+        A figure that was released with noise says its standard deviation too: "91.23 (noise ± 0.31)".
+        """
+        digits = 2 if self.unit == "%" or abs(self.value) < 100 else 1
         tail = "" if self.spread is None else f" ± {self.spread:.{digits}f}"
-        return f"{self.value:.{digits}f}{tail}"
+        noise = self.detail.get("noise_sd")
+        return f"{self.value:.{digits}f}{tail}" + (f" (noise ± {noise:.2g})" if noise is not None else "")
 
 
 @dataclass(frozen=True, repr=False)
 class Scores:
-    """The metrics of one evaluation, in order; `scores["gen2real-cnn"]` finds one by name."""
+    """The metrics of one evaluation, in order; `scores["gen2real-cnn"]` finds one by name.
+
+    Attributes:
+        metrics: the figures.
+        notes: what must be known about the images whatever was measured.
+    """
 
     metrics: tuple[Metric, ...]
+    notes: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[Metric]:
         return iter(self.metrics)
@@ -67,13 +82,18 @@ class Scores:
         return any(m.reads_private for m in self.metrics)
 
     def to_json(self) -> dict[str, Any]:
-        """{"metrics": [...]}: plain values only, no NaN."""
-        return {"metrics": [asdict(m) for m in self.metrics]}
+        """{"metrics": [...], "notes": [...]}: plain values only, no NaN."""
+        return {"metrics": [asdict(m) for m in self.metrics], "notes": self.warnings()}
+
+    def warnings(self) -> list[str]:
+        """Lines that every reader must see: about the images, and about single figures; each once."""
+        own = [str(m.detail["note"]) for m in self.metrics if m.detail.get("note")]
+        return list(dict.fromkeys([*self.notes, *own]))
 
     def rows(self) -> list[tuple[str, ...]]:
         """Header and one row a metric, as text."""
         head = ("metric", "value", "unit", "better", "seeds", "reads private")
-        body = [(m.name, m.shown, m.unit, m.better, str(m.seeds), "yes" if m.reads_private else "no") for m in self]
+        body = [(m.label, m.shown, m.unit, m.better, str(m.seeds), "yes" if m.reads_private else "no") for m in self]
         return [head, *body]
 
     def __repr__(self) -> str:
@@ -92,4 +112,5 @@ class Scores:
         return f"<table>{table}</table>" + "".join(f"<p>{html.escape(s)}</p>" for s in self._stamp())
 
     def _stamp(self) -> list[str]:
-        return ["NOT A RELEASE: figures marked yes were computed from private records"] if self.reads_private else []
+        stamp = ["NOT A RELEASE: figures marked yes were computed from private records"] if self.reads_private else []
+        return [*(f"note: {line}" for line in self.warnings()), *stamp]
