@@ -12,7 +12,7 @@ import torch
 
 import veilset as vs
 from veilset.audit import membership
-from veilset.audit.membership import Membership, against, halves, with_members
+from veilset.audit.membership import Membership, against, control, halves, with_members
 from veilset.audit.membership_attacks import HEADLINE, Shadows, attacks
 from veilset.audit.membership_records import Pool, duplicates, inspect, make_pool, near_duplicates, private_images
 from veilset.audit.membership_words import picture
@@ -179,6 +179,11 @@ def test_shadow_models_share_candidates_in_pairs(each: int) -> None:
     assert (inside.sum(1) == each).all() and (inside.sum(0) == 3).all()
     assert (inside[::2] ^ inside[1::2]).all(), "exactly one of a pair has seen a candidate"
     assert (inside[:, :each].sum(1) >= each // 2).all() and (inside[0] != inside[2]).any()
+
+
+def test_the_control_model_is_trained_on_half_of_the_members_only() -> None:
+    inside = control(11, np.random.default_rng(0))
+    assert inside[:11].sum() == 5 and not inside[11:].any()
 
 
 def test_the_leaky_release_holds_the_members_and_no_outsider(pool: Pool) -> None:

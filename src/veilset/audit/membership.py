@@ -4,9 +4,9 @@ Source document 000 asked this and got an answer that its authors distrusted; do
 Here members and outsiders are real records of one distribution, shadow models show what training does to a record, and
 three controls go through the same code as the result:
 
-* never trained: the same candidates under models of the run's members that were not trained on the candidate. Members
-  and outsiders must look alike (AUC 0.5 within its interval); if not, they differ by something else than training, as
-  two scanners or years do, and the attack is not valid;
+* never trained: a model that is fitted on half of the members is asked about the other half. They and the outsiders
+  must look alike to it (AUC 0.5 within its interval); if not, they differ by something else than training, as two
+  scanners or years do, and the attack is not valid;
 * leaky: the same release with its members appended. They must be found (AUC near 1); if not, the attack is blind;
 * the run itself: the figures.
 
@@ -87,6 +87,26 @@ class Membership:
         return as_table(self)
 
 
+@dataclass(frozen=True)
+class View:
+    """What one attack sees, and who counts: the run or a control.
+
+    Attributes:
+        x: features of all candidates [n, F] under the model that is asked.
+        shadows: the shadow models beside it.
+        member, outsider: bool [n], whose scores are compared.
+    """
+
+    x: Array
+    shadows: Shadows
+    member: Array
+    outsider: Array
+
+    def scores(self) -> dict[str, tuple[Array, Array]]:
+        """Of every attack: scores of members and of outsiders."""
+        return {name: (s[self.member], s[self.outsider]) for name, s in attacks(self.x, self.shadows).items()}
+
+
 def attack(
     folder: str | Path,
     *,
@@ -138,22 +158,24 @@ def against(
     asked = np.arange(len(pool.candidates)) < pool.each
     tell("the run")
     names, seen, leaked = _features(model, folder, pool, them, asked, images, seed)
-    known, answers = controls(pool.each, lot)
-    inside = np.concatenate([halves(pool.each, shadows, lot), known])
+    known = control(pool.each, lot)
+    inside = np.concatenate([halves(pool.each, shadows, lot), known[None]])
     honest, leaky = [], []
     for s, mine in enumerate(inside):
-        tell(f"shadow model {s + 1} of {shadows}" if s < shadows else f"control model {s + 1 - shadows} of 2")
+        tell(f"shadow model {s + 1} of {shadows}" if s < shadows else "control model")
         with tempfile.TemporaryDirectory() as tmp:
             shadow = _shadow(model, pool, mine, Path(tmp), seed + 1 + s)
             _, x, y = _features(shadow, Path(tmp), pool, them, mine, images, seed + 1 + s)
         honest.append(x)
         leaky.append(y)
     tell("attacks")
-    nobody = np.stack(honest[shadows:])[answers, np.arange(len(answers))]
-    honest_set = Shadows(names, np.stack(honest[:shadows]), inside[:shadows])
-    leaky_set = replace(honest_set, x=np.stack(leaky[:shadows]))
-    views = {"run": (seen, honest_set), "never_trained": (nobody, honest_set), "leaky": (leaked, leaky_set)}
-    return _judge(model, pool, asked, views, images, seed)
+    shadow_set = Shadows(names, np.stack(honest[:shadows]), inside[:shadows])
+    views = {
+        "run": View(seen, shadow_set, asked, ~asked),
+        "never_trained": View(honest[shadows], shadow_set, asked & ~known, ~asked),
+        "leaky": View(leaked, replace(shadow_set, x=np.stack(leaky[:shadows])), asked, ~asked),
+    }
+    return _judge(model, pool, views, images, seed)
 
 
 def halves(each: int, shadows: int, lot: np.random.Generator) -> Array:
@@ -171,18 +193,16 @@ def halves(each: int, shadows: int, lot: np.random.Generator) -> Array:
     return inside
 
 
-def controls(each: int, lot: np.random.Generator) -> tuple[Array, Array]:
-    """Which candidates the two control models are trained on, bool [2, 2 each], and which of them answers for each.
+def control(each: int, lot: np.random.Generator) -> Array:
+    """Which candidates the control model is trained on: bool [2 each], half of the members, by lot.
 
-    As the run, they are trained on members only: were they trained on outsiders too, as shadow models are, they could
-    not notice that the two kinds differ. Each has half of the members; a member is asked about at the other one, an
-    outsider at either, by lot.
+    As the run, it is trained on members only: were it trained on outsiders too, as shadow models are, it could not
+    notice that the two kinds differ. There is one, and not one for each half: the scores of two that are asked about
+    each other's members are not independent, and the interval would be too narrow.
     """
-    half = lot.permutation(each) < each // 2
-    inside = np.zeros((2, 2 * each), dtype=bool)
-    inside[0, :each], inside[1, :each] = half, ~half
-    answers = np.concatenate([half, lot.permutation(each) < each // 2]).astype(int)
-    return inside, answers
+    inside = np.zeros(2 * each, dtype=bool)
+    inside[lot.permutation(each)[: each // 2]] = True
+    return inside
 
 
 def _check(shadows: int, images: int, targets: int) -> None:
@@ -204,7 +224,7 @@ def _shadow(model: Synthesizer, pool: Pool, inside: Array, folder: Path, seed: i
     facts = model.receipt_.facts
     asked = pool.candidates[torch.from_numpy(inside)]
     records = Images(torch.cat([pool.rest.x, asked.x]), torch.cat([pool.rest.y, asked.y]), asked.classes)
-    # A control model has fewer records than the run; declare so many fewer.
+    # The control model has fewer records than the run; declare so many fewer.
     units = max(1, round(model.info_.units * len(records) / (pool.each + len(pool.rest))))
     info = replace(model.info_, units=units)
     budget = facts["epsilon_budget"]
@@ -245,26 +265,24 @@ def with_members(released: Images, pool: Pool, inside: Array) -> Images:
 # ---------------------------------------------------------------------- what the features say
 
 
-def _judge(
-    model: Synthesizer, pool: Pool, asked: Array, views: dict[str, tuple[Array, Shadows]], images: int, seed: int
-) -> Membership:
+def _judge(model: Synthesizer, pool: Pool, views: dict[str, View], images: int, seed: int) -> Membership:
     """Run every attack on the run and on both controls, by the same function, and compare with the claim.
 
     Args:
-        views: "run", "never_trained", "leaky": the features of all candidates, and the shadow models beside them.
-        model, pool, asked, images, seed: what was attacked; `asked` [n] is true for the members.
+        views: "run", "never_trained", "leaky".
+        model, pool, images, seed: what was attacked.
     """
-    scores = {name: attacks(*view) for name, view in views.items()}
-    shadows = views["run"][1]
+    scores = {name: view.scores() for name, view in views.items()}
+    shadows = views["run"].shadows
     error = DOUBT / len(scores["run"])
-    results = tuple(_result(name, {k: v[name] for k, v in scores.items()}, asked, error) for name in scores["run"])
+    results = tuple(_result(name, {k: v[name] for k, v in scores.items()}, error) for name in scores["run"])
     repeats = tuple(
         figures(s[shadows.inside[i]], s[~shadows.inside[i]]).auc
         for i, x in enumerate(shadows.x)
         for s in [attacks(x, shadows.without(i, i ^ 1))[HEADLINE]]
     )
     claim = allowed(model)
-    above = [r.name for r in results if r.valid and _above(scores["run"][r.name], asked, claim, error)]
+    above = [r.name for r in results if r.valid and _above(scores["run"][r.name], claim, error)]
     headline = next(r for r in results if r.name == HEADLINE)
     ok, verdict = _verdict(headline, above)
     assert model.receipt_ is not None
@@ -283,10 +301,10 @@ def _judge(
     return Membership(facts, results, repeats, ok, verdict, claim)
 
 
-def _result(name: str, scores: dict[str, Array], asked: Array, error: float) -> Result:
-    wide = figures(scores["never_trained"][asked], scores["never_trained"][~asked], error)
-    three = {k: figures(s[asked], s[~asked]) for k, s in scores.items()}
-    curves = {k: curve(s[asked], s[~asked]) for k, s in scores.items()}
+def _result(name: str, scores: dict[str, tuple[Array, Array]], error: float) -> Result:
+    wide = figures(*scores["never_trained"], error)
+    three = {k: figures(*s) for k, s in scores.items()}
+    curves = {k: curve(*s) for k, s in scores.items()}
     return Result(name, **three, valid=wide.low <= 0.5 <= wide.high, curves=curves)
 
 
@@ -320,11 +338,11 @@ def allowed(model: Synthesizer) -> dict[str, Any]:
     }
 
 
-def _above(score: Array, asked: Array, claim: dict[str, Any], error: float) -> bool:
+def _above(scores: tuple[Array, Array], claim: dict[str, Any], error: float) -> bool:
     """Whether a score finds more members than the claim allows, beyond doubt."""
     if claim["epsilon"] is None:
         return False
-    sure = figures(score[asked], score[~asked], error)
+    sure = figures(*scores, error)
     rates = [r.low is not None and r.low > most for r, most in zip(sure.rates, claim["tpr"], strict=True)]
     return sure.low > claim["auc"] or any(rates)
 
@@ -332,7 +350,7 @@ def _above(score: Array, asked: Array, claim: dict[str, Any], error: float) -> b
 def _verdict(r: Result, above: list[str]) -> tuple[bool, str]:
     if not r.valid:
         return False, (
-            f"NOT VALID: models that were trained on no candidate tell them apart (AUC {r.never_trained.auc:.3f}), so "
+            f"NOT VALID: a model that was trained on neither kind tells them apart (AUC {r.never_trained.auc:.3f}), so "
             "members and outsiders differ by more than training; take outsiders of the same distribution"
         )
     if r.leaky.auc < FOUND:
