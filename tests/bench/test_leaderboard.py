@@ -11,7 +11,7 @@ import pytest
 from veilset.bench import leaderboard, published
 from veilset.bench.suite import Cell, Table, run_suite
 from veilset.cli.main import main
-from veilset.methods.catalogue import methods
+from veilset.methods.catalogue import TEACHERS, methods
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,10 +37,12 @@ def rows(done: list[Any], more: list[Cell] | None = None) -> dict[str, dict[str,
 
 def test_every_method_joins_and_seed_0_comes_first() -> None:
     cells = leaderboard.cells(False)
-    assert {c.params["method"] for c in cells} == set(methods())
-    assert len(cells) == len(methods()) * 2 * 2 * 3
     seeds = [c.params["seed"] for c in cells]
     assert seeds == sorted(seeds)
+    taught, cells = ([c for c in cells if (c.kind == "teacher") == want] for want in (True, False))
+    assert {c.params["method"] for c in taught} == set(TEACHERS) and len(taught) == len(TEACHERS) * 2 * 2 * 3
+    assert {c.params["method"] for c in cells} == set(methods())
+    assert len(cells) == len(methods()) * 2 * 2 * 3
     first = [(c.params["method"], c.params["data"]) for c in cells if c.params["seed"] == 0]
     floors = [key in leaderboard.FLOORS for key in first]
     assert floors == sorted(floors, reverse=True), "cells with a floor come before the others"
@@ -53,6 +55,32 @@ def test_choices() -> None:
         f"dp-merf.digits.eps{e}.seed{s}" for s in (0, 1) for e in ("1", "inf")
     ]  # fmt: skip
     assert cells[1].params["epsilon"] == "inf"
+    cells = leaderboard.cells(False, ["dp-scatter"], ["digits"], ["1"], 1)
+    assert [(c.name, c.kind) for c in cells] == [("dp-scatter.digits.eps1.seed0", "teacher")]
+
+
+def test_the_ceiling_stands_beside_the_figures_of_its_set_and_budget() -> None:
+    taught = [
+        (c, {"figures": {"real2real": 97.0 + c.params["seed"]}, "config": {}, "fit_seconds": 60.0, "peak_mb": 900.0})
+        for c in leaderboard.cells(False, ["dp-scatter"], ["mnist"], ["1"], 3)
+    ]
+    done = taught + some("dp-feta", [91.0]) + some("dp-feta", [95.0], epsilon=10.0)
+    summary = leaderboard.summary(done, [c for c, _ in done])
+    beside = {(r["data"], r["epsilon"]): r["ceiling"] for r in summary["rows"]}
+    assert beside == {("mnist", 1.0): {"mean": 98.0, "sd": 1.0}, ("mnist", 10.0): None}
+    assert {r["method"] for r in summary["rows"]} == {"dp-feta"}
+    text = leaderboard.render(summary | {"missing": []})
+    assert "| mnist | 1 | dp-feta | 91.00 | 98.00 ± 1.00 |" in text
+    assert "| mnist | 1 | dp-scatter | 98.00 ± 1.00 | 1.00 | 900 |" in text
+
+
+def test_a_teacher_runs_on_digits(tmp_path: Path) -> None:
+    told: list[str] = []
+    how: dict[str, Any] = {"quick": True, "jobs": 64, "options": {"methods": ["dp-scatter"], "epsilon": ["inf"]}}
+    summary = run_suite("leaderboard", tmp_path, **how, tell=told.append)
+    (row,) = summary["ceilings"]
+    assert row["data"] == "digits" and row["figures"]["real2real"]["mean"] > 85 and summary["missing"] == []
+    assert told[0].startswith("dp-scatter.digits.epsinf.seed0: real2real ")
 
 
 @pytest.mark.parametrize(

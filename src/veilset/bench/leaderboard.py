@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from veilset.bench import published, spine
+from veilset.bench import ceiling, published, spine
+from veilset.bench.ceiling import teacher
 from veilset.bench.quality import (
     SEEDS,
     cell,
@@ -24,9 +25,10 @@ from veilset.bench.quality import (
     some_seeds,
 )
 from veilset.bench.suite import Cell, missing
+from veilset.methods.catalogue import TEACHERS
 from veilset.methods.catalogue import methods as catalogue
 
-__all__ = ["ELSEWHERE", "OPTIONS", "cells", "quality", "render", "summary", "words"]
+__all__ = ["ELSEWHERE", "OPTIONS", "cells", "quality", "render", "summary", "teacher", "words"]
 PROTOCOL = """Delta 1e-5; unit: one image, add or remove. CNN: accuracy in % on the public test split of a
 three-convolution network trained on 60,000 balanced synthetic images, 10 epochs, last epoch, no selection; a seed
 reseeds synthesizer and classifier; mean and sample standard deviation over seeds. fd-gabor is a Frechet distance on
@@ -64,16 +66,22 @@ def cells(
 ) -> list[Cell]:
     """The cells of these methods (None: the whole catalogue), sets, budgets and seeds, the most wanted first.
 
-    First seed 0 of all, then seed 1, ...; within a seed the cells with a floor first, in the order of FLOORS.
+    First seed 0 of all, then seed 1, ...; within a seed the teachers (asked for by the name of one of them, or by
+    None) come first, then the cells with a floor in the order of FLOORS.
     """
-    names = some_methods(methods, catalogue())
+    asked = None if methods is None else list(methods)
+    taught = asked is None or bool(set(asked) & set(TEACHERS))
+    drawn = None if asked is None else [name for name in asked if name not in TEACHERS]
+    names = [] if taught and drawn == [] else some_methods(drawn, catalogue())
     sets = some_data(data, ("digits",) if quick else SETS)
     budgets = some_epsilons(epsilon, (1.0,) if quick else EPSILONS)
     many = some_seeds(seeds, 1 if quick else SEEDS)
     wanted = [(m, d, e, s) for s in many for d in sets for m in names for e in budgets]
     wanted.sort(key=lambda w: (w[3], _rank(w[0], w[1], w[2])))
     params = {m: small(m) if quick else {} for m in names}
-    return [cell(m, d, e, s, params[m], n=300 if quick else 60_000) for m, d, e, s in wanted]
+    drawing = [cell(m, d, e, s, params[m], n=300 if quick else 60_000) for m, d, e, s in wanted]
+    teaching = ceiling.cells(sets, budgets, many) if taught else []
+    return sorted([*teaching, *drawing], key=lambda c: int(c.params["seed"]))  # the order within a seed stays
 
 
 def _rank(method: str, data: str, epsilon: float) -> int:
@@ -85,12 +93,15 @@ def _rank(method: str, data: str, epsilon: float) -> int:
 def words(result: dict[str, Any]) -> str:
     """One line about a finished cell."""
     figures = ", ".join(f"{k} {v:.2f}" for k, v in result["figures"].items())
-    fit, draw = result["fit_seconds"] / 60, result["sample_seconds"] / 60
-    return f"{figures}, fit {fit:.1f} min, sample {draw:.1f} min, peak {result['peak_mb']:.0f} MB"
+    draw = f"sample {result['sample_seconds'] / 60:.1f} min, " if "sample_seconds" in result else ""
+    return f"{figures}, fit {result['fit_seconds'] / 60:.1f} min, {draw}peak {result['peak_mb']:.0f} MB"
 
 
 def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell]) -> dict[str, Any]:
-    """The suite's JSON: a row for each method, set and epsilon."""
+    """The suite's JSON: a row for each method, set and epsilon, and one for each teacher."""
+    ceilings = ceiling.rows(done, wanted)
+    everything, done = done, [(c, r) for c, r in done if c.kind != ceiling.KIND]
+    wanted = [c for c in wanted if c.kind != ceiling.KIND]
     groups: dict[tuple[str, str, Any], tuple[list[Cell], list[tuple[Cell, dict[str, Any]]]]] = {}
     for c in wanted:
         groups.setdefault((c.params["method"], c.params["data"], c.params["epsilon"]), ([], []))[0].append(c)
@@ -100,10 +111,10 @@ def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell])
     for (method, data, epsilon), (asked, made) in groups.items():
         row = {"method": method, "data": data, "epsilon": epsilon} | over_seeds(made, len(asked))
         floor = _floor(method, data, epsilon)
-        row |= {"floor": floor, "verdict": _verdict(floor, row)}
+        row |= {"floor": floor, "verdict": _verdict(floor, row), "ceiling": ceiling.beside(ceilings, data, epsilon)}
         rows.append(row | {"published": published.beside(method, data, float(epsilon))})
     rows.sort(key=_place)
-    return {"command": COMMAND, "rows": rows} | machine(done)
+    return {"command": COMMAND, "rows": rows, "ceilings": ceilings} | machine(everything)
 
 
 def _floor(method: str, data: str, epsilon: Any) -> float | None:
@@ -133,19 +144,21 @@ def render(result: dict[str, Any]) -> str:
     """The suite as Markdown."""
     lines = [
         f"## leaderboard\n\n`{result['command']}` {machine_words(result)}.\n{PROTOCOL}\n",
-        "| set | epsilon | method | CNN | floor | published accuracy (other protocols) | fd-gabor | fit min "
+        "| set | epsilon | method | CNN | ceiling | floor | published accuracy (other protocols) | fd-gabor | fit min "
         "| sample min | peak MB | epsilon spent | seeds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in result["rows"]:
         f = r["figures"]
         floor = "" if r["floor"] is None else f"{r['floor']:g}: {r['verdict'] or 'not run'}"
         lines.append(
-            f"| {r['data']} | {float(r['epsilon']):g} | {r['method']} | {plus_minus(f.get('gen2real-cnn'))} | {floor} "
+            f"| {r['data']} | {float(r['epsilon']):g} | {r['method']} | {plus_minus(f.get('gen2real-cnn'))} "
+            f"| {plus_minus(r['ceiling'])} | {floor} "
             f"| {published.words(r['published'], r['method'])} | {plus_minus(f.get('fd-gabor'))} "
             f"| {minutes(r, 'fit_minutes')} | {minutes(r, 'sample_minutes')} | {fixed(r['peak_mb'], 0)} "
             f"| {fixed(r['epsilon_spent'], 4)} | {seeds_of(r)} |"
         )
+    lines += ceiling.render(result["ceilings"])
     named = {p["paper"] for r in result["rows"] for p in r["published"]}
     papers = [name for name in published.PAPERS if name in named]
     if papers:

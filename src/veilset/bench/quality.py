@@ -186,10 +186,12 @@ def _older(cell: Cell, result: dict[str, Any]) -> bool:
 @cache
 def _settings(method: str, params: str) -> dict[str, Any] | None:
     """The settings of a method with these parameters (JSON); None if it is not there, or does not take them."""
-    from veilset.methods.catalogue import make
+    from veilset.methods.catalogue import TEACHERS, make
+    from veilset.methods.teachers import make_teacher
 
     try:
-        config: dict[str, Any] = json.loads(json.dumps(asdict(make(method, **json.loads(params)).config)))
+        model = (make_teacher if method in TEACHERS else make)(method, **json.loads(params))
+        config: dict[str, Any] = json.loads(json.dumps(asdict(model.config)))
     except ConfigError:
         return None
     return config
