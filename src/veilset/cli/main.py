@@ -16,6 +16,7 @@ VERBS = {
     "plan": "show every release and its price before any record is read",
     "fit": "learn from private images under a budget",
     "account": "what all runs on a set may cost together",
+    "tune": "search hyper-parameters at a price that is printed first",
     "sample": "draw a synthetic labelled set with its receipt",
     "evaluate": "measure a synthetic set against real images",
     "attack": "try to tell the members of a research run from outsiders",

@@ -120,13 +120,24 @@ class Method(ABC):
         self.device = device
         payment = Payment(account, f"fit {self.name}") if account else None
         gate = Gate(data, priced, seed=seed, folder=folder, device=device, payment=payment)
-        with _public_randomness(Team().share(lambda: _public_seed(folder)) if seed is None else seed):
-            state = self._fit(gate, data.info, priced)
-        ledger = gate.close()
-        self._state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-        self.info_, self._ledger = data.info, ledger.to_bytes()
-        self.receipt_ = make_receipt(ledger, priced, self.name, asdict(self.config))
+        self._learn(gate, priced, Team().share(lambda: _public_seed(folder)) if seed is None else seed)
+        self._settle(gate)
         return self
+
+    @final
+    def _learn(self, gate: Gate, plan: Plan, seed: int) -> None:
+        """Fit through an open gate, of which more may be asked before `_settle`."""
+        with _public_randomness(seed):
+            state = self._fit(gate, gate.info, plan)
+        self._state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        self.info_ = gate.info
+
+    @final
+    def _settle(self, gate: Gate) -> None:
+        """Close the gate, and make the receipt."""
+        ledger = gate.close()
+        self._ledger = ledger.to_bytes()
+        self.receipt_ = make_receipt(ledger, gate.plan, self.name, asdict(self.config))
 
     @final
     def save(self, folder: str | Path) -> Path:
@@ -191,8 +202,8 @@ class Synthesizer(Method):
             for i in range(0, n, BATCH):
                 x = self._sample(state, info, labels[i : i + BATCH]).cpu()
                 out[i : i + BATCH] = (x.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
-        assert self.receipt_ is not None
-        return Images(out, labels, info.classes, label=self.receipt_.facts["stamp"] or "SYNTHETIC")
+        stamp = self.receipt_.facts["stamp"] if self.receipt_ else ""  # none yet: a trial of a search
+        return Images(out, labels, info.classes, label=stamp or "SYNTHETIC")
 
     @final
     def write_samples(self, images: Images, folder: str | Path, format: str = "folder") -> Path:
