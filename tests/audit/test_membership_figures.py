@@ -67,6 +67,19 @@ def test_the_rates_interval_holds_the_true_rate(fpr: float, n: int) -> None:
     assert inside == 200
 
 
+@pytest.mark.parametrize("digits", [0, 1])
+def test_the_rates_interval_is_one_with_ties_too(digits: int) -> None:
+    lot = np.random.default_rng(6)
+    for _ in range(20):
+        r = rate(
+            lot.normal(0.3, 1, 500).clip(-9, 1).round(digits),
+            lot.normal(0, 1, 500).clip(-9, 1).round(digits),
+            0.01,
+            0.05,
+        )
+        assert r.tpr is not None and r.low is not None and r.high is not None and r.low <= r.tpr <= r.high
+
+
 def test_a_wide_interval_contains_a_narrow_one() -> None:
     lot = np.random.default_rng(4)
     member, outsider = lot.normal(1, 1, 400), lot.normal(0, 1, 400)

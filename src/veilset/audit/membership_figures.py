@@ -106,7 +106,7 @@ def rate(member: Array, outsider: Array, fpr: float, error: float) -> Rate:
     sorted_ = np.sort(outsider)[::-1]  # from the highest
     tpr = float((member > sorted_[int(fpr * n + 1e-9)]).mean())
     few, many = (int(binom.ppf(q, n, fpr)) for q in (error / 4, 1 - error / 4))
-    caught = int((member >= sorted_[few - 1]).sum()) if few else 0
+    caught = int((member > sorted_[few - 1]).sum()) if few else 0
     found = int((member > sorted_[many]).sum()) if many < n else m
     low = float(beta.ppf(error / 4, caught, m - caught + 1)) if caught else 0.0
     high = float(beta.isf(error / 4, found + 1, m - found)) if found < m else 1.0

@@ -9,6 +9,7 @@ from xml.sax.saxutils import escape
 
 SIDE, LEFT, TOP, BOTTOM, GAP = 300, 62, 34, 50, 18  # of the square of the axes, and around it
 LINE = 18  # height of a line of the legend
+NARROWEST = 440  # holds the legend and the notes
 LOWEST = 1e-3  # both axes run from here to 1
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by most colour-blind people
 INK, PALE, SHADE = "#222", "#ddd", "#f3e3d3"
@@ -46,7 +47,7 @@ def draw(panels: Sequence[Panel], notes: Sequence[str] = ()) -> str:
     looks = {label: _look(i, c.dashed) for i, (label, c) in enumerate(known.items())}
     each = LEFT + SIDE + GAP
     below = TOP + SIDE + BOTTOM
-    width, height = each * len(panels), below + LINE * (len(known) + len(notes)) + 4
+    width, height = max(NARROWEST, each * len(panels)), below + LINE * (len(known) + len(notes)) + 4
     parts = [f'<rect width="{width}" height="{height}" fill="#fff"/>']
     for i, panel in enumerate(panels):
         parts.append(f'<g transform="translate({i * each} 0)">{_panel(panel, looks)}</g>')
