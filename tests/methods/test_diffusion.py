@@ -53,10 +53,12 @@ def test_paper_recipe_is_published_schedule():
     train = model._plan(MNIST, vs.Privacy(1.0)).releases[0]
     assert (train.steps, train.bound, model.config.copies) == (4500, 1.0, 32)
     assert train.sample_rate == 4096 / 60_000
-    assert sum(p.numel() for p in model._network(MNIST).parameters()) > 900_000
+    assert sum(p.numel() for p in model._network(MNIST, 0, 0).parameters()) > 900_000
 
 
-@pytest.mark.parametrize("how", [{}, {"parameterisation": "v", "shift": 1, "flip": True, "guidance": 0.5}])
+@pytest.mark.parametrize(
+    "how", [{}, {"network": "unet"}, {"parameterisation": "v", "shift": 1, "flip": True, "guidance": 0.5}]
+)
 @pytest.mark.parametrize("sampler", ["ancestral", "churn"])
 def test_fits_and_draws(how, sampler):
     model = DPDiffusion(**TINY, **how, sampler=sampler, batch=20).fit(private(), vs.Privacy(math.inf), seed=0)

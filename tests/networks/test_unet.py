@@ -44,7 +44,9 @@ def inputs(n: int, shape=(1, 8, 8)):
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 48), (1, 7, 5), (1, 1, 1)])
-@pytest.mark.parametrize("how", [{}, {"kind": "group", "attention": (1,), "blocks": 2}, {"patch": 4}])
+@pytest.mark.parametrize(
+    "how", [{}, {"kind": "group", "attention": (1,), "blocks": 2}, {"patch": 4}, {"maps": 2, "across": 8}]
+)
 def test_every_shape_keeps_its_shape(shape, how):
     assert small(shape, **how)(*inputs(2, shape)).shape == (2, *shape)
 
@@ -70,7 +72,7 @@ def test_class_and_noise_level_reach_the_output():
     assert not torch.allclose(plain, net(x, time, y + 3)) and not torch.allclose(plain, net(x, time + 1, y))
 
 
-@pytest.mark.parametrize("how", [{}, {"kind": "group", "attention": (1,)}])
+@pytest.mark.parametrize("how", [{}, {"kind": "group", "attention": (1,)}, {"maps": 2, "across": 8}])
 def test_gradients_take_the_fast_path(how):
     net = small(**how)
 

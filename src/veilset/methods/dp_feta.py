@@ -42,11 +42,10 @@ from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
 from veilset.methods import dp_diffusion
 from veilset.methods.base import State
-from veilset.methods.dp_diffusion import PUBLISHED, DPDiffusion, cosine
+from veilset.methods.dp_diffusion import PUBLISHED, DPDiffusion, Network, cosine
 from veilset.methods.dp_moments import DPMoments
 from veilset.methods.training import average, fast
 from veilset.networks.diffusion import HIGHEST, errors
-from veilset.networks.unet import UNet
 from veilset.privacy.accounting import gaussian_epsilon, gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
@@ -106,16 +105,17 @@ class DPFETA(DPDiffusion):
                 name=c.warm_start, bound=bound, sample_rate=c.query_rate, steps=c.queries, weight=weight
             )  # fmt: skip
             first, seconds = (query,), 1.0
-        seconds += after.seconds + self._cost(info) * c.warm_steps * c.warm_batch
+        seconds += after.seconds + self._cost(info, privacy) * c.warm_steps * c.warm_batch
         return Plan((*first, train), seconds=seconds, memory_mb=after.memory_mb + 100)
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
+        epsilon = plan.budget.epsilon
         if self.config.warm_start != "moments":
-            return self._train(gate, info, self._pretrained(info, self._central(gate, info)))
+            return self._train(gate, info, self._pretrained(info, epsilon, self._central(gate, info)))
         moments = DPMoments()
         moments.device = self.device
         bought = moments._fit(gate, info, dataclasses.replace(plan, privacy=self._part(plan.budget)))
-        weights = self._train(gate, info, self._pretrained(info, _pool(bought, info)))
+        weights = self._train(gate, info, self._pretrained(info, epsilon, _pool(bought, info)))
         return weights | {MOMENTS + k: v for k, v in bought.items()}
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
@@ -172,16 +172,16 @@ class DPFETA(DPDiffusion):
 
     # ------------------------------------------------------------------ free
 
-    def _pretrained(self, info: PublicInfo, draw: Draw) -> UNet:
+    def _pretrained(self, info: PublicInfo, epsilon: float, draw: Draw) -> Network:
         """A network trained on public draws, its weights averaged."""
         c, kind, none = self.config, self._kind, len(info.classes)
-        net = self._network(info)
+        net = self._network(info, *self._size(info, epsilon))
         adam, mean = torch.optim.Adam(net.parameters(), c.warm_rate), average(net, 0.99)
         for t in progress(range(c.warm_steps), "pre-training"):
             adam.param_groups[0]["lr"] = c.warm_rate * cosine(t, c.warm_steps)
             x, y = (a.to(self.device) for a in draw(c.warm_batch))
-            y = torch.where(torch.rand(len(y), device=y.device) < c.drop, none, y)
-            x = (2 * x - 1).contiguous(memory_format=torch.channels_last)
+            y = torch.where(torch.rand(len(y), device=y.device) < self._drop, none, y)
+            x = net.encode(2 * x - 1).contiguous(memory_format=torch.channels_last)
             with fast():
                 loss = errors(net, kind, x, y, kind.levels(len(y)).to(x)).mean()
             adam.zero_grad()

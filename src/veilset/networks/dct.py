@@ -25,11 +25,23 @@ def low_frequencies(shape: tuple[int, int, int], size: int) -> torch.Tensor:
     c, h, w = shape
     colour = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]) if c == 3 else torch.eye(c)
     colour = colour / colour.norm(dim=1, keepdim=True)
+    q, u, v = _lowest(shape, size)
+    return torch.einsum("dc,dh,dw->dchw", colour[q], dct(h)[u], dct(w)[v]).flatten(1)
+
+
+def steepness(shape: tuple[int, int, int], size: int) -> torch.Tensor:
+    """1 + |(u, v)| of each row of `low_frequencies`, twice that for colour: a guess of how images fall."""
+    q, u, v = _lowest(shape, size)
+    return (1 + (u.square() + v.square()).sqrt()) * torch.where(q > 0, 2, 1)
+
+
+def _lowest(shape: tuple[int, int, int], size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Colour q, row frequency u and column frequency v of the lowest waves, in their order."""
+    c, h, w = shape
     q, u, v = (a.flatten() for a in torch.meshgrid(torch.arange(c), torch.arange(h), torch.arange(w), indexing="ij"))
     key = (u + v) * torch.where(q > 0, 2, 1) + q + 1e-3 * (u - v).abs()
     first = key.argsort(stable=True)[:size]
-    q, u, v = q[first], u[first], v[first]
-    return torch.einsum("dc,dh,dw->dchw", colour[q], dct(h)[u], dct(w)[v]).flatten(1)
+    return q[first], u[first], v[first]
 
 
 def half(r: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ DATA = math.sqrt(1 / 3)  # s_d: the deviation that pixels in [-1, 1] are taken t
 HIGHEST, LOWEST, BEND = 80.0, 0.002, 7.0  # ends and exponent of the time grid
 
 Network = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # (x, time, y) -> F
+Map = Callable[[torch.Tensor], torch.Tensor]
 Denoiser = Callable[[torch.Tensor, float], torch.Tensor]  # (x, noise level) -> D
 SAMPLERS = ("ddim", "stochastic", "ancestral", "churn")
 
@@ -44,7 +45,7 @@ class EDM:
 
     def levels(self, n: int) -> torch.Tensor:
         """n noise levels to train at."""
-        return (self.mean + self.std * torch.randn(n)).exp()
+        return (self.mean + self.std * torch.special.ndtri(spread(n))).exp()
 
     def scales(self, s: torch.Tensor) -> Scales:
         """The factors at noise levels s [n]."""
@@ -66,7 +67,7 @@ class Velocity:
     def levels(self, n: int) -> torch.Tensor:
         """n noise levels to train at."""
         a, b = (2 / math.pi * math.acos(1 / math.sqrt(1 + math.exp(-x))) for x in (self.high, self.low))
-        return (math.pi / 2 * (a + (b - a) * torch.rand(n))).tan()  # = sqrt(cos^-2 - 1)
+        return (math.pi / 2 * (a + (b - a) * spread(n))).tan()  # = sqrt(cos^-2 - 1)
 
     def scales(self, s: torch.Tensor) -> Scales:
         """The factors at noise levels s [n]."""
@@ -103,7 +104,7 @@ def errors(net: Network, kind: Kind, x: torch.Tensor, y: torch.Tensor, s: torch.
 
 def record_loss(
     net: Network, kind: Kind, x: torch.Tensor, y: torch.Tensor, copies: int, none: int, drop: float, shift: int = 0,
-    flip: bool = False,
+    flip: bool = False, encode: Map | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """The loss of one record: the mean error of its copies, each with its own noise level, noise and place.
 
@@ -120,11 +121,13 @@ def record_loss(
         drop: probability that all copies are trained without the class.
         shift: each copy is moved by up to this many pixels each way; what enters is black.
         flip: each copy is mirrored left to right with probability 1/2.
+        encode: images in [-1, 1] to what the network works on; None: images themselves.
     """
     y = torch.where(torch.rand((), device=y.device) < drop, torch.full_like(y, none), y)
-    many = moved(x.expand(copies, *x.shape), shift, flip)
+    many = moved(x.expand(copies if shift or flip else 1, *x.shape), shift, flip)
+    many = 2 * many - 1 if encode is None else encode(2 * many - 1)
     s = kind.levels(copies).to(x)
-    return errors(net, kind, 2 * many - 1, y.expand(copies), s).mean()
+    return errors(net, kind, many.expand(copies, *many.shape[1:]), y.expand(copies), s).mean()
 
 
 def moved(x: torch.Tensor, shift: int, flip: bool) -> torch.Tensor:
@@ -142,6 +145,11 @@ def moved(x: torch.Tensor, shift: int, flip: bool) -> torch.Tensor:
             )
         x = room
     return x
+
+
+def spread(n: int) -> torch.Tensor:
+    """n numbers in (0, 1), one uniform in each n-th: each is uniform over all draws, and together they cover."""
+    return ((torch.arange(n) + torch.rand(n)) / n).clamp(1e-6, 1 - 1e-6)
 
 
 def wide(v: torch.Tensor) -> torch.Tensor:

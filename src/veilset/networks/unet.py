@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 HALF = 1 / math.sqrt(2)
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 class WholeNorm(nn.Module):
@@ -76,12 +78,32 @@ class Attention(nn.Module):
         return (x + self.out(seen)) * HALF
 
 
+class Across(nn.Module):
+    """Two linear layers over the positions of each channel, beside a shortcut: every position sees every other.
+
+    Unlike attention it knows where a position is. The second layer starts at zero.
+    """
+
+    def __init__(self, positions: int, hidden: int):
+        super().__init__()
+        self.norm, self.first, self.second = WholeNorm(), nn.Linear(positions, hidden), nn.Linear(hidden, positions)
+        zero(self.second)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, c, h, w] to the same shape."""
+        h = self.second(F.silu(self.first(self.norm(x).flatten(2))))
+        return x + h.unflatten(2, x.shape[2:])
+
+
 class UNet(nn.Module):
     """Noisy images, noise levels and classes to images: the network F of a diffusion model.
 
     Squares of patch x patch pixels become channels at the entrance and pixels again at the exit, which makes a small
     network on a CPU several times faster. Sides are filled up to a whole number of coarsest cells, and cut again.
     What goes down is added to what comes up, not stacked on it: that halves the work of the way up.
+
+    A class also has `maps` pictures of its own, learned from noise, that enter beside the image. An embedding is the
+    same at all positions, and convolutions need long to make a shape of it; from pictures they do so at once.
 
     Args:
         shape: (C, H, W) of the images.
@@ -93,6 +115,8 @@ class UNet(nn.Module):
         patch: side of a square that is one position of the finest level.
         embedding: width of the embedding of noise level and class.
         kind: of normalisation, see `norm`.
+        maps: pictures of each class that enter beside the image.
+        across: width of the hidden layer of `Across` on the coarsest level; 0 is none.
     """
 
     def __init__(
@@ -106,6 +130,8 @@ class UNet(nn.Module):
         patch: int = 2,
         embedding: int = 64,
         kind: str = "whole",
+        maps: int = 0,
+        across: int = 0,
     ):
         super().__init__()
         self.shape, self.patch = shape, patch
@@ -115,7 +141,11 @@ class UNet(nn.Module):
         self.level = nn.Linear(2 * (embedding // 4), embedding)
         self.label = nn.Embedding(classes + 1, embedding)
         self.mix = nn.Linear(embedding, embedding)
-        self.stem = nn.Conv2d(shape[0] * patch**2, width, 3, padding=1)
+        fine = [-(-side // self.cell) * self.cell // patch for side in shape[1:]]
+        coarse = math.prod(fine) * patch**2 // self.cell**2
+        self.maps = nn.Embedding(classes + 1, maps * math.prod(fine)) if maps else None
+        self.across = Across(coarse, across) if across else nn.Identity()
+        self.stem = nn.Conv2d(shape[0] * patch**2 + maps, width, 3, padding=1)
         self.down, self.up, self.narrow = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         inner = width
         for level, m in enumerate(multipliers):
@@ -134,18 +164,28 @@ class UNet(nn.Module):
         e = self.embed(time, y)
         high, wide = x.shape[2:]
         x = F.pad(x, [0, -wide % self.cell, 0, -high % self.cell])
-        h = self.stem(F.pixel_unshuffle(x, self.patch))
+        h = F.pixel_unshuffle(x, self.patch)
+        if self.maps is not None:
+            own = self.maps(y)
+            h = torch.cat([h, own.unflatten(1, (-1, *h.shape[2:])).to(h.dtype)], 1)
+        h = self.stem(h)
         seen: list[torch.Tensor] = []
         for stage in self.down:
             h = stage(F.avg_pool2d(h, 2) if seen else h, e)
             seen.append(h)
-        h = self.middle(h, e)
+        h = self.middle(self.across(h), e)
         for i, stage in enumerate(self.up):
             if i:
                 h = F.interpolate(self.narrow[i - 1](h), scale_factor=2, mode="nearest")
             h = stage((h + seen.pop()) * HALF, e)
         h = F.pixel_shuffle(self.out(F.silu(self.norm(h))), self.patch)
         return h[..., :high, :wide]
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Images are what it works on."""
+        return x
+
+    decode = encode
 
     def embed(self, time: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Noise levels [n] and labels [n] to embeddings [n, embedding]."""
@@ -168,7 +208,7 @@ class _Stage(nn.Module):
         return x
 
 
-def zero(layer: nn.Conv2d) -> nn.Conv2d:
+def zero(layer: Layer) -> Layer:
     """The same layer with weights and bias at zero."""
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None

@@ -1,0 +1,90 @@
+"""Every network and loss that a method ships: its fast gradients are those of vmap(grad), record by record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+import veilset as vs
+from veilset.core.types import PublicInfo
+from veilset.privacy.gate import Gate
+from veilset.privacy.gradients.reference import named, per_record
+from veilset.privacy.gradients.taps import tapped
+from veilset.privacy.private import from_arrays
+
+INFO = PublicInfo(name="noise", classes=("a", "b", "c"), shape=(1, 16, 16), value_range=(0, 1), units=24)
+GAN = {"steps": 1, "batch": 8, "width": 8, "code": 3, "generator_width": 4}
+AUTOENCODER = {"latent": 3, "size": 6, "hidden": 4, "steps": 1}
+DIFFUSION = {"width": 8, "embedding": 8, "steps": 1, "copies": 3, "batch": 8}
+UNET = DIFFUSION | {"network": "unet"}
+SHIPPED = {
+    "dp-gan": GAN | {"generator_batch": 8, "ratio": 1},
+    "dp-cgan": GAN,
+    "dp-cvae": AUTOENCODER,
+    "dp-cvae:paper": {"epochs": 1, "batch": 8},
+    "dp-cvae:gradients": {"steps": 1, "batch": 8},
+    "dp-cvae:conv": AUTOENCODER | {"network": "conv", "basis": "pixels"},
+    "vae-gm": AUTOENCODER,
+    "au-gm": AUTOENCODER,
+    "dp-diffusion": DIFFUSION,
+    "dp-diffusion:unet": UNET,
+    "dp-diffusion:everything": UNET | {"norm": "group", "attention": True, "blocks": 2, "parameterisation": "v"},
+    "dp-feta": DIFFUSION | {"warm_steps": 1, "warm_batch": 4},
+}
+
+
+class Caught(Exception):
+    """The loss and the network that a method first gave to the gate."""
+
+
+def asked(case: str, monkeypatch: pytest.MonkeyPatch) -> tuple:
+    name, _, recipe = case.partition(":")
+    model = vs.make(name, **({"recipe": recipe} if recipe in ("paper", "gradients") else {}), **SHIPPED[case])
+    rng = np.random.default_rng(0)
+    x, y = rng.random((24, *INFO.shape), np.float32), np.arange(24) % 3
+
+    def catch(self, name, loss, params, *, part=None):
+        raise Caught(loss, params)
+
+    def once(self, name, state, *, part=None) -> Iterator[int]:
+        yield 0
+
+    monkeypatch.setattr(Gate, "grad", catch)
+    monkeypatch.setattr(Gate, "loop", once)
+    with pytest.raises(Caught) as caught:
+        model.fit(from_arrays(INFO, x, y), vs.Privacy(math.inf), seed=0)
+    return *caught.value.args, torch.from_numpy(x), torch.from_numpy(y)
+
+
+@pytest.mark.parametrize("case", SHIPPED)
+def test_fast_gradients_of_a_method_are_those_of_single_records(case, monkeypatch):
+    loss, net, x, y = asked(case, monkeypatch)
+    torch.manual_seed(1)
+    for p in net.parameters():  # layers that start at zero would hide what is in front of them
+        p.data += 0.1 * torch.randn_like(p)
+    torch.manual_seed(2)
+    wanted = per_record(loss, net, x, y)
+    wanted = torch.cat([wanted[k].reshape(len(x), -1) for k in named(net)], 1)
+    torch.manual_seed(2)
+    got = tapped(loss, net, x, y).rows()
+    assert wanted.norm(dim=1).min() > 0
+    assert float((got - wanted).norm(dim=1).div(wanted.norm(dim=1)).max()) < 1e-4
+    torch.manual_seed(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = tapped(loss, net, x, y).rows()
+    assert float((rough - wanted).norm() / wanted.norm()) < 0.05  # bfloat16 keeps eight bits
+
+
+def test_every_method_that_asks_for_gradients_is_here():
+    from veilset.methods.catalogue import BUILT_IN, method_class
+
+    ask = {
+        name
+        for name in BUILT_IN
+        if any(r.verb == "grad" for r in method_class(name)()._plan(INFO, vs.Privacy(1.0)).releases)
+    }
+    assert ask == {case.partition(":")[0] for case in SHIPPED}
