@@ -36,6 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     choice.add_argument("--candidates", default="logreg,mlp,cnn", metavar="A,B", help="default logreg,mlp,cnn")
     choice.add_argument("--select-epsilon", type=float, metavar="E", help="price of a private choice")
     choice.add_argument("--select-delta", type=float, default=1e-5, metavar="D", help="default 1e-5")
+    choice.add_argument("--account", metavar="FILE", help="the set's privacy account, which pays for a private choice")
     choice.add_argument("--select-out", type=Path, metavar="DIR", help="new folder for its ledger and receipt")
 
 
@@ -140,11 +141,12 @@ def _selection(args: argparse.Namespace) -> Any:
     from veilset.core.errors import ConfigError, RunError
     from veilset.data.load import load
     from veilset.evaluation.selection import Selection
+    from veilset.privacy.account import Account
     from veilset.privacy.spec import Privacy
 
     paid = {"select-epsilon": args.select_epsilon, "select-out": args.select_out}
     if args.select != "private":
-        for name, value in paid.items():
+        for name, value in {**paid, "account": args.account}.items():
             if value is not None:
                 raise ConfigError(f"--{name} is for --select private; leave it out")
         return Selection(args.select, tuple(args.candidates.split(","))) if args.select else None
@@ -159,6 +161,7 @@ def _selection(args: argparse.Namespace) -> Any:
         load(args.against).train,
         Privacy(args.select_epsilon, args.select_delta),
         args.select_out,
+        account=Account(Path(args.account)) if args.account else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -57,42 +58,38 @@ def evaluate(
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ConfigError(f"seeds = {seeds!r}: must be a whole number of at least 1")
     _check_open("against", against)
-    chosen, tools = choose(metrics), tools or Tools()
-    notes = _copies(members, against)
+    tell = progress or (lambda _: None)
+    if select:
+        select.check()
+    chosen, tools, notes = choose(metrics), tools or Tools(), _copies(members, against)
     kept: dict[Hashable, Any] = {}
     for extractor in {entry.extractor for entry in chosen} - {"", "domain"}:  # a missing file is told before the work
         kept["network", extractor] = network(extractor, tools, None)
-    answers: dict[str, list[Answer]] = {entry.name: [] for entry in chosen}
-    private = dict.fromkeys(answers, members is not None and members.reads_private)
+    answers: dict[str, list[Answer]] = defaultdict(list)
+    private: dict[str, bool] = defaultdict(lambda: members is not None and members.reads_private)
     trials: list[Trial] = []
     for seed in range(seeds):
         drawn: Any = images(seed) if callable(images) else images
         _check_pair(drawn, against)
-        if not seed:
-            chosen = _with_companions(chosen, drawn, against)
+        chosen = chosen if seed else _with_companions(chosen, drawn, against)
         trial = Trial(drawn, against, seed, protocol, tools, kept)
         trials += [trial] if select else []
         for entry in chosen:
-            if not callable(images) and not entry.seeded and seed > 0:
-                continue
-            if progress:
-                progress(f"seed {seed + 1} of {seeds}: {entry.name}")
-            answers.setdefault(entry.name, []).append(entry.run(trial))
-            private[entry.name] = private.get(entry.name, False) or entry.reads_private(drawn, against, tools)
+            if callable(images) or entry.seeded or not seed:
+                tell(f"seed {seed + 1} of {seeds}: {entry.name}")
+                answers[entry.name].append(entry.run(trial))
+                private[entry.name] |= entry.reads_private(drawn, against, tools)
     found = [_summary(entry, answers[entry.name], private[entry.name]) for entry in chosen]
-    return Scores((*found, *_selected(select, trials, progress)), notes)
+    return Scores((*found, *_selected(select, trials, tell)), notes)
 
 
-def _selected(
-    select: Selection | None, trials: list[Trial], progress: Callable[[str], None] | None
-) -> tuple[Metric, ...]:
+def _selected(select: Selection | None, trials: list[Trial], tell: Callable[[str], None]) -> tuple[Metric, ...]:
     """The figure of the chosen classifier, if a rule was given."""
     if select is None:
         return ()
     from veilset.evaluation.selection import choose_classifier
 
-    if progress:
-        progress(f"choosing among {', '.join(select.candidates)}: {select.rule}")
+    tell(f"choosing among {', '.join(select.candidates)}: {select.rule}")
     chosen = choose_classifier(select, trials)
     answers = [chosen.answer(trial) for trial in trials]
     entry = entries()[f"gen2real-{chosen.classifier}"]

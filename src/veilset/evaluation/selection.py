@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +26,7 @@ from veilset.evaluation.registry import Answer, Trial
 if TYPE_CHECKING:
     import torch
 
+    from veilset.privacy.account import Account
     from veilset.privacy.gate import Gate
     from veilset.privacy.plan import Plan
     from veilset.privacy.private import PrivateImages
@@ -46,6 +47,7 @@ class Selection:
         privacy: what they may cost; it adds to everything else that is released about them.
         out: folder for ledger and receipt of the choice.
         seed: None for a release; an integer for research, which is stamped NOT A RELEASE.
+        account: the privacy account of the set, which pays; None adds to what is spent without an account.
     """
 
     rule: Literal["synthetic", "private"]
@@ -53,7 +55,8 @@ class Selection:
     data: PrivateImages | None = None
     privacy: Privacy | None = None
     out: Path | None = None
-    seed: int | None = field(default=None)
+    seed: int | None = None
+    account: Account | None = None
 
     def __post_init__(self) -> None:
         if self.rule not in ("synthetic", "private"):
@@ -80,6 +83,17 @@ class Selection:
         assert self.data is not None and self.privacy is not None
         bound = math.sqrt(len(self.candidates)) / 2
         return Plan((Release(name="selection", bound=bound),)).price(self.privacy, self.data.info)
+
+    def check(self) -> None:
+        """Refuse what cannot be paid, before any work is done for it.
+
+        Raises:
+            BudgetExceeded, DataError: the account does not cover the choice, or is of another set.
+        """
+        if self.rule == "private" and self.account is not None and self.data is not None:
+            balance = self.account.balance()
+            balance.check_set(self.data.info)
+            balance.check(self.plan().cost())
 
 
 @dataclass(frozen=True)
@@ -163,5 +177,6 @@ def _noisy_leads(selection: Selection, trials: Sequence[Trial]) -> tuple[list[fl
         return {FIGURES: json.dumps({"leads": _table(names, leads)}, sort_keys=True).encode()}
 
     config = {"candidates": list(names), "seeds": [t.seed for t in trials]}
-    receipt = buy(selection.data, selection.plan(), selection.out, ask, what=WHAT, config=config, seed=selection.seed)
+    how: dict[str, Any] = {"what": WHAT, "config": config, "seed": selection.seed, "account": selection.account}
+    receipt = buy(selection.data, selection.plan(), selection.out, ask, **how)
     return leads, receipt

@@ -47,6 +47,14 @@ def test_a_private_choice_is_paid_and_verifies(veilset: Run, made: Path, tmp_pat
     assert last["detail"]["paid"]["epsilon"] == pytest.approx(2, rel=0.01)
     assert veilset("verify", tmp_path / "choice", "--json").status == 0
     veilset(*common, *paid, tmp_path / "choice").refused("choice exists")
+    account = ("--account", tmp_path / "a.jsonl")
+    assert veilset("account", "create", account[1], "--data", "digits", "--epsilon", "3").status == 0
+    assert veilset(*common, *paid, tmp_path / "second", *account, "--json").status == 0
+    left = veilset("account", "show", account[1], "--json").json
+    assert left["epsilon_left"] < 2
+    veilset(*common, *paid, tmp_path / "third", *account).refused("account")
+    assert not (tmp_path / "third").exists()
+    veilset(*common, "--select", "synthetic", *account).refused("--account is for")
     veilset(*common, "--select", "private").refused("needs --select-epsilon")
     veilset(*common, "--select", "synthetic", "--select-epsilon", "1").refused("--select-epsilon is for")
     veilset(*common, "--select", "best").refused("must be synthetic or private")
