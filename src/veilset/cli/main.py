@@ -20,6 +20,7 @@ VERBS = {
     "sample": "draw a synthetic labelled set with its receipt",
     "evaluate": "measure a synthetic set against real images",
     "attack": "try to tell the members of a research run from outsiders",
+    "reference": "buy a noisy reference of a private set once, to compare with for free",
     "report": "write one page to show",
     "verify": "recompute the claim and every hash",
     "sign": "sign a receipt (optional)",
