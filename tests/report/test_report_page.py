@@ -115,7 +115,7 @@ def test_loads_nothing_and_names_no_place(released, page):
     # The only addresses are data: URIs and links inside the page; no scheme, no protocol-relative address, no script.
     assert "://" not in page and "url(" not in page and "@import" not in page and "<script" not in page
     targets = re.findall(r"""(?:src|href|srcset|action|data)\s*=\s*["']?([^"'\s>]*)""", page)
-    assert targets and all(t.startswith("data:") for t in targets)
+    assert targets and all(t.startswith(("data:", "#")) for t in targets)
     assert str(released[0].parent) not in page
 
 
@@ -147,9 +147,16 @@ def test_shows_releases_measures_and_how_to_check(released, page):
     assert model.receipt_.ledger_head in page and model.receipt_.versions["torch"] in page
 
 
-def test_marks_measures_that_read_private_records(released, tmp_path):
+def test_a_release_shows_no_exact_figure_of_private_records(released, tmp_path):
     html = write_report(released[0], tmp_path / "p.html", scores=scores(reads_private=True)).read_text("utf-8")
-    assert '<span class="badge bad">reads private records</span>' in html
+    assert "71.25" not in html and "Not shown, since they were computed from private records" in html
+
+
+def test_research_shows_figures_of_private_records_and_marks_them(tmp_path):
+    model = fitted(seed=3)
+    folder = model.write_samples(model.sample(6), tmp_path / "r", "npz")
+    html = write_report(folder, scores=scores(reads_private=True)).read_text("utf-8")
+    assert '<span class="badge bad">reads private records</span>' in html and "71.25" in html
     assert "this page itself must not be handed on" in html
 
 

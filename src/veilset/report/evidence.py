@@ -189,28 +189,73 @@ def measures(raw: Any, where: str) -> list[dict[str, Any]]:
         ) from e
 
 
+def kept(folder: Path) -> list[dict[str, Any]]:
+    """The measures that lie with a folder: a run's last ones (exact, and against a private reference), or covered ones.
+
+    Raises:
+        ConfigError, RunError: they are damaged.
+    """
+    names = ("private/metrics.json", "private/reference-metrics.json")
+    files = [folder / name for name in names if (folder / name).is_file()] or [folder / "metrics.json"]
+    return [row for path in files if path.is_file() for row in measures(read_json(path), path.name)]
+
+
+def shown(rows: list[dict[str, Any]], release: bool) -> tuple[list[dict[str, Any]], list[str]]:
+    """(rows that may stand on the page, names of those that may not): a release shows no exact private figure."""
+    if not release:
+        return rows, []
+    return [m for m in rows if not m["reads_private"]], private_names(rows)
+
+
 def _measure(m: dict[str, Any]) -> dict[str, Any]:
-    digits = 2 if m["unit"] == "%" else 1
     detail = m.get("detail") or {}
+    value, spread, noise = float(m["value"]), m.get("spread"), detail.get("noise_sd")
+    digits = 2 if m["unit"] == "%" or abs(value) < 100 else 1
     parts = [(str(c["class"]), c["value"]) for c in detail.get("by_class", [])]
     by_class = [{"name": name, "value": None if v is None else float(v)} for name, v in parts]
+    if not all(math.isfinite(float(v)) for v in (value, spread or 0.0, noise or 0.0)):
+        raise ValueError("not finite")
     return {
-        "name": str(m["name"]),
+        "name": str(detail.get("label", m["name"])),
         "doc": _described().get(str(m["name"]), ""),
-        "value": f"{float(m['value']):.{digits}f}",
-        "spread": "" if m.get("spread") is None else f"± {float(m['spread']):.{digits}f}",
+        "value": f"{value:.{digits}f}",
+        "number": value,
+        "spread": "" if spread is None else f"± {float(spread):.{digits}f}",
+        "spread_number": None if spread is None else float(spread),
+        "noise": "" if noise is None else f"± {float(noise):.2g}",
+        "noise_number": None if noise is None else float(noise),
         "unit": str(m["unit"]),
         "better": str(m["better"]),
         "reads_private": bool(m["reads_private"]),
         "seeds": int(m.get("seeds", 0)),
+        "how": _how(detail),
+        "note": str(detail.get("note") or ""),
         "by_class": by_class if m["unit"] == "%" else [],
     }
+
+
+def _how(detail: dict[str, Any]) -> str:
+    """What must be equal for two figures to be compared, in words."""
+    reference = detail.get("reference") or {}
+    head = str(reference.get("ledger_head", ""))[:12]
+    known = {
+        "protocol": detail.get("protocol"),
+        "trained on": detail.get("train_images"),
+        "images": detail.get("images"),
+        "reference": head or None,
+    }
+    return ", ".join(f"{k} {v}" for k, v in known.items() if v is not None) or "no facts"
 
 
 def _described() -> dict[str, str]:
     from veilset.evaluation.registry import entries
 
-    return {name: entry.doc for name, entry in entries().items()}
+    own = {
+        "ref-mmd": "Squared kernel distance to the private reference within each class, in thousandths.",
+        "ref-fd": "Frechet distance to the private reference on a public descriptor of brightness and texture.",
+        "ref-labels": "Total variation distance of the label shares to the private reference.",
+    }
+    return own | {name: entry.doc for name, entry in entries().items()}
 
 
 # ---------------------------------------------------------------------- ledger and making

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veilset.core.errors import RunError
-from veilset.core.io import read_json, write_bytes
-from veilset.report import charts, evidence, samples
-from veilset.report.evidence import NON_PRIVATE, RESEARCH, Evidence
+from veilset.core.errors import ConfigError, RunError
+from veilset.core.io import write_bytes
+from veilset.report import charts, claims, evidence, samples
+from veilset.report import nearest as panels
+from veilset.report.evidence import NON_PRIVATE, RESEARCH, VERIFIED, Evidence
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from veilset.core.types import Images
 
 MARK = "veilset-report/1"  # in the first lines of every page; a file without it is never overwritten
+
+
+CLAIMING = ("promise", "bounds", "risk", "limits", "verify")  # parts that a page without a claim has not
+PARTS = {  # of a page about one folder, in order
+    "samples": "Samples",
+    "promise": "Promise",
+    "bounds": "Claim and attack",
+    "risk": "Risk sheet",
+    "limits": "Limits",
+    "budget": "Budget",
+    "figures": "Figures",
+    "ledger": "Ledger",
+    "verify": "Check it",
+}
 
 
 def write_report(
@@ -24,6 +42,8 @@ def write_report(
     *,
     images: Images | None = None,
     scores: dict[str, Any] | None = None,
+    audit: str | Path | None = None,
+    nearest: str | None = None,
 ) -> Path:
     """Write one self-contained HTML page about a run or release folder. The folder is verified, and not changed.
 
@@ -31,28 +51,65 @@ def write_report(
         folder: what `fit` or `sample` wrote.
         out: the page; default FOLDER-report.html beside the folder, since the receipt covers every file inside.
         images: shown instead of the folder's images.
-        scores: {"metrics": [...]} as `Scores.to_json` gives; default metrics.json in the folder, if there is one.
+        scores: {"metrics": [...]} as `Scores.to_json` gives; default what lies with the folder. Of a release, figures
+            that read private records are left out.
+        audit: what `veilset audit --json` printed; default the one kept with a run, or FOLDER-audit.json beside.
+        nearest: the set that a research run was fitted on; the page then shows raw private records, and is written to
+            private/report.html of the run, readable by its owner only.
 
     Returns:
         The page's path.
 
     Raises:
         RunError: no such folder, or `out` lies inside it, is another file, or cannot be written.
-        ConfigError: `scores` are of another shape. ModeError: `images` hold private records.
+        ConfigError: `scores` are of another shape, or `out` is given with `nearest`.
+        ModeError: `images` hold private records, or `nearest` for a release. DataError: `nearest` is another set.
     """
-    folder = Path(os.path.abspath(folder))
-    if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder; give what `veilset fit` or `veilset sample` wrote")
+    folder = _folder(folder)
+    if nearest is not None and out is not None:
+        raise ConfigError(f"out = {out}: with the nearest training images the page holds private records; leave it out")
     page = Path(os.path.abspath(out)) if out is not None else folder.with_name(f"{folder.name}-report.html")
-    _check_place(page, folder)
-    html = render(folder, images, scores)
+    if nearest is not None:
+        page = folder / "private" / "report.html"
+    else:
+        _check_place(page, [folder])
+    html = render(folder, images, scores, audit, nearest)
+    write_bytes(page, html.encode("utf-8", errors="replace"), mode=0o644 if nearest is None else 0o600)
+    return page
+
+
+def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
+    """Write one page that compares several run or release folders: claims, audits, quality over epsilon, figures.
+
+    Args:
+        folders: two or more; each is verified, and none is changed. Those that do not verify show nothing but that.
+        out: the page, in none of them.
+
+    Raises:
+        RunError, ConfigError: as `write_report`, or fewer than two folders.
+    """
+    from veilset.report import compare
+
+    if len(folders) < 2:
+        raise ConfigError(f"runs = {len(folders)}: name at least two to compare")
+    places = [_folder(f) for f in folders]
+    page = Path(os.path.abspath(out))
+    _check_place(page, places)
+    html = _environment().get_template("compare.html.j2").render(mark=MARK, **compare.content(places))
     write_bytes(page, html.encode("utf-8", errors="replace"))
     return page
 
 
-def _check_place(page: Path, folder: Path) -> None:
+def _folder(folder: str | Path) -> Path:
+    path = Path(os.path.abspath(folder))
+    if not path.is_dir():
+        raise RunError(f"{path}: no such folder; give what `veilset fit` or `veilset sample` wrote")
+    return path
+
+
+def _check_place(page: Path, folders: Sequence[Path]) -> None:
     """Refuse a place where the page would break a receipt or replace something else, before any work is done."""
-    if page.resolve().is_relative_to(folder.resolve()):
+    if any(page.resolve().is_relative_to(folder.resolve()) for folder in folders):
         raise RunError(f"out = {page}: lies inside the folder, whose receipt covers every file; write it beside")
     if not page.parent.is_dir():
         raise RunError(f"out = {page}: there is no folder {page.parent}; make it first")
@@ -64,19 +121,54 @@ def _check_place(page: Path, folder: Path) -> None:
                 raise RunError(f"out = {page}: exists and is not a veilset report; choose another name or remove it")
 
 
-def render(folder: Path, images: Images | None, scores: dict[str, Any] | None) -> str:
-    """The page as text; see `report`."""
-    from jinja2 import Environment, StrictUndefined
+def render(
+    folder: Path,
+    images: Images | None,
+    scores: dict[str, Any] | None,
+    audit: str | Path | None = None,
+    nearest: str | None = None,
+) -> str:
+    """The page as text; see `write_report`."""
+    found = evidence.examine(folder)
+    content = _content(folder, found, images, scores, claims.find_audit(folder, audit))
+    content["nearest"] = _nearest(folder, found, images, nearest) if nearest is not None else None
+    content["parts"] = [(k, v) for k, v in PARTS.items() if found.verdict is not NON_PRIVATE or k not in CLAIMING]
+    if nearest is not None:
+        content["parts"].insert(1, ("nearest", "Nearest training images"))
+    return str(_environment().get_template("page.html.j2").render(mark=MARK, **content))
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     # Autoescape is on for all: class names and receipts may come from a stranger.
-    env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env = Environment(
+        loader=FunctionLoader(lambda name: files("veilset.report").joinpath(name).read_text("utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     env.filters |= {"percent": evidence.percent, "up": evidence.up, "short": evidence.short}
     env.globals |= {"bar": charts.bar, "tones": charts.TONES}
-    template = env.from_string(files("veilset.report").joinpath("page.html.j2").read_text("utf-8"))
-    return template.render(mark=MARK, **_content(folder, evidence.examine(folder), images, scores))
+    return env
 
 
-def _content(folder: Path, found: Evidence, images: Images | None, scores: dict[str, Any] | None) -> dict[str, Any]:
+def _nearest(folder: Path, found: Evidence, images: Images | None, source: str) -> panels.Panel:
+    """The owner's panel, refused for a release before anything is read."""
+    from veilset.methods.catalogue import open_model
+
+    panels.refuse(found, folder)
+    assert found.info is not None
+    if images is None:
+        names = found.info.classes[: panels.CLASSES]
+        images = open_model(folder).sample(panels.EACH * len(names), classes=names, seed=0)
+    return panels.panel(source, found.info, images)
+
+
+def _content(
+    folder: Path, found: Evidence, images: Images | None, scores: dict[str, Any] | None, audit: Path | None
+) -> dict[str, Any]:
     """Every name that the template uses."""
     facts = found.facts
     stated = facts.get("data") if isinstance(facts.get("data"), dict) else {}
@@ -94,12 +186,15 @@ def _content(folder: Path, found: Evidence, images: Images | None, scores: dict[
     }
     if found.info is None or found.plan is None or found.ledger is None:
         return content
-    rows = evidence.measures(scores, "scores") if scores is not None else _own_measures(folder)
+    rows = evidence.measures(scores, "scores") if scores is not None else evidence.kept(folder)
+    rows, left_out = evidence.shown(rows, found.verdict is VERIFIED)
     content |= {
         "info": found.info,
         "samples": samples.collect(folder, found.info, images),
         "releases": evidence.releases(found.plan),
         "measures": rows,
+        "noisy": any(m["noise"] for m in rows),
+        "left_out": left_out,
         "reads_private": evidence.private_names(rows),
         "ledger": evidence.ledger_rows(found.ledger),
         "ledger_head": found.ledger.head,
@@ -111,7 +206,12 @@ def _content(folder: Path, found: Evidence, images: Images | None, scores: dict[
     }
     if found.verdict is not NON_PRIVATE:
         attack = evidence.attack(found.ledger)
+        epsilon, delta = float(found.result.epsilon or 0.0), float(found.result.delta or 0.0)
+        note = claims.read_audit(audit, epsilon, delta)
         content |= {
+            "audit": note,
+            "bounds": charts.bounds(_at_most(found, epsilon), _at_least(note)),
+            "risk": claims.risk(epsilon, delta, found.info.units),
             "epsilon": found.result.epsilon,
             "delta": found.result.delta,
             "large_delta": (found.result.delta or 0) >= 1 / found.info.units,
@@ -122,6 +222,21 @@ def _content(folder: Path, found: Evidence, images: Images | None, scores: dict[
     return content
 
 
-def _own_measures(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "metrics.json"
-    return evidence.measures(read_json(path), "metrics.json") if path.exists() else []
+def _at_most(found: Evidence, epsilon: float) -> list[tuple[str, float]]:
+    """Both accountants, in words; Renyi accounting is done again here, from the ledger."""
+    from veilset.privacy.accounting import by_part, rdp_epsilon
+
+    assert found.ledger is not None
+    renyi = max(rdp_epsilon(case, float(found.result.delta or 0.0))[0] for case in by_part(found.ledger.spent()))
+    name = str(found.facts.get("accountant", "accountant"))
+    return [
+        (f"claim, by {name}: at most {evidence.up(epsilon)}", epsilon),
+        (f"Rényi accounting: at most {evidence.up(renyi)}", renyi),
+    ]
+
+
+def _at_least(note: claims.AuditNote) -> tuple[str, float] | None:
+    best = note.best
+    if best is None or best.lower_bound is None:
+        return None
+    return f"audit: at least {best.lower_bound:.2f}, {100 * note.confidence:.0f} % confidence", best.lower_bound

@@ -84,11 +84,11 @@ def collect(folder: Path, info: PublicInfo, images: Images | None) -> Samples:
 
 def _show(images: Images, origin: str) -> Samples:
     shown = images.classes[:MAX_CLASSES]
-    rows = [(name, [_uri(x) for x in images.x[images.y == k][:PER_CLASS]]) for k, name in enumerate(shown)]
+    rows = [(name, [uri(x) for x in images.x[images.y == k][:PER_CLASS]]) for k, name in enumerate(shown)]
     return Samples(rows, origin, tuple(images.x.shape[1:]), len(images.classes) - len(shown))
 
 
-def _uri(x: Any) -> str:
+def uri(x: Any) -> str:
     """One uint8 [C, H, W] tensor as a data URI, reduced to SIDE pixels if it is larger."""
     if max(x.shape[1:]) <= SIDE:
         data = png_bytes(x)
