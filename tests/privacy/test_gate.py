@@ -109,6 +109,20 @@ def test_a_whole_unit_moves_an_answer_by_at_most_the_bound(verb, images, cap):
         assert 0 < float((a - b).norm()) <= BOUND
 
 
+@pytest.mark.parametrize("verb", ["sum", "grad"])
+@pytest.mark.parametrize("images", [2, 3, 7])
+def test_images_of_a_unit_that_agree_move_an_answer_by_at_most_the_bound(verb, images):
+    """Images of one class pull the same way; those of all classes, above, nearly cancel in a gradient."""
+    info = facts(**FLOATS, max_images_per_unit=3)
+    x, y = float_images(60, info)
+    units = np.repeat(np.arange(20), 3)
+    new = np.ones((images, 1, 4, 4), np.float32)
+    more = np.concatenate([x, new]), np.r_[y, [1] * images], np.r_[units, [20] * images]
+    f = scaled if verb == "sum" else scaled_loss
+    moved = float((answers(x, y, units, info, verb, f) - answers(*more, info, verb, f)).norm())
+    assert 0.99 * BOUND < moved <= BOUND
+
+
 def test_a_cap_bounds_what_images_beyond_it_can_do():
     info = facts(**FLOATS, max_images_per_unit=2)
     x, y = float_images(30, info)

@@ -19,7 +19,7 @@ from veilset.core.facts import keep_selftest
 if TYPE_CHECKING:
     from veilset.audit.checks.base import Check
 
-THEMES = ("noise", "sampling", "bounding", "gradients", "books", "accounting", "mechanism")
+THEMES = ("bounding", "gradients", "books", "sampling", "noise", "accounting", "mechanism")  # quick ones first
 FAMILY_ERROR = 1e-6
 
 

@@ -42,14 +42,15 @@ def test_no_record_moves_the_sum_by_more_than_the_bound(case, scale, bfloat16):
             assert float((everyone - others).norm()) <= 1.0
 
 
+@pytest.mark.parametrize("layer", [F.linear, lambda x, w: w @ x, lambda x, w: (w * x).sum(1)])
 @pytest.mark.parametrize("bfloat16", [False, True])
-def test_the_margin_is_kept(bfloat16):
+def test_the_margin_is_kept(bfloat16, layer):
     """Room for float32, in every contribution: each record has a class, and so a row of the weight, to itself."""
     x = torch.rand(64, 20, generator=torch.Generator().manual_seed(0)) * torch.logspace(-3, 3, 64)[:, None]
     w = {"w": torch.zeros(64, 20)}
 
     def loss(p, x, y):
-        return 1e4 * ((torch.arange(64) == y) * F.linear(x, p["w"])).sum()
+        return 1e4 * ((torch.arange(64) == y) * layer(x, p["w"])).sum()
 
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         clipped = Clipped(loss, w, (x[0], torch.tensor(0)))

@@ -189,7 +189,7 @@ def _loops_resumed(folder: Path) -> dict[str, bool]:
 
 def _release(folder: Path) -> Path:
     """A small release: one file, its ledger, its receipt."""
-    gate = gate_for(_people(), Release(name="s"), Release(name="c", partition="class"), privacy=BUDGET)
+    gate = gate_for(_people(), Release(name="s", bound=3.0), Release(name="c", partition="class"), privacy=BUDGET)
     answer = gate.sum("s", flat)
     for part in range(3):
         gate.sum("c", flat, part=part)
