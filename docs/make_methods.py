@@ -1,4 +1,4 @@
-"""Write docs/methods/NAME.md for every built-in method from its docstrings and Config: python docs/make_methods.py"""
+"""Write docs/methods/NAME.md for every built-in method and teacher from its docstrings: python docs/make_methods.py"""
 
 from __future__ import annotations
 
@@ -11,24 +11,29 @@ from pathlib import Path
 from textwrap import dedent
 
 from veilset.core.config import fields
-from veilset.methods.catalogue import BUILT_IN, method_class
+from veilset.methods.catalogue import BUILT_IN, TEACHERS, method_class
+from veilset.methods.teachers import teacher_class
 
 FOLDER = Path(__file__).parent / "methods"
 
 
 def present() -> list[str]:
-    """The built-in methods whose module is there."""
-    return [name for name, entry in BUILT_IN.items() if find_spec(entry.module)]
+    """The built-in methods and teachers whose module is there."""
+    return [name for name, entry in (BUILT_IN | TEACHERS).items() if find_spec(entry.module)]
 
 
 def page(name: str) -> str:
     """One method's page: summary, docstring of its module, docstring of its class, table of parameters."""
-    entry, cls = BUILT_IN[name], method_class(name)
+    taught = name in TEACHERS
+    entry, cls = (BUILT_IN | TEACHERS)[name], teacher_class(name) if taught else method_class(name)
     texts = [inspect.getdoc(import_module(entry.module)), inspect.cleandoc(cls.__doc__ or "")]
     body = [_fenced(text) for text in dict.fromkeys(texts) if text]
     source = f"[`{entry.module}`](../../src/{entry.module.replace('.', '/')}.py)"
     head = f"# {name}\n\n{entry.summary[:1].upper()}{entry.summary[1:]}. Source: {source}."
     use = f"```sh\nveilset fit {name} --data digits --epsilon 1 --out runs/{name}\n```"
+    if taught:
+        call = f'teacher = vs.make_teacher("{name}").fit(data.train, vs.Privacy(epsilon=1.0))'
+        use = f'```python\ndata = vs.load("digits")\n{call}\nlabels, probabilities = teacher.predict(data.test.x)\n```'
     made = "<!-- Made from docstrings by docs/make_methods.py; do not edit. -->"
     recipes = [f"Recipe `{k}`: " + ", ".join(f"`{a}={b}`" for a, b in v.items()) for k, v in cls.recipes.items()]
     return "\n\n".join([head, *body, use, "## Parameters", _table(cls.Config), *recipes, made]) + "\n"

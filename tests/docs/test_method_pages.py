@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from veilset.methods.catalogue import BUILT_IN
+from veilset.methods.catalogue import BUILT_IN, TEACHERS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -22,7 +22,7 @@ def script() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", BUILT_IN | TEACHERS)
 def test_committed_page_equals_the_generated_one(script: ModuleType, name: str) -> None:
     path = DOCS / "methods" / f"{name}.md"
     assert path.exists(), "run: python docs/make_methods.py"
@@ -30,14 +30,15 @@ def test_committed_page_equals_the_generated_one(script: ModuleType, name: str) 
 
 
 def test_no_page_without_a_method() -> None:
-    assert {p.stem for p in (DOCS / "methods").glob("*.md")} <= set(BUILT_IN)
+    assert {p.stem for p in (DOCS / "methods").glob("*.md")} <= set(BUILT_IN | TEACHERS)
 
 
 def test_page_names_every_parameter_with_its_range(script: ModuleType) -> None:
     from veilset.core.config import fields
     from veilset.methods.catalogue import method_class
+    from veilset.methods.teachers import teacher_class
 
     for name in script.present():
         text = script.page(name)
-        for f in fields(method_class(name).Config):
+        for f in fields((teacher_class if name in TEACHERS else method_class)(name).Config):
             assert f"`--{f.name.replace('_', '-')}`" in text

@@ -34,6 +34,9 @@ BUILT_IN = {
     "dp-moments": Entry(
         "veilset.methods.dp_moments", "DPMoments", "class means and covariances in a low-frequency basis"
     ),
+    "taught-moments": Entry(
+        "veilset.methods.taught_moments", "TaughtMoments", "images of dp-moments, labelled by a private teacher"
+    ),
     "dp-cvae": Entry("veilset.methods.dp_cvae", "DPCVAE", "one class-conditional variational autoencoder, by DP-SGD"),
     "vae-gm": Entry("veilset.methods.vae_gm", "VAEGM", "one variational autoencoder a class, by DP-SGD on a partition"),
     "au-gm": Entry("veilset.methods.au_gm", "AUGM", "an autoencoder by DP-SGD; gives its encoder away, samples too"),

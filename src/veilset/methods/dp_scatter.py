@@ -28,6 +28,7 @@ from veilset.core.types import PublicInfo
 from veilset.methods.base import State, Teacher
 from veilset.methods.training import descend, dp_sgd
 from veilset.networks import scattering
+from veilset.privacy.features import Map
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
@@ -52,10 +53,7 @@ class DPScatter(Teacher):
     Config = Config
 
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        size = scattering.size(info.shape)
-        r = release(self.config, info, privacy.epsilon)
-        seconds = 10 + 2.5e-7 * info.units * size + 1e-8 * r.sample_rate * info.units * r.steps * size
-        return Plan((r,), seconds=seconds, memory_mb=600 + 2e-6 * info.units * size)
+        return cost(info, release(self.config, info, privacy.epsilon))
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
         return learn(gate, self.config, info, plan["linear"], self.device)
@@ -69,9 +67,21 @@ class DPScatter(Teacher):
 
 def release(config: Config, info: PublicInfo, epsilon: float) -> Release:
     """The loop's release, named "linear", from declared facts and a budget's epsilon."""
-    batch = config.batch or min(LARGEST_BATCH, max(1, info.units // PART))
+    batch = config.batch or batch_of(info)
     steps = config.steps or round(min(MOST, max(FEWEST, STEPS * epsilon**GROWTH)))
     return dp_sgd("linear", info, batch=batch, steps=steps, bound=config.clip)
+
+
+def batch_of(info: PublicInfo) -> int:
+    """Expected units a step where none is given."""
+    return min(LARGEST_BATCH, max(1, info.units // PART))
+
+
+def cost(info: PublicInfo, release: Release) -> Plan:
+    """The plan of this release alone, with its seconds and memory."""
+    size = scattering.size(info.shape)
+    seconds = 10 + 2.5e-7 * info.units * size + 6e-9 * release.sample_rate * info.units * release.steps * size
+    return Plan((release,), seconds=seconds, memory_mb=600 + 2e-6 * info.units * size)
 
 
 def seen(x: torch.Tensor) -> torch.Tensor:
@@ -79,20 +89,25 @@ def seen(x: torch.Tensor) -> torch.Tensor:
     return scattering.features(x).half()
 
 
-def learn(gate: Gate, config: Config, info: PublicInfo, release: Release, device: str) -> State:
-    """Train the linear classifier at the gate; starts from zero, so nothing is random but batches and noise."""
+def learn(gate: Gate, config: Config, info: PublicInfo, release: Release, device: str, features: Map = seen) -> State:
+    """Train the linear classifier at the gate; starts from zero, so nothing is random but batches and noise.
+
+    Args:
+        gate, config, info, release, device: as planned.
+        features: what of an image is classified, of the size of its scattering.
+    """
     net = nn.Linear(scattering.size(info.shape), len(info.classes)).to(device)
     for p in net.parameters():
         nn.init.zeros_(p)
     sgd = torch.optim.SGD(net.parameters(), config.rate, momentum=config.momentum)
     for _ in gate.loop(release.name, {"net": net, "sgd": sgd}):
-        descend(sgd, net, gate.grad(release.name, _loss, net, features=seen))
+        descend(sgd, net, gate.grad(release.name, _loss, net, features=features))
     return dict(net.state_dict())
 
 
-def scores(state: State, x: torch.Tensor) -> torch.Tensor:
+def scores(state: State, x: torch.Tensor, features: Map = seen) -> torch.Tensor:
     """Logits [n, K] of float images [n, C, H, W] in [0, 1]."""
-    parts = [seen(part).float() for part in x.split(32)]  # few at a time stay in the processor's cache
+    parts = [features(part).float() for part in x.split(32)]  # few at a time stay in the processor's cache
     return torch.cat(parts) @ state["weight"].T + state["bias"]
 
 
