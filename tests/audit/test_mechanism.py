@@ -52,7 +52,7 @@ def test_torchs_generator_is_left_as_it_was() -> None:
 def test_too_few_draws_say_so(verb: str) -> None:
     found = mechanism.audit(verb, epsilon=4.0, draws=20, seed=0)
     assert found.ok is None and "too few" in found.verdict
-    assert Audit([found]).ok is None and "SAYS NOTHING" in str(Audit([found]))
+    assert Audit([found]).ok is None and "CHECKS SAY NOTHING" in str(Audit([found]))
 
 
 @pytest.mark.parametrize(("verb", "draws"), [("nonsense", 10), ("sum", 1)])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Worlds = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]  # a statistic without and with the record
 
-DRAWS = 1000
+FEWEST, MOST = 1000, 16_000  # draws, if they are not given
 BLOCK = 50  # draws that share a gate, and so its key
 QUANTILES = (0.002, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98, 0.998)
 MODELLED = 20_000  # draws of the sound mechanism that choose thresholds, and tell what a fault would look like
@@ -48,7 +48,7 @@ def audit(
     *,
     epsilon: float = 4.0,
     delta: float = 1e-5,
-    draws: int = DRAWS,
+    draws: int | None = None,
     seed: int | None = None,
     checks: int = 1,
 ) -> Check:
@@ -57,7 +57,8 @@ def audit(
     Args:
         verb: one of `verbs()`.
         epsilon, delta: the claim; the gate's noise is priced for it as for any plan.
-        draws: asks with the record, and as many without.
+        draws: asks with the record, and as many without; None: 1000, or twice, four times, ... as many until half of
+            the noise missing would be seen, up to 16,000.
         seed: None for release mode, as users run it; an integer repeats the audit.
         checks: how many checks share the family-wise error.
 
@@ -68,21 +69,22 @@ def audit(
         raise ConfigError(
             f"verb {verb!r} is not one of the gate's.{suggest(verb, verbs())} Known: {', '.join(verbs())}"
         )
-    if draws < 2:
+    if draws is not None and draws < 2:
         raise ConfigError(f"draws = {draws}: must be at least 2; 1000 takes a second or two")
     pair = catalogue()[verb]
     plan = priced(pair, epsilon, delta)
     claim, release = plan.claim().epsilon, plan.releases[0]
-    curve = _curve(tuple(release.spent(release.noise_multiplier / release.weight, len(pair.parts))))
-
+    curve, alpha = _curve(pair, release), FAMILY_ERROR / checks
+    question = Questions(pair, release, delta)
+    if draws is None:
+        draws = next((n for n in doubled(FEWEST, MOST) if enough(question, n, alpha)), MOST)
     absent, books = collect(pair, plan, False, draws, seed)
     present, more = collect(pair, plan, True, draws, seed)
-    question = Questions(pair, release, delta, absent.shape[2])
-    fixed = question.fixed(draws)
-    asked = question.ask(fixed, absent, present)
-    share = shares(len(asked), FAMILY_ERROR / checks)
-    findings = [*dict.fromkeys([*books, *more, *_repeated(absent, present)]), *excess(curve, asked, share)]
-    enough = not pair.signal or bool(excess(curve, question.halved(fixed, draws), share))
+    asked = question.ask(fixed(question, draws), absent, present)
+    findings = [
+        *dict.fromkeys([*books, *more, *_repeated(absent, present)]),
+        *excess(curve, asked, shares(len(asked), alpha)),
+    ]
     return Check(
         name=verb,
         threat_model=THREAT,
@@ -91,7 +93,7 @@ def audit(
         lower_bound=question.bound(asked[0].counts),
         draws=draws,
         findings=tuple(findings),
-        enough=enough,
+        enough=enough(question, draws, alpha),
         method="Gaussian DP and Clopper-Pearson" if curve.gaussian else "Clopper-Pearson",
         details=(
             ("neighbours", pair.words),
@@ -101,9 +103,16 @@ def audit(
     )
 
 
+def doubled(start: int, end: int) -> Iterator[int]:
+    """start, twice, four times, ... as much, up to end."""
+    while start <= end:
+        yield start
+        start *= 2
+
+
 @lru_cache(maxsize=256)
-def _curve(spent: tuple[Spent, ...]) -> Tradeoff:
-    return Tradeoff(spent)
+def _curve(pair: Neighbours, release: Release) -> Tradeoff:
+    return Tradeoff(release.spent(release.noise_multiplier / release.weight, len(pair.parts)))
 
 
 # ---------------------------------------------------------------------- asking the gate
@@ -130,8 +139,9 @@ def collect(
     findings: list[str] = []
     data = pair.data(present)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        for block, start in enumerate(range(0, draws, BLOCK)):
-            count = min(BLOCK, draws - start)
+        answers = -(-draws // pair.copies)
+        for block, start in enumerate(range(0, answers, BLOCK)):
+            count = min(BLOCK, answers - start)
             # A gate's plan may be asked for every draw; its noise stays that of one. The budget of so many draws is
             # not this audit's question, so it is left open.
             release = replace(plan.releases[0], steps=plan.releases[0].steps * count)
@@ -139,16 +149,16 @@ def collect(
             gate = Gate(data, many, seed=None if seed is None else 2 * (seed * 1_000_003 + block) + present)
             for _ in range(count):
                 asks = [pair.answer(gate, release, part) for _ in range(plan.releases[0].steps) for part in pair.parts]
-                out.append(torch.stack(asks).numpy())
+                out.append(torch.stack(asks, 1).numpy())
             findings += _books(pair, gate, release)
-    return np.stack(out), findings
+    return np.concatenate(out)[:draws], findings
 
 
 def _books(pair: Neighbours, gate: Gate, release: Release) -> Iterator[str]:
     """What an honest gate never shows at the end of its plan."""
     charged = gate.ledger.spent()
     asked = release.spent(release.noise_multiplier / release.weight, len(pair.parts))
-    if _total(charged) != _total(asked):
+    if total(charged) != total(asked):
         yield "the ledger does not hold what was answered"
     for name, part in ((release.name, pair.parts[0]), ("unplanned", None)):
         try:
@@ -172,7 +182,8 @@ def _repeated(*worlds: np.ndarray[Any, Any]) -> Iterator[str]:
         yield "answers repeat bit for bit: noise is missing, or was used twice"
 
 
-def _total(spent: Sequence[Spent]) -> dict[Any, int]:
+def total(spent: Sequence[Spent]) -> dict[Any, int]:
+    """Steps of each kind of release, to compare a ledger with what was asked."""
     steps: dict[Any, int] = {}
     for s in spent:
         key = (s.noise_multiplier, s.sample_rate, s.part)
@@ -190,7 +201,6 @@ class Questions:
     pair: Neighbours
     release: Release
     delta: float
-    width: int = PIXELS
 
     def model(self, present: bool, noise: float = 1.0) -> np.ndarray[Any, Any]:
         """Answers of a sound mechanism (or one with too little noise), by NumPy: they choose, they prove nothing."""
@@ -198,7 +208,7 @@ class Questions:
 
         rng = np.random.default_rng(17 + present)
         asks = self.release.steps * len(self.pair.parts)
-        answers = noise * rng.standard_normal((MODELLED, asks, self.width))
+        answers = noise * rng.standard_normal((MODELLED, asks, PIXELS))
         if present and self.pair.signal:
             own = np.arange(asks) % len(self.pair.parts) == 0
             answers[:, :, 0] += own * (rng.random((MODELLED, asks)) < self.release.sample_rate) * self._shift
@@ -244,12 +254,12 @@ class Questions:
         self, fixed: Sequence[tuple[str, float]], absent: np.ndarray[Any, Any], present: np.ndarray[Any, Any]
     ) -> list[Asked]:
         """What the fixed questions score."""
-        found = self._paired(absent, present)
+        found = self.paired(absent, present)
         return [Asked(name, count(*found[name], threshold)) for name, threshold in fixed]
 
     def halved(self, fixed: Sequence[tuple[str, float]], draws: int) -> list[Asked]:
         """What the questions would score, on average, if the noise were half of what is claimed."""
-        found = self._paired(self.model(False, 0.5), self.model(True, 0.5))
+        found = self.paired(self.model(False, 0.5), self.model(True, 0.5))
         out = []
         for name, threshold in fixed:
             c = count(*found[name], threshold)
@@ -257,19 +267,7 @@ class Questions:
             out.append(Asked(name, Counts(round(rates[0] * draws), draws, round(rates[1] * draws), draws)))
         return out
 
-    def fixed(self, draws: int) -> list[tuple[str, float]]:
-        """The questions and their thresholds, the primary one first; made from public facts only."""
-        import numpy as np
-
-        sound = self._paired(self.model(False), self.model(True))
-        others = [
-            (name, float(threshold))
-            for name, worlds in sound.items()
-            for threshold in np.quantile(np.concatenate(worlds), QUANTILES)
-        ]
-        return [(PRIMARY, self._best(*sound[PRIMARY], draws)), *others]
-
-    def _paired(self, absent: np.ndarray[Any, Any], present: np.ndarray[Any, Any]) -> dict[str, Worlds]:
+    def paired(self, absent: np.ndarray[Any, Any], present: np.ndarray[Any, Any]) -> dict[str, Worlds]:
         """Statistics without and with the record; of the draws without it half serve for comparison."""
         one, two = _pairs(len(absent))
         without = self.statistics(absent[one], absent[two])
@@ -277,7 +275,7 @@ class Questions:
         ratio = {PRIMARY: (self.likelihood(absent), self.likelihood(present))}
         return ratio | {name: (without[name], with_[name]) for name in without}
 
-    def _best(self, absent: np.ndarray[Any, Any], present: np.ndarray[Any, Any], draws: int) -> float:
+    def best(self, absent: np.ndarray[Any, Any], present: np.ndarray[Any, Any], draws: int) -> float:
         """The threshold that would give the largest bound on a sound mechanism with so many draws."""
         import numpy as np
 
@@ -314,12 +312,39 @@ def count(absent: np.ndarray[Any, Any], present: np.ndarray[Any, Any], threshold
     return Counts(int((~(absent <= threshold)).sum()), len(absent), int((~(present <= threshold)).sum()), len(present))
 
 
+@lru_cache(maxsize=256)
+def fixed(question: Questions, draws: int) -> tuple[tuple[str, float], ...]:
+    """The questions and their thresholds, the primary one first; made from public facts only."""
+    import numpy as np
+
+    sound = question.paired(question.model(False), question.model(True))
+    others = [
+        (name, float(threshold))
+        for name, worlds in sound.items()
+        for threshold in np.quantile(np.concatenate(worlds), QUANTILES)
+    ]
+    return ((PRIMARY, question.best(*sound[PRIMARY], draws)), *others)
+
+
+@lru_cache(maxsize=256)
+def enough(question: Questions, draws: int, alpha: float) -> bool:
+    """Whether so many draws would, on average, see half of the noise missing (or a record that must not show)."""
+    asked = fixed(question, draws)
+    shown = question.halved(asked, draws) if question.pair.signal else [no_errors(draws)] * len(asked)
+    return bool(excess(_curve(question.pair, question.release), shown, shares(len(asked), alpha)))
+
+
 @dataclass(frozen=True)
 class Asked:
     """A question and what it scored."""
 
     name: str
     counts: Counts
+
+
+def no_errors(draws: int) -> Asked:
+    """What an attack that is always right would score."""
+    return Asked("no errors", Counts(0, draws, draws, draws))
 
 
 def excess(curve: Tradeoff, asked: Sequence[Asked], alpha: Sequence[float]) -> list[str]:

@@ -42,6 +42,7 @@ class Neighbours:
         sign: the record moves direction CANARY up (1) or down (-1).
         rest: what the others add to the answer, in bounds; empty for nothing.
         signal: whether a sound gate lets the record show at all.
+        copies: independent copies of the pair, each in a cell of its own: one answer then holds that many draws.
     """
 
     words: str
@@ -53,15 +54,16 @@ class Neighbours:
     sign: int = 1
     rest: tuple[float, ...] = ()
     signal: bool = True
+    copies: int = 1
 
     @property
     def info(self) -> PublicInfo:
-        """The declared facts: ten units, whatever the set holds."""
+        """The declared facts: ten units for each copy, whatever the set holds."""
         return PublicInfo(
             name="audit",
             classes=("plus", "minus"),
             shape=(1, 2, 2),
-            units=10,
+            units=10 * self.copies,
             max_images_per_unit=self.cap,
             unit="one image" if self.cap == 1 else "one patient",
         )
@@ -77,19 +79,21 @@ class Neighbours:
 
         from veilset.privacy.private import from_arrays
 
-        images = (*self.others, *self.record) if present else self.others
+        images = ((*self.others, *self.record) if present else self.others) * self.copies
         x = np.zeros((len(images), PIXELS), np.uint8)
-        for row, (direction, _, _) in zip(x, images, strict=True):
-            row[direction] = 255
+        for i, (direction, _, _) in enumerate(images):
+            x[i, direction] = 255
+            if self.copies > 1:
+                x[i, 2:] = divmod(i, 256)
         y = np.array([label for _, label, _ in images], np.int64)
         units = np.unique([unit for _, _, unit in images], return_inverse=True)[1].astype(np.int64)
         return from_arrays(self.info, x.reshape(-1, 1, 2, 2), y, units.reshape(-1) if self.cap > 1 else None)
 
     def answer(self, gate: Gate, release: Release, part: int | None) -> torch.Tensor:
-        """One answer [d] of the gate in noise deviations: N(0, 1) each, and the record moves the first one upwards."""
+        """One answer [copies, d] of the gate in noise deviations: N(0, 1), and a record moves the first upwards."""
         import torch
 
-        answer = self.ask(gate, release, part).flatten().double() / release.bound
+        answer = self.ask(gate, release, part).reshape(self.copies, -1).double() / release.bound
         if self.rest:
             answer = answer - torch.tensor(self.rest, dtype=torch.float64)
         return answer * (self.sign / release.noise_multiplier)
@@ -116,6 +120,18 @@ def _sum(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
 
 def _sum_alike(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
     return gate.sum(release.name, _alike, part=part)
+
+
+def _sum_many(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+    import torch
+
+    keep = torch.tensor([1.0, 1.0, 0.0, 0.0])
+
+    def f(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        number = (x.flatten() * 255).round().long()
+        return number[2] * 256 + number[3], _contribution(x, y) * keep
+
+    return gate.sum(release.name, f, cells=gate.info.units // 10, part=part)
 
 
 def _sum_infinite(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
@@ -154,6 +170,15 @@ def _grad(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
 
 def _grad_alike(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
     gradient = gate.grad(release.name, _net_alike, _net(), part=part)["weight"]
+    return gradient.double() * (release.sample_rate * gate.info.units)
+
+
+def _flat(x: torch.Tensor) -> torch.Tensor:
+    return x.flatten()
+
+
+def _grad_features(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+    gradient = gate.grad(release.name, _net_loss, _net(), features=_flat, part=part)["weight"]
     return gradient.double() * (release.sample_rate * gate.info.units)
 
 
@@ -215,7 +240,14 @@ def catalogue() -> dict[str, Neighbours]:
             words="nobody, or one image whose contribution is not finite",
             record=ALONE, release=plain, ask=_sum_infinite, signal=False,
         ),
+        "sum-many": Neighbours(
+            words="nobody, or 1,000 images far beyond the bound, each in a cell of its own: a thousand draws an answer",
+            record=ALONE, release=plain, ask=_sum_many, copies=1000,
+        ),
         **_two("grad", _grad, _grad_alike),
+        "grad-features": Neighbours(
+            words=NOBODY, record=ALONE, release=replace(plain, verb="grad", sample_rate=0.5), ask=_grad_features
+        ),
         "grad-mapping": Neighbours(
             words=NOBODY, record=ALONE, release=replace(plain, verb="grad", sample_rate=0.5), ask=_grad_mapping
         ),

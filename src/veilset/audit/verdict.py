@@ -82,9 +82,9 @@ class Audit:
 
     @property
     def ok(self) -> bool | None:
-        """False if any check shows a fault; None if none could have; else True."""
+        """False if any check shows a fault; None if any could not have shown one; else True."""
         found = [check.ok for check in self.checks]
-        return False if False in found else True if True in found else None
+        return False if False in found else None if None in found else True
 
     @property
     def worst(self) -> Check:
@@ -102,11 +102,12 @@ class Audit:
         lines = [f"{'check':<18}{'claim':>8}{'at least':>10}{'draws':>8}  verdict"]
         for c in self.checks:
             lines.append(f"{c.name:<18}{c.claim:>8.3g}{c.lower_bound:>10.2f}{c.draws:>8}  {c.verdict}")
+        silent = sum(c.ok is None for c in self.checks)
         models = dict.fromkeys(c.threat_model for c in self.checks)
         words = {
             True: "NO FAULT SHOWN. An audit can show that a claim is wrong, never that it is right.",
             False: "FAULT. At least one claim is wrong, or this installation is.",
-            None: "THIS AUDIT SAYS NOTHING: too few draws to show a fault. Take more.",
+            None: f"{silent} OF {len(self.checks)} CHECKS SAY NOTHING: too few draws to show a fault. Take more.",
         }
         return "\n".join(
             [*lines, "", "'at least': lower bound on epsilon with 95 % confidence, the question fixed in advance.",

@@ -21,6 +21,7 @@ VERBS = {
     "evaluate": "measure a synthetic set against real images",
     "attack": "try to tell the members of a research run from outsiders",
     "reference": "buy a noisy reference of a private set once, to compare with for free",
+    "audit": "attack a claim: the largest epsilon that can be disproved",
     "report": "write one page to show",
     "verify": "recompute the claim and every hash",
     "sign": "sign a receipt (optional)",
