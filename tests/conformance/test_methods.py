@@ -18,6 +18,7 @@ from veilset.methods.catalogue import BUILT_IN, method_class
 SMALL = {
     "dp-merf": {"frequencies": 50, "scales": 1, "steps": 2, "batch": 10},
     "dp-moments": {"size": 10, "draws": 20},
+    "dp-kip": {"per_class": 2, "steps": 2, "batch": 10},
     "taught-moments": {"steps": 2, "batch": 10, "draws": 20},
     "dp-cvae": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
     "vae-gm": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
