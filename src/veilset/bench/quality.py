@@ -15,6 +15,7 @@ from veilset.core.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
     from veilset.core.types import Images
+    from veilset.privacy.private import PrivateImages
 
 SEEDS = 3
 MEASURES = ("gen2real-cnn", "gen2real-logreg", "fd-gabor")
@@ -49,11 +50,17 @@ def quality(
 
 
 def fit_and_draw(
-    method: str, data: str, epsilon: float, seed: int, params: dict[str, Any], n: int
+    method: str,
+    data: str,
+    epsilon: float,
+    seed: int,
+    params: dict[str, Any],
+    n: int,
+    train: PrivateImages | None = None,
 ) -> tuple[Images, Images, dict[str, Any]]:
     """n balanced images of a fit in research mode, the public test split, and what it cost (peak memory in MB).
 
-    `method` is a name, or NAME:RECIPE.
+    `method` is a name, or NAME:RECIPE. `train` takes the place of the set's own training split.
     """
     from veilset.core.facts import peak_mb
     from veilset.core.types import Images
@@ -64,7 +71,9 @@ def fit_and_draw(
     bundle = load(data)
     name, _, recipe = method.partition(":")
     start = time.perf_counter()
-    model = make(name, recipe=recipe or None, **params).fit(bundle.train, Privacy(epsilon), seed=seed)
+    model = make(name, recipe=recipe or None, **params).fit(
+        bundle.train if train is None else train, Privacy(epsilon), seed=seed
+    )
     fitted = time.perf_counter()
     images = model.sample(n, seed=seed)
     drawn, peak = time.perf_counter(), peak_mb()

@@ -32,6 +32,7 @@ SUITES = {
     "gradient": "veilset.bench.gradient",
     "leaderboard": "veilset.bench.leaderboard",
     "source-000": "veilset.bench.source_000",
+    "units": "veilset.bench.units",
     "audit": "veilset.bench.audit",
     "membership": "veilset.bench.membership",
 }
