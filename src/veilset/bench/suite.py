@@ -32,9 +32,10 @@ SUITES = {
     "gradient": "veilset.bench.gradient",
     "leaderboard": "veilset.bench.leaderboard",
     "source-000": "veilset.bench.source_000",
-    "units": "veilset.bench.units",
     "audit": "veilset.bench.audit",
+    "units": "veilset.bench.units",
     "membership": "veilset.bench.membership",
+    "evaluate": "veilset.bench.evaluating",
 }
 SHOWN = 12  # missing cells that are named one by one
 

@@ -42,8 +42,7 @@ def evaluate(
         seeds: how many seeds (0, 1, ...), at least 1.
         metrics: names or groups to compute, in this order (`veilset.evaluation.entries()` and `groups()` list them);
             None computes the group "default". A Frechet distance of few images brings its kernel distance with it.
-        protocol: schedule of every network; None trains each by its own (`protocols.CLASSIFIERS`). Its name and epochs
-            stand in the detail of the metrics.
+        protocol: schedule of every network; None trains each by its own (`protocols.CLASSIFIERS`).
         tools: weights and images that some metrics need.
         select: also choose one classifier by this rule, once for all seeds, and report it.
         members: the images that the synthetic ones were learned from; exact copies of them in `against` are refused,
@@ -65,9 +64,9 @@ def evaluate(
     kept: dict[Hashable, Any] = {}
     for extractor in {entry.extractor for entry in chosen} - {"", "domain"}:  # a missing file is told before the work
         kept["network", extractor] = network(extractor, tools, None)
+    trials: list[Trial] = []
     answers: dict[str, list[Answer]] = defaultdict(list)
     private: dict[str, bool] = defaultdict(lambda: members is not None and members.reads_private)
-    trials: list[Trial] = []
     for seed in range(seeds):
         drawn: Any = images(seed) if callable(images) else images
         _check_pair(drawn, against)
