@@ -67,7 +67,7 @@ def without_copies(members: Images, reference: Images) -> Images:
 
 
 def overlap(members: Images, reference: Images) -> Overlap:
-    """Count copies of `members` in `reference`; 20 s for 60,000 against 10,000 images of 28x28 on one core.
+    """Count copies of `members` in `reference`; half a minute for 60,000 against 10,000 images of 28x28 on one core.
 
     Raises:
         DataError: the sets have other shapes.
