@@ -12,7 +12,7 @@ import torch
 
 import veilset as vs
 from veilset.audit import membership
-from veilset.audit.membership import Membership, against, control, halves, with_members
+from veilset.audit.membership import Membership, against, by_lot, control, halves, with_members
 from veilset.audit.membership_attacks import HEADLINE, Shadows, attacks
 from veilset.audit.membership_records import Pool, duplicates, inspect, make_pool, near_duplicates, private_images
 from veilset.audit.membership_words import picture
@@ -205,6 +205,17 @@ def test_calibration_compares_a_record_with_itself() -> None:
     auc = {k: figures(v[:200], v[200:]).auc for k, v in got.items()}
     assert auc["feature"] < 0.6 and auc["shadow-logistic"] < 0.6
     assert auc["lira"] > 0.95 and auc[HEADLINE] > 0.95
+
+
+def test_every_candidate_keeps_a_model_that_never_saw_it() -> None:
+    lot = np.random.default_rng(0)
+    few, enough = halves(200, 4, lot), halves(200, 6, lot)
+    x = lot.normal(0, 1, (6, 400, 1)) + 3.0 * enough[..., None]
+    assert by_lot(Shadows(("f",), x[:4], few)) == ()
+    found = by_lot(Shadows(("f",), x, enough))
+    assert len(found) == 6 and min(found) > 0.95
+    with pytest.raises(AssertionError, match="nothing to compare with"):
+        Shadows(("f",), x[:2], few[:2]).outside_mean(but=0)
 
 
 def test_the_mean_outside_leaves_out_models_that_saw_the_record() -> None:

@@ -58,7 +58,7 @@ class Membership:
     Attributes:
         facts: what was attacked and with what, as JSON.
         results: one an attack; `headline` is the one that stands for the run, fixed in advance.
-        repeats: AUC of that attack on each shadow model by the others: members and outsiders by lot.
+        repeats: AUC of that attack on each shadow model by others, members and outsiders by lot; none below 6 shadows.
         ok: the headline attack is valid and sees, and no valid attack finds more than the claim allows.
         verdict: the same in a sentence.
     """
@@ -276,11 +276,6 @@ def _judge(model: Synthesizer, pool: Pool, views: dict[str, View], images: int, 
     shadows = views["run"].shadows
     error = DOUBT / len(scores["run"])
     results = tuple(_result(name, {k: v[name] for k, v in scores.items()}, error) for name in scores["run"])
-    repeats = tuple(
-        figures(s[shadows.inside[i]], s[~shadows.inside[i]]).auc
-        for i, x in enumerate(shadows.x)
-        for s in [attacks(x, shadows.without(i, i ^ 1))[HEADLINE]]
-    )
     claim = allowed(model)
     above = [r.name for r in results if r.valid and _above(scores["run"][r.name], claim, error)]
     headline = next(r for r in results if r.name == HEADLINE)
@@ -298,7 +293,18 @@ def _judge(model: Synthesizer, pool: Pool, views: dict[str, View], images: int, 
         "images": images,
         "seed": seed,
     }
-    return Membership(facts, results, repeats, ok, verdict, claim)
+    return Membership(facts, results, by_lot(shadows), ok, verdict, claim)
+
+
+def by_lot(shadows: Shadows) -> tuple[float, ...]:
+    """AUC of the headline attack on each shadow model by the others but its complement; needs four of those."""
+    if len(shadows.x) < FEWEST_SHADOWS + 2:
+        return ()
+    out = []
+    for s, (x, inside) in enumerate(zip(shadows.x, shadows.inside, strict=True)):
+        score = attacks(x, shadows.without(s, s ^ 1))[HEADLINE]
+        out.append(figures(score[inside], score[~inside]).auc)
+    return tuple(out)
 
 
 def _result(name: str, scores: dict[str, tuple[Array, Array]], error: float) -> Result:

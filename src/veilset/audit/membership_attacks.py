@@ -41,7 +41,8 @@ class Shadows:
         weight = (~self.inside).astype(float)
         if but is not None:
             weight[but] = 0.0
-        return np.einsum("snf,sn->nf", self.x, weight) / np.maximum(weight.sum(0), 1.0)[:, None]
+        assert (weight.sum(0) > 0).all(), "a candidate is in every model that is left: there is nothing to compare with"
+        return np.einsum("snf,sn->nf", self.x, weight) / weight.sum(0)[:, None]
 
 
 def attacks(target: Array, shadows: Shadows) -> dict[str, Array]:

@@ -26,7 +26,7 @@ def as_json(m: Membership) -> dict[str, Any]:
         **m.facts,
         "claim": m.claim,
         "headline": HEADLINE,
-        "repeats": {"auc": list(m.repeats), "mean": statistics.fmean(m.repeats), "sd": statistics.stdev(m.repeats)},
+        "repeats": {"auc": list(m.repeats)} | _spread(m),
         "attacks": [
             {"name": r.name, "valid": r.valid}
             | {k: asdict(getattr(r, k)) for k in ("run", "never_trained", "leaky")}
@@ -54,13 +54,14 @@ def as_table(m: Membership) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     table = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     reasons = sorted({x.why for r in m.results for x in r.run.rates if x.why})
-    spread = f"{statistics.fmean(m.repeats):.3f} ± {statistics.stdev(m.repeats):.3f}"
+    lot = _spread(m)
+    spread = "" if not m.repeats else f" On each shadow model, members by lot: AUC {lot['mean']:.3f} ± {lot['sd']:.3f}"
     return "\n".join([
         f"{f['method']} on {f['data']}, {epsilon}, {f['trained_on']:,} members; asked about {f['candidates']:,} of "
         f"them and {f['candidates']:,} outsiders ({f['outsiders_from']}; {f['near_duplicates']} nearly equal a member)",
         *table,
         *(f"not given: {why}" for why in reasons),
-        f"* fixed in advance. On each of {f['shadows']} shadow models, members by lot: AUC {spread}",
+        f"* fixed in advance; {f['shadows']} shadow models.{spread}",
         m.verdict,
         STAMP,
     ])  # fmt: skip
@@ -77,6 +78,13 @@ def picture(m: Membership) -> str:
     budget = "no privacy" if epsilon is None else f"epsilon {epsilon:.3g}"
     notes = [STAMP] + (["Shaded: what the claim excludes."] if epsilon is not None else [])
     return draw([Panel(f"{f['method']} on {f['data']}, {budget}", curves, m.claim["curve"] or ())], notes)
+
+
+def _spread(m: Membership) -> dict[str, float | None]:
+    """Mean and sample standard deviation over shadow models."""
+    if not m.repeats:
+        return {"mean": None, "sd": None}
+    return {"mean": statistics.fmean(m.repeats), "sd": statistics.stdev(m.repeats)}
 
 
 def _area(f: Figures) -> str:

@@ -156,7 +156,7 @@ def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell])
         facts = {k: cell.params[k] for k in ("method", "epsilon", "seed", "params")}
         rows.append(
             facts
-            | {k: result[k] for k in ("ok", "verdict", "candidates", "near_duplicates", "repeats", "claim", "seconds")}
+            | {k: result[k] for k in ("ok", "verdict", "candidates", "near_duplicates", "claim", "seconds")}
             | {k: headline[k] for k in ("run", "never_trained", "leaky", "curves")}
             | {"lira": next(a for a in result["attacks"] if a["name"] == "lira")["run"]}
         )
@@ -185,8 +185,8 @@ def render(result: dict[str, Any]) -> str:
 def _attacks(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
         "| method | epsilon | AUC, 95 % interval | TPR at 0.1 % | TPR at 1 % | the claim allows at 1 % | LiRA AUC "
-        "| by lot, mean AUC | never trained | leaky | minutes |",
-        "|---" * 11 + "|",
+        "| never trained | leaky | minutes |",
+        "|---" * 10 + "|",
     ]
     for r in rows:
         allowed = "anything" if r["claim"]["tpr"] is None else f"{100 * r['claim']['tpr'][1]:.3g} %"
@@ -194,8 +194,7 @@ def _attacks(rows: Sequence[dict[str, Any]]) -> list[str]:
         lines.append(
             f"| {r['method']}{f' ({settings})' if settings else ''} | {float(r['epsilon']):g} | {_area(r['run'])} "
             f"| {' | '.join(_rate(x) for x in r['run']['rates'])} | {allowed} | {r['lira']['auc']:.3f} "
-            f"| {r['repeats']['mean']:.3f} | {_area(r['never_trained'])} | {r['leaky']['auc']:.3f} "
-            f"| {r['seconds'] / 60:.1f} |"
+            f"| {_area(r['never_trained'])} | {r['leaky']['auc']:.3f} | {r['seconds'] / 60:.1f} |"
         )
     return lines
 
