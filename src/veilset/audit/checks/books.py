@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from veilset.audit.checks.base import Check, along, facts, flat, gate_for, hidden, pictures, refused, wrong
-from veilset.core.errors import BudgetExceeded, DataError, ModeError, PlanError, RunError, VeilsetError
+from veilset.core.errors import BudgetExceeded, DataError, LedgerError, ModeError, PlanError, RunError, VeilsetError
 from veilset.core.io import canonical, sha256
 from veilset.privacy.gate import Gate
 from veilset.privacy.ledger import Ledger
@@ -109,6 +109,9 @@ def receipts() -> Iterator[Check]:
             copy = shutil.copytree(made, Path(home) / what)
             forge(copy)
             of[what] = not verify(copy).ok
+        of["an edited ledger is not opened"] = refused(
+            lambda: Ledger(Path(home) / EDITED / "ledger.jsonl"), LedgerError
+        )
         no_noise = gate_for(_people(), Release(name="s"))
         no_noise.sum("s", flat)
         bare = make_receipt(no_noise.close(), no_noise.plan, "selftest", {})
@@ -277,6 +280,7 @@ def _edit_line(folder: Path) -> None:
     _say(folder, ledger_sha256=digest, files_sha256=sha256(sums.encode()))
 
 
+EDITED = "a line that was edited"
 FORGERIES: dict[str, Callable[[Path], Any]] = {
     "a smaller epsilon": lambda f: _say(f, epsilon=0.5),
     "another delta": lambda f: _say(f, delta=1e-3),
@@ -285,7 +289,7 @@ FORGERIES: dict[str, Callable[[Path], Any]] = {
     "a file that was changed": lambda f: (f / "images.bin").write_bytes(b"other"),
     "a file that nobody knows": lambda f: (f / "more.bin").write_bytes(b"more"),
     "a fact without its seal": lambda f: (f / "receipt.json").write_text(json.dumps(_read(f) | {"method": "x"})),
-    "a line that was edited": _edit_line,
+    EDITED: _edit_line,
     "less noise than planned": lambda f: _reseal(f, _less_noise),
     "a plan of less noise": lambda f: _reseal(f, _less_noise_planned),
     "more steps than planned": lambda f: _reseal(f, _again),
