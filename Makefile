@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench faults clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,9 @@ test: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/veilset bench spine --jobs 2
+
+faults: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/run.py
 
 clean:
 	rm -rf $(VENV) demo build dist

@@ -1,0 +1,263 @@
+"""Plant one privacy fault at a time in a copy of the package, and see who notices: `python tests/faults/run.py`.
+
+A fault is a patch file in this folder. Its header says what is wrong, and names the tests that should fail:
+
+    Fault: The noise has half the planned deviation.
+    Test: tests/privacy/test_gate.py::test_the_noise_has_the_planned_scale_and_shape
+
+For each fault the named tests run first and stop at the first failure; then the checks of `veilset selftest`, until one
+fails; then the mechanism audit of every verb, until one shows a fault. A patch that no longer applies is an error, and
+so is a named test that does not exist, or that fails without any fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PATIENCE = 3600  # seconds
+DRAWS = 400  # of the mechanism audit, in each world
+KEYS = ("caught_by_tests", "caught_by_selftest", "caught_by_audit")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A patch file."""
+
+    name: str
+    words: str
+    tests: tuple[str, ...]
+    path: Path
+
+
+class Broken(Exception):
+    """A fault file, or the sound code, is not in order; nothing can be said."""
+
+
+def faults() -> list[Fault]:
+    """All faults, by name."""
+    return [read(path) for path in sorted(HERE.glob("*.patch"))]
+
+
+def read(path: Path) -> Fault:
+    """A fault from its file."""
+    head = path.read_text().split("\n--- ", 1)[0]
+    words, tests = re.findall(r"^Fault: (.+)$", head, re.M), re.findall(r"^Test: (\S+)$", head, re.M)
+    if len(words) != 1 or not tests:
+        raise Broken(f"{path.name}: its header must have one line `Fault: ...` and one or more `Test: ...`")
+    return Fault(path.stem, words[0], tuple(tests), path)
+
+
+def sound_copy(place: Path) -> Path:
+    """A copy of the package with its tests."""
+    for name in ("src", "tests"):
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", place)
+    return place
+
+
+def plant(fault: Fault, place: Path) -> None:
+    """Apply a fault to a copy.
+
+    Raises:
+        Broken: it does not apply.
+    """
+    outside = {**os.environ, "GIT_CEILING_DIRECTORIES": str(place.parent), "GIT_DIR": str(place / "none")}
+    command = ["git", "apply", "-p1", str(fault.path.resolve())]
+    done = subprocess.run(command, cwd=place, env=outside, capture_output=True, text=True)
+    if done.returncode:
+        raise Broken(f"{fault.path.name} no longer applies: {' '.join(done.stderr.split())[:300]}")
+
+
+def apart(place: Path, job: Callable[[], Any]) -> Any:
+    """What a job returns in a process of its own that imports the copy. Imported libraries are inherited: it is quick.
+
+    Raises:
+        Broken: it does not end well, or within PATIENCE.
+    """
+    assert not any(name.split(".")[0] == "veilset" for name in sys.modules), "the copy would not be imported"
+    out = place / "told.json"
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            signal.alarm(PATIENCE)
+            os.chdir(place)
+            os.environ["XDG_CACHE_HOME"] = str(place)
+            sys.path[:0] = [str(place / "src")]
+            with open(place / "log", "a") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+            import veilset
+
+            assert Path(veilset.__file__).is_relative_to(place), "not the copy"
+            out.write_text(json.dumps(job()))
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    if os.waitpid(pid, 0)[1]:
+        raise Broken(f"a job ended badly: {(place / 'log').read_text().strip().splitlines()[-3:]}")
+    return json.loads(out.read_text())
+
+
+def warm() -> None:
+    """Import what every copy needs, and start the engines, once."""
+    import pytest  # noqa: F401
+    import scipy.optimize
+    import scipy.stats  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)
+    x = torch.ones(2, 3)
+    torch.func.vmap(torch.func.grad(lambda w, x: (w * x).sum()), in_dims=(None, 0))(x[0], x)
+
+
+def caught_by_tests(place: Path, tests: tuple[str, ...]) -> bool:
+    """Whether a named test fails.
+
+    Raises:
+        Broken: they cannot be run.
+    """
+
+    def job() -> int:
+        import pytest
+
+        return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *tests]))
+
+    status = apart(place, job)
+    if status not in (0, 1):
+        raise Broken(f"pytest ended with {status}: {' '.join((place / 'log').read_text().split())[-400:]}")
+    return bool(status)
+
+
+def seen_by_selftest(place: Path) -> str | None:
+    """The first check of the self-test that fails, if any."""
+
+    def job() -> str | None:
+        from veilset.audit.selftest import measured
+
+        return next((c.name for c in measured() if not c.ok), None)
+
+    return apart(place, job)
+
+
+def seen_by_audit(place: Path) -> str | None:
+    """The first verb whose audit shows a fault, if any. An error in place of an answer shows one too."""
+
+    def job() -> str | None:
+        import logging
+
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        from veilset.audit.mechanism import audit, verbs
+
+        for verb in verbs():
+            try:
+                if audit(verb, draws=DRAWS, checks=len(verbs())).ok is False:
+                    return verb
+            except Exception as e:
+                return f"{verb}: {type(e).__name__}: {e}"
+        return None
+
+    return apart(place, job)
+
+
+def planted(fault: Fault, base: Path, look: Callable[[Path], Any]) -> Any:
+    """What is seen of a fault in a copy of its own."""
+    with tempfile.TemporaryDirectory() as tmp:
+        place = Path(shutil.copytree(base, Path(tmp) / "copy"))
+        plant(fault, place)
+        return look(place)
+
+
+def measure(fault: Fault, base: Path) -> dict[str, object]:
+    """One row of the table."""
+    found = planted(fault, base, lambda p: (caught_by_tests(p, fault.tests), seen_by_selftest(p), seen_by_audit(p)))
+    print(f"{fault.name}: tests {found[0]}, selftest {found[1]!r}, audit {found[2]!r}", flush=True)
+    caught = (found[0], found[1] is not None, found[2] is not None)
+    return {"fault": fault.name, **dict(zip(KEYS, caught, strict=True))}
+
+
+def check_sound(base: Path, chosen: list[Fault]) -> None:
+    """Without a fault nobody may notice one.
+
+    Raises:
+        Broken: somebody does.
+    """
+    tests = tuple(dict.fromkeys(t for f in chosen for t in f.tests))
+    if caught_by_tests(base, tests):
+        raise Broken("a named test fails without any fault")
+    for said in (seen_by_selftest(base), seen_by_audit(base)):
+        if said:
+            raise Broken(f"false alarm on the sound code: {said}")
+
+
+def table(rows: list[dict[str, object]]) -> str:
+    """The rows for people."""
+    width = max(len(str(r["fault"])) for r in rows)
+    lines = [f"{'fault':<{width}}  tests  selftest  audit"]
+    for r in rows:
+        marks = ["yes" if r[k] else "-" for k in KEYS]
+        lines.append(f"{r['fault']:<{width}}  {marks[0]:<5}  {marks[1]:<8}  {marks[2]}")
+    count = [sum(bool(r[k]) for r in rows) for k in KEYS]
+    either = sum(bool(r[KEYS[1]] or r[KEYS[2]]) for r in rows)
+    nobody = [r["fault"] for r in rows if not any(r[k] for k in KEYS)]
+    lines.append(
+        f"{len(rows)} faults: {count[0]} caught by tests, {count[1]} by selftest, {count[2]} by audit, "
+        f"{either} by selftest or audit, unnoticed: {', '.join(map(str, nobody)) or 'none'}"
+    )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure all faults, or those that are named, and keep the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="FAULT", help="default all")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "faults.json")
+    parser.add_argument("--tests", action="store_true", help="only look whether the named tests fail; keep no table")
+    parser.add_argument("--part", default="1/1", metavar="I/N", help="only the I-th of N parts")
+    args = parser.parse_args()
+    known = {f.name: f for f in faults()}
+    part, parts = map(int, args.part.split("/"))
+    chosen = [known[n] for n in args.names] if args.names else list(known.values())[part - 1 :: parts]
+    begun = time.monotonic()
+    warm()
+    with tempfile.TemporaryDirectory() as tmp:
+        base = sound_copy(Path(tmp) / "sound")
+        if args.tests:
+            unnoticed = [
+                f.name for f in chosen if not planted(f, base, lambda place, f=f: caught_by_tests(place, f.tests))
+            ]
+            print(f"{len(chosen)} faults; no named test fails: {', '.join(unnoticed) or 'none'}")
+            return 1 if unnoticed else 0
+        check_sound(base, chosen)
+        rows = [measure(fault, base) for fault in chosen]
+    kept = json.loads(args.out.read_text()) if args.out.exists() else []
+    whole = {r["fault"]: r for r in [*kept, *rows] if r["fault"] in known}
+    args.out.write_text(json.dumps([whole[n] for n in sorted(whole)], indent=1) + "\n")
+    print(table(rows))
+    print(f"{time.monotonic() - begun:.0f} s")
+    return 0 if all(r["caught_by_tests"] for r in rows) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Broken as e:
+        sys.exit(f"faults: {e}")

@@ -1,0 +1,65 @@
+"""Every fault still applies and names tests that exist; some faults a day are planted again."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import run
+
+FAULTS = run.faults()
+A_DAY = 2
+
+
+def todays() -> list[run.Fault]:
+    """The next few of all faults; each gets its turn every few weeks."""
+    first = int(time.time() // 86400) * A_DAY
+    return [FAULTS[(first + i) % len(FAULTS)] for i in range(A_DAY)]
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory) -> Path:
+    """A copy of the package alone."""
+    place = tmp_path_factory.mktemp("sound")
+    shutil.copytree(run.ROOT / "src", place / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    return place
+
+
+def test_every_fault_applies_alone(package):
+    for fault in FAULTS:
+        (name,) = re.findall(r"^\+\+\+ b/(\S+)$", fault.path.read_text(), re.M)  # one file each
+        before = (package / name).read_bytes()
+        run.plant(fault, package)
+        assert (package / name).read_bytes() != before, fault.name
+        ast.parse((package / name).read_text())  # a fault is wrong code, not broken code
+        (package / name).write_bytes(before)
+
+
+def test_a_fault_that_no_longer_applies_is_an_error(package, tmp_path):
+    path = tmp_path / "old.patch"
+    path.write_text(FAULTS[0].path.read_text().replace("\n-", "\n-gone "))
+    with pytest.raises(run.Broken, match="no longer applies"):
+        run.plant(run.read(path), package)
+    path.write_text("no header")
+    with pytest.raises(run.Broken, match="header"):
+        run.read(path)
+
+
+def test_faults_name_tests_that_exist():
+    named = {tuple(t.split("[")[0].split("::")) for f in FAULTS for t in f.tests}
+    for path in {path for path, _ in named}:
+        tree = ast.parse((run.ROOT / path).read_text())
+        there = {n.name for n in tree.body if isinstance(n, ast.FunctionDef)}
+        assert {function for p, function in named if p == path} <= there, path
+
+
+def test_todays_faults_are_caught():
+    names = [f.name for f in todays()]
+    done = subprocess.run([sys.executable, run.__file__, "--tests", *names], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
