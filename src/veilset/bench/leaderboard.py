@@ -32,8 +32,9 @@ __all__ = ["ELSEWHERE", "OPTIONS", "cells", "quality", "render", "summary", "tea
 PROTOCOL = """Delta 1e-5; unit: one image, add or remove. CNN: accuracy in % on the public test split of a
 three-convolution network trained on 60,000 balanced synthetic images, 10 epochs, last epoch, no selection; a seed
 reseeds synthesizer and classifier; mean and sample standard deviation over seeds. fd-gabor is a Frechet distance on
-fixed Gabor features of 60,000 images: it is not FID and compares with no FID. Minutes are of one core beside another
-busy one; memory is the peak of the process until the images were drawn (empty where a cell of an earlier suite, which
+fixed Gabor features of 60,000 images: it is not FID and compares with no FID. Minutes are processor
+minutes, all threads together (in cells made before they were recorded, minutes of the clock on one core beside another
+busy one); memory is the peak of the process until the images were drawn (empty where a cell of an earlier suite, which
 did not record it, was not made again). MNIST and Fashion-MNIST are development sets: hyper-parameters were chosen on a
 validation part of their training splits, and the claim covers a run, not that search.
 A floor is passed if the mean over all seeds reaches it and the fit took at most 30 minutes. Published figures were made
