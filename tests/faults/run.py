@@ -231,11 +231,18 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="FAULT", help="default all")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "faults.json")
     parser.add_argument("--tests", action="store_true", help="only look whether the named tests fail; keep no table")
+    parser.add_argument("--missing", action="store_true", help="only faults that are not in the table yet")
     parser.add_argument("--part", default="1/1", metavar="I/N", help="only the I-th of N parts")
     args = parser.parse_args()
     known = {f.name: f for f in faults()}
     part, parts = map(int, args.part.split("/"))
+    kept = json.loads(args.out.read_text()) if args.out.exists() else []
+    whole = {r["fault"]: r for r in kept if r["fault"] in known}
     chosen = [known[n] for n in args.names] if args.names else list(known.values())[part - 1 :: parts]
+    chosen = [f for f in chosen if not (args.missing and f.name in whole)]
+    if not chosen:
+        print(table(list(whole.values())) if whole else "no faults")
+        return 0
     begun = time.monotonic()
     warm()
     with tempfile.TemporaryDirectory() as tmp:
@@ -247,13 +254,12 @@ def main() -> int:
             print(f"{len(chosen)} faults; no named test fails: {', '.join(unnoticed) or 'none'}")
             return 1 if unnoticed else 0
         check_sound(base, chosen)
-        rows = [measure(fault, base) for fault in chosen]
-    kept = json.loads(args.out.read_text()) if args.out.exists() else []
-    whole = {r["fault"]: r for r in [*kept, *rows] if r["fault"] in known}
-    args.out.write_text(json.dumps([whole[n] for n in sorted(whole)], indent=1) + "\n")
-    print(table(rows))
+        for fault in chosen:  # kept one by one: an interrupted run goes on with --missing
+            whole[fault.name] = measure(fault, base)
+            args.out.write_text(json.dumps([whole[n] for n in sorted(whole)], indent=1) + "\n")
+    print(table(list(whole.values())))
     print(f"{time.monotonic() - begun:.0f} s")
-    return 0 if all(r["caught_by_tests"] for r in rows) else 1
+    return 0 if all(whole[f.name]["caught_by_tests"] for f in chosen) else 1
 
 
 if __name__ == "__main__":
