@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from veilset.core.types import PublicInfo
+from veilset.methods.shrinkage import shrunk_towards
 from veilset.networks.dct import half, whole
 from veilset.networks.vae import VAE
 from veilset.privacy.accounting import gaussian_noise_multiplier
@@ -101,7 +102,7 @@ def _moments(gate: Gate, look: _Look, d: int) -> tuple[torch.Tensor, torch.Tenso
     own = whole(answer[:, d:-1], d) / n[:, None, None] - mean[:, :, None] * mean[:, None]
     pooled = (own * n[:, None, None]).sum(0) / n.sum()
     noise = gate.plan["codes"].noise_multiplier * bound / n
-    return mean, torch.stack([_towards(pooled, m, float(s)) for m, s in zip(own, noise, strict=True)]), n
+    return mean, torch.stack([shrunk_towards(pooled, m, float(s)) for m, s in zip(own, noise, strict=True)]), n
 
 
 def _cells(gate: Gate, look: _Look, mean: torch.Tensor, cov: torch.Tensor, n: torch.Tensor, cells: int) -> State:
@@ -136,7 +137,7 @@ def _cells(gate: Gate, look: _Look, mean: torch.Tensor, cov: torch.Tensor, n: to
     spread, count = whole(gate.sum("within", products, by_class=True, cells=cells).float(), d), part * n[:, None]
     pooled = spread.sum(1) / n[:, None, None]
     cov = torch.stack([
-        torch.stack([_towards(p, m / k, noise["within"] / float(k)) for m, k in zip(own, ks, strict=True)])
+        torch.stack([shrunk_towards(p, m / k, noise["within"] / float(k)) for m, k in zip(own, ks, strict=True)])
         for p, own, ks in zip(pooled, spread, count, strict=True)
     ])  # fmt: skip
     return {"part": part, "mean": centre, "root": _root(cov)}
@@ -161,13 +162,6 @@ def draw(state: State, labels: torch.Tensor) -> torch.Tensor:
     for r in row.unique():  # one product a cell, instead of one gathered matrix an image
         out[row == r] += e[row == r] @ root[r].T
     return out
-
-
-def _towards(pooled: torch.Tensor, own: torch.Tensor, noise: float) -> torch.Tensor:
-    """pooled + the difference, its eigenvalues l shrunk to sign(l) sqrt(l^2 - edge^2)."""
-    values, axes = torch.linalg.eigh(own - pooled)
-    kept = values.sign() * (values.square() - 2 * len(own) * noise**2).clamp_min(0).sqrt()
-    return pooled + (axes * kept) @ axes.T
 
 
 def _root(m: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,8 @@ What is bought (`warm_start`):
   moments   ours: the model of `dp-moments`, class means and covariances in a low-frequency basis. Pre-training draws
             new images from it, and so learns variety as well; and sampling starts from a new image of it with noise
             of level `entry`, so that the denoiser only has to learn, and is mostly trained on, the levels below: what
-            moments cannot say. With little training, entering much higher loses accuracy
+            moments cannot say. Where DP-SGD has learned little, entering higher loses accuracy; where it has
+            learned much, it gains
 
 Private access: "central" or "mode", `queries` Poisson subsets, sums by class; or the releases of `dp-moments`. Then
 the loop "train" of `dp-diffusion`. All in one plan; `share` of the budget (in squared mu of Gaussian privacy, where
@@ -58,22 +59,25 @@ Draw = Callable[[int], tuple[torch.Tensor, torch.Tensor]]  # n -> images [n, C, 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(dp_diffusion.Config):
+    frequencies: int = option(136, "perceptron: how many low frequencies an image is made of", ge=1)
+    rate: float = option(5e-3, "top learning rate of Adam", gt=0)
+    sampling_steps: int = option(30, "noise levels an image is drawn through", ge=1)
     warm_start: str = option("moments", "what is bought first", choices=("central", "mode", "moments"))
     share: float | None = option(
-        None, "part of the budget for the warm start; default 0.1, or 0.5 for moments", gt=0, lt=1
+        None, "part of the budget for the warm start; default 0.1, or 0.3 for moments", gt=0, lt=1
     )
     queries: int = option(5, "central images a class", ge=1, le=10_000)
     query_rate: float = option(0.1, "part of the records in one query for central images", gt=0, le=1)
     grey_levels: int = option(2, "grey levels that the mode is chosen from", ge=2, le=256)
     entry: float = option(
-        0.7,
+        2.0,
         "noise level at which images of moments enter the sampler, and below which it is trained; 80: pure noise",
         gt=0.002,
         le=80,
     )
-    warm_steps: int = option(600, "pre-training steps; they cost no privacy", ge=1)
-    warm_batch: int = option(128, "images a pre-training step", ge=1)
-    warm_rate: float = option(2e-3, "top learning rate of pre-training", gt=0)
+    warm_steps: int = option(1000, "pre-training steps; they cost no privacy", ge=1)
+    warm_batch: int = option(1024, "images a pre-training step", ge=1)
+    warm_rate: float = option(5e-3, "top learning rate of pre-training", gt=0)
 
 
 class DPFETA(DPDiffusion):
@@ -136,7 +140,7 @@ class DPFETA(DPDiffusion):
 
     @property
     def _share(self) -> float:
-        return float(self.config.share or (0.5 if self.config.warm_start == "moments" else 0.1))
+        return float(self.config.share or (0.3 if self.config.warm_start == "moments" else 0.1))
 
     def _part(self, privacy: Privacy) -> Privacy:
         """The budget that the warm start would have on its own."""

@@ -28,6 +28,7 @@ from veilset.core.config import option
 from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State, Synthesizer
+from veilset.methods.shrinkage import shrunk, shrunk_towards
 from veilset.networks.dct import half, low_frequencies, whole
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
@@ -93,9 +94,7 @@ class DPMoments(Synthesizer):
         if cells > 1:
             answer = gate.sum("spread", _products(basis, centre, c), by_class=True, cells=1).float()[:, 0]
             spread = whole(answer, d) / count[:, None, None]
-            class_cov = torch.stack(
-                [_shrink(m, noise["spread"] / float(n)) for m, n in zip(spread, count, strict=True)]
-            )
+            class_cov = torch.stack([shrunk(m, noise["spread"] / float(n)) for m, n in zip(spread, count, strict=True)])
             values, axes = torch.linalg.eigh(class_cov)
             prior = (values / 2).clamp_min(1e-6)[:, None]  # about half of a class's spread lies between its cells
             centre = mean[:, None] + torch.randn(classes, cells, d) @ _root(class_cov)
@@ -113,10 +112,10 @@ class DPMoments(Synthesizer):
         basis = basis.cpu()
         for k in progress(range(classes), "moments"):
             total = float(n[k].sum())
-            pooled = _shrink(within[k].sum(0) / total, noise["within"] * math.sqrt(cells) / total)
+            pooled = shrunk(within[k].sum(0) / total, noise["within"] * math.sqrt(cells) / total)
             for j in range(cells):
                 own = float(n[k, j])
-                cov = _shrink_towards(pooled, within[k, j] / own, noise["within"] / own) if cells > 1 else pooled
+                cov = shrunk_towards(pooled, within[k, j] / own, noise["within"] / own) if cells > 1 else pooled
                 shift[k, j], root[k, j] = _unclamp(basis, centre[k, j], cov, self.config.draws)
         return {"mean": shift, "root": root, "part": part, "basis": basis}
 
@@ -182,19 +181,6 @@ def _root(m: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
     """Symmetric square roots of symmetric matrices [..., d, d]."""
     values, axes = torch.linalg.eigh(m)
     return (axes * values.clamp_min(floor).sqrt()[..., None, :]) @ axes.mT
-
-
-def _shrink(m: torch.Tensor, noise: float) -> torch.Tensor:
-    """Every eigenvalue less half the edge of the noise's semicircle (edge: sqrt(2 d) noise), at least 0."""
-    values, axes = torch.linalg.eigh(m)
-    return (axes * (values - noise * math.sqrt(len(m) / 2)).clamp_min(0)) @ axes.T
-
-
-def _shrink_towards(pooled: torch.Tensor, m: torch.Tensor, noise: float) -> torch.Tensor:
-    """pooled + the difference, its eigenvalues l shrunk to sign(l) sqrt(l^2 - edge^2)."""
-    values, axes = torch.linalg.eigh(m - pooled)
-    kept = values.sign() * (values.square() - 2 * len(m) * noise**2).clamp_min(0).sqrt()
-    return pooled + (axes * kept) @ axes.T
 
 
 def _unclamp(

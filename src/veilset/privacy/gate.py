@@ -128,7 +128,7 @@ class Gate:
         std = release.noise_multiplier * release.bound
         step = grid(release.bound, std, self.info.units)
         exact = ExactSum(math.prod(lead), size, release.bound, step)
-        mapped = torch.func.vmap(place)
+        mapped = torch.no_grad()(torch.func.vmap(place))  # f may hold parameters; their graph would be waste
         for x, y, unit in self._read(chosen, max(1, CHUNK_BYTES // (16 * max(size, self.info.pixels)))):
             share = 1.0 / torch.bincount(unit).to(torch.float64)[unit]  # a unit's images share its bound
             cell, value = mapped(x, y)
