@@ -45,12 +45,12 @@ def receipt_lines(f: Mapping[str, Any]) -> str:
         f"method    {f['method']} on {f['data']['name']}",
         f"ledger    {f['ledger_lines']} lines, head {f['ledger_head'][:16]}",
     ]
+    if f.get("account"):
+        lines.append(f"account   line {f['account']['line']}, head {f['account']['head'][:16]}")
     if f.get("selftest"):
         tested = f["selftest"]
         held = f"{tested['checks']} checks hold" if tested["ok"] else "FAILED: do not rely on this installation"
         lines.append(f"selftest  {held}, code {tested['code'][:16]}")
-    if f.get("account"):
-        lines.append(f"account   line {f['account']['line']}, head {f['account']['head'][:16]}")
     return "\n".join(lines + ([f"stamp     {f['stamp']}"] if f["stamp"] else []))
 
 
