@@ -29,6 +29,8 @@ SHORT: dict[str, dict[str, Any]] = {
     "dp-cgan": {"steps": 3, "copies": 1},
     "dp-diffusion": {"steps": 2, "batch": 32, "copies": 1},
     "dp-feta": {"steps": 2, "batch": 32, "copies": 1, "warm_steps": 2},
+    "taught-moments": {"steps": 2},
+    "dp-kip": {"steps": 2, "per_class": 2},
 }
 
 
@@ -108,7 +110,8 @@ def test_every_built_in_method_has_a_family() -> None:
 WANTED = {
     "dp-merf": {"likelihood"}, "dp-moments": {"likelihood"}, "dp-cvae": {"elbo", "reconstruction"},
     "vae-gm": {"elbo", "reconstruction"}, "au-gm": {"reconstruction"}, "dp-gan": {"critic"}, "dp-cgan": {"critic"},
-    "dp-diffusion": {"denoising"}, "dp-feta": {"denoising", "likelihood"},
+    "dp-diffusion": {"denoising"}, "dp-feta": {"denoising", "likelihood"}, "taught-moments": {"likelihood"},
+    "dp-kip": set(),
 }  # fmt: skip
 
 
@@ -161,10 +164,15 @@ def test_gaussian_cells_have_their_log_density() -> None:
 
 
 def test_a_new_denoiser_errs_by_about_one(fitted: Any, test_split: Images) -> None:
+    from veilset.methods.dp_diffusion import size_of
+
     model, folder = fitted("dp-diffusion")
     state, info = model._fitted()
     fresh = vs.make("dp-diffusion", **SHORT["dp-diffusion"])
-    fresh.info_, fresh._state = info, {k: torch.zeros_like(v) for k, v in model._network(info).state_dict().items()}
+    fresh.info_, fresh._state = (
+        info,
+        {k: torch.zeros_like(v) for k, v in model._network(info, *size_of(state)).state_dict().items()},
+    )
     got = model_features(fresh, folder, Candidates.of(test_split[:60]))["denoising"]
     assert -2 < float(got.mean()) < -0.5
 

@@ -14,8 +14,12 @@ def _remembered_prices():
     patch = pytest.MonkeyPatch()
     real = plan.claim
     kept = functools.cache(lambda spent, delta: real(list(spent), delta))
+
+    def claim(spent, delta):
+        return kept(tuple(spent), delta) if isinstance(spent, list | tuple) else real(spent, delta)
+
     for module in (plan, receipt):
-        patch.setattr(module, "claim", lambda spent, delta: kept(tuple(spent), delta))
+        patch.setattr(module, "claim", claim)
     patch.setattr(plan.Plan, "price", functools.cache(plan.Plan.price))
     yield
     patch.undo()

@@ -114,6 +114,9 @@ def test_row_30_nothing_in_the_library_opens_a_pickle():
         assert not imported & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}, path
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "torch.save", "eval", "exec"):
+                # Public weights, pinned by their hash, are the exception; test_house.py looks at that call.
+                if path.name == "weights.py" and "weights_only=True" in ast.unparse(node):
+                    continue
                 raise AssertionError(f"{path}: {ast.unparse(node)}")
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "numpy.load"):
                 assert "allow_pickle=True" not in ast.unparse(node), path

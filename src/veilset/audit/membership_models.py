@@ -33,7 +33,8 @@ def model_features(model: Synthesizer, folder: Path, them: Candidates) -> Featur
     dp-cvae, vae-gm: elbo (evidence lower bound, mean of 10 codes) and reconstruction (from the mean code); au-gm:
     reconstruction. dp-gan, dp-cgan: critic (score of the critic, which a release does not contain: it is read from the
     run's private folder, the stronger attacker). dp-diffusion, dp-feta: denoising (minus the weighted loss, mean of 10
-    levels and 2 draws). dp-moments, dp-merf with cells, dp-feta: likelihood (log density of the Gaussian cells).
+    levels and 2 draws). dp-moments, taught-moments, dp-merf with cells, dp-feta: likelihood (log density of the
+    Gaussian cells).
 
     Args:
         model: fitted.
@@ -133,12 +134,13 @@ def _critic(model: Any, state: State, info: Any, folder: Path, x: torch.Tensor, 
 
 def _denoiser(model: Any, state: State, info: Any, folder: Path, x: torch.Tensor, y: torch.Tensor) -> Feature:
     """dp-diffusion, dp-feta: the loss that was trained on, at the noise levels that were trained at."""
+    from veilset.methods.dp_diffusion import size_of
     from veilset.methods.training import fast
     from veilset.networks.diffusion import errors
 
-    net = model._network(info)
+    net = model._network(info, *size_of(state))
     net.load_state_dict({k: v for k, v in state.items() if k in net.state_dict()})
-    loss, image = torch.zeros(len(x)), 2 * x - 1
+    loss, image = torch.zeros(len(x)), net.encode(2 * x - 1)
     levels = torch.cat([model._kind.levels(LEVELS) for _ in range(DRAWS)]).to(x)
     with fast():
         for level in levels:
@@ -147,9 +149,9 @@ def _denoiser(model: Any, state: State, info: Any, folder: Path, x: torch.Tensor
 
 
 def _moments(model: Any, state: State, info: Any, folder: Path, x: torch.Tensor, y: torch.Tensor) -> Feature:
-    """dp-moments, dp-feta: log density of the class's Gaussian cells."""
-    prefix = "" if "basis" in state else "moments."
-    if prefix + "basis" not in state:
+    """dp-moments, and what holds one: log density of the class's Gaussian cells."""
+    prefix = next((p for p in ("", "moments.", "images.") if p + "part" in state), None)
+    if prefix is None:
         return {}
     own = {k: state[prefix + k] for k in ("mean", "root", "part", "basis")}
     return _cells(own["mean"], own["root"], own["part"], x.flatten(1) @ own["basis"].T, y)
@@ -194,4 +196,6 @@ FAMILIES: dict[str, tuple[Measure, ...]] = {
     "dp-feta": (_denoiser, _moments),
     "dp-moments": (_moments,),
     "dp-merf": (_generator,),
+    "taught-moments": (_moments,),
+    "dp-kip": (),  # its images are all there is
 }

@@ -128,6 +128,7 @@ class Entry:
         return trained_on.reads_private
 
 
+MODULES = ("utility", "fidelity", "likeness")
 _METRICS: dict[str, Entry] = {}
 
 
@@ -138,9 +139,14 @@ def register(entry: Entry) -> None:
 
 def entries() -> dict[str, Entry]:
     """All metrics by name, in the order they are run and printed."""
-    for module in ("utility", "fidelity", "likeness"):
+    for module in MODULES:
         importlib.import_module(f"veilset.evaluation.{module}")
-    return dict(_METRICS)
+    return dict(sorted(_METRICS.items(), key=lambda item: _rank(item[1])))  # whichever was imported first
+
+
+def _rank(entry: Entry) -> int:
+    home = getattr(entry.run, "func", entry.run).__module__.rpartition(".")[2]
+    return MODULES.index(home) if home in MODULES else len(MODULES)
 
 
 def groups() -> dict[str, list[str]]:

@@ -157,7 +157,7 @@ class DPDiffusion(Synthesizer):
         self, weights: State, info: PublicInfo, labels: torch.Tensor, x: torch.Tensor, high: float
     ) -> torch.Tensor:
         """Images in [0, 1] by the sampler, which starts at x [n, C, H, W] in [-1, 1] with noise of deviation `high`."""
-        c, net = self.config, self._network(info, *_size_of(weights))
+        c, net = self.config, self._network(info, *size_of(weights))
         net.load_state_dict(weights)
         net.eval()
         times = time_grid(c.sampling_steps, high)
@@ -218,7 +218,7 @@ class DPDiffusion(Synthesizer):
         return positions / 196 * ((c.width or 16) / 16) ** 1.5 * (c.blocks or 1) * 3e-4
 
 
-def _size_of(weights: State) -> tuple[int, int]:
+def size_of(weights: State) -> tuple[int, int]:
     """Width and blocks of the perceptron that has these weights; nothing for a U-Net."""
     width = len(weights["enter.bias"]) if "enter.bias" in weights else 0
     return width, sum(k.startswith("blocks.") and k.endswith("first.weight") for k in weights)

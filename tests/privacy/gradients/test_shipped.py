@@ -34,6 +34,8 @@ SHIPPED = {
     "dp-diffusion:unet": UNET,
     "dp-diffusion:everything": UNET | {"norm": "group", "attention": True, "blocks": 2, "parameterisation": "v"},
     "dp-feta": DIFFUSION | {"warm_steps": 1, "warm_batch": 4},
+    "dp-kip": {"per_class": 2, "steps": 1, "batch": 8},
+    "taught-moments": {"steps": 1, "batch": 8, "draws": 20},
 }
 
 
@@ -47,8 +49,8 @@ def asked(case: str, monkeypatch: pytest.MonkeyPatch) -> tuple:
     rng = np.random.default_rng(0)
     x, y = rng.random((24, *INFO.shape), np.float32), np.arange(24) % 3
 
-    def catch(self, name, loss, params, *, part=None):
-        raise Caught(loss, params)
+    def catch(self, name, loss, params, *, features=None, part=None):
+        raise Caught(loss, params, features)
 
     def once(self, name, state, *, part=None) -> Iterator[int]:
         yield 0
@@ -57,7 +59,9 @@ def asked(case: str, monkeypatch: pytest.MonkeyPatch) -> tuple:
     monkeypatch.setattr(Gate, "loop", once)
     with pytest.raises(Caught) as caught:
         model.fit(from_arrays(INFO, x, y), vs.Privacy(math.inf), seed=0)
-    return *caught.value.args, torch.from_numpy(x), torch.from_numpy(y)
+    loss, net, features = caught.value.args
+    seen = torch.from_numpy(x)
+    return loss, net, seen if features is None else torch.func.vmap(features)(seen).float(), torch.from_numpy(y)
 
 
 @pytest.mark.parametrize("case", SHIPPED)
