@@ -65,11 +65,18 @@ def sums() -> Iterator[Check]:
     info = facts(units=3000, max_images_per_unit=3)
     x, y = pictures(9000, info)
     units = np.unique(np.random.default_rng(5).integers(0, 3000, 9000), return_inverse=True)[1]
-    reference = _reference(x.reshape(9000, -1).astype(float) * 1.2, y, units, 3)
+    v = x.reshape(9000, -1).astype(float) * 1.2
+    reference = _reference(v, y, units, BOUND)
     gate = gate_for(hidden(info, x, y, units), Release(name="r", bound=BOUND))
     got = gate.sum("r", lambda x, y: x.flatten().double() * 1.2, by_class=True).numpy()
     far = float(np.abs(got - reference).max())
     yield Check("sums equal a plain reference", far / BOUND, 1e-6, "largest difference / bound, 3,000 units")
+    few = slice(0, 600)  # of long contributions a chunk holds some 128 only, and its border falls within a unit
+    units = np.unique(units[few] % 200, return_inverse=True)[1]
+    gate = gate_for(hidden(info, x[few], y[few], units), Release(name="r", bound=BOUND))
+    got = gate.sum("r", lambda x, y: (x.flatten().double() * 1.2).repeat(1024), by_class=True)[:, :SIZE].numpy()
+    far = float(np.abs(got - _reference(v[few], y[few], units, BOUND / 32)).max())  # 1,024 copies: 32 times as long
+    yield Check("units are whole in every chunk", far / BOUND, 1e-6, "largest difference / bound, chunks of 128 images")
 
 
 def matrix_products() -> Iterator[Check]:
@@ -132,10 +139,10 @@ def _answer(
     return torch.cat([got["w"].flatten(), got["b"].flatten()]) * rate * info.units
 
 
-def _reference(v: Array, y: Array, units: Array, cap: int) -> Array:
+def _reference(v: Array, y: Array, units: Array, bound: float, cap: int = 3) -> Array:
     """[3, d] the sum over units of the mean of its first `cap` contributions, each clipped, kept apart by class."""
     out = np.zeros((3, v.shape[1]))
     for u in range(units.max() + 1):
         for i in (mine := np.flatnonzero(units == u)[:cap]):
-            out[y[i]] += v[i] * min(1.0, BOUND * (1 - SPARE) / np.linalg.norm(v[i])) / len(mine)
+            out[y[i]] += v[i] * min(1.0, bound * (1 - SPARE) / np.linalg.norm(v[i])) / len(mine)
     return out
