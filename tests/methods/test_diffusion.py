@@ -12,7 +12,8 @@ import torch
 import veilset as vs
 from veilset.core.types import PublicInfo
 from veilset.methods.dp_diffusion import DPDiffusion, cosine
-from veilset.methods.dp_feta import DPFETA, _halved, _multiplier, _one_hot, _pooled, cleaned, turned
+from veilset.methods.dp_feta import DPFETA, _halved, _one_hot, _pooled, cleaned, turned
+from veilset.methods.training import loop_multiplier
 from veilset.privacy.accounting import Spent, claim
 from veilset.privacy.private import from_arrays
 
@@ -166,7 +167,7 @@ def test_published_multipliers_of_the_warm_up():
     """The paper's (5, 0.1, 5): its price, and that the split by the central limit comes close to it."""
     assert claim([Spent(5.0, 0.1, 5)], 1e-5).epsilon == pytest.approx(0.1646, rel=0.01)
     mu = 0.1 * math.sqrt(5 * math.expm1(1 / 25))
-    assert _multiplier(mu, 0.1, 5) == pytest.approx(5.0) and _multiplier(0.5, 1.0, 4) == 4.0
+    assert loop_multiplier(mu, 0.1, 5) == pytest.approx(5.0) and loop_multiplier(0.5, 1.0, 4) == 4.0
 
 
 def test_central_images_are_enlarged_cleaned_and_turned():

@@ -14,7 +14,7 @@ from veilset.core.config import option
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
 from veilset.methods import codes
-from veilset.methods.training import average, descend, dp_sgd, fast
+from veilset.methods.training import average, descend, dp_sgd, fast, loop_multiplier
 from veilset.networks.activations import NAMES
 from veilset.networks.dct import half, low_frequencies, whole
 from veilset.networks.vae import VAE, Frame
@@ -121,7 +121,7 @@ def releases(c: Any, info: PublicInfo, privacy: Privacy, *, partition: str | Non
     weights = dict.fromkeys(shares, 1.0)
     if privacy.private and shares:
         one = 1 / gaussian_noise_multiplier(privacy.epsilon, privacy.delta)
-        own = _gradient_noise(gradient.sample_rate, steps, (1 - sum(shares.values())) * one**2)
+        own = loop_multiplier(one * math.sqrt(1 - sum(shares.values())), gradient.sample_rate, steps)
         weights = {name: 1 / (math.sqrt(s) * one * own) for name, s in shares.items()}
     times = {"cells": codes.ROUNDS}
     sums = [
@@ -141,17 +141,6 @@ def _shares(c: Any, info: PublicInfo, privacy: Privacy) -> dict[str, float]:
     if released and not several:
         shares["codes"] = sum(SHARES[name] for name in codes.BOUNDS)
     return shares
-
-
-def _gradient_noise(rate: float, steps: int, power: float) -> float:
-    """About the noise multiplier at which a loop costs as much as a Gaussian release with 1 / noise^2 = power.
-
-    The central limit of sampled Gaussian steps (Bu et al. 2020, arXiv 1911.11607). It only shares the budget out: what
-    is spent is priced exactly.
-    """
-    if rate == 1:
-        return math.sqrt(steps / power)
-    return 1 / math.sqrt(math.log1p(power / (rate**2 * steps)))
 
 
 def schedule(c: Options, info: PublicInfo, privacy: Privacy) -> tuple[int, int]:

@@ -45,7 +45,7 @@ from veilset.methods import dp_diffusion
 from veilset.methods.base import State
 from veilset.methods.dp_diffusion import PUBLISHED, DPDiffusion, Network, cosine
 from veilset.methods.dp_moments import DPMoments
-from veilset.methods.training import average, fast
+from veilset.methods.training import average, fast, loop_multiplier
 from veilset.networks.diffusion import HIGHEST, errors
 from veilset.privacy.accounting import gaussian_epsilon, gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
@@ -95,14 +95,14 @@ class DPFETA(DPDiffusion):
         c, after = self.config, super()._plan(info, privacy)
         train = after.releases[0]
         mu = 1 / gaussian_noise_multiplier(privacy.epsilon, privacy.delta) if privacy.private else 1.0
-        later = _multiplier(mu * math.sqrt(1 - self._share), train.sample_rate, train.steps)
+        later = loop_multiplier(mu * math.sqrt(1 - self._share), train.sample_rate, train.steps)
         if c.warm_start == "moments":
             before = DPMoments()._plan(info, self._part(privacy))
             scale = 1 / (mu * math.sqrt(self._share))
             first = tuple(dataclasses.replace(r, weight=r.weight * scale / later) for r in before.releases)
             seconds = before.seconds
         else:
-            weight = _multiplier(mu * math.sqrt(self._share), c.query_rate, c.queries) / later
+            weight = loop_multiplier(mu * math.sqrt(self._share), c.query_rate, c.queries) / later
             side = math.sqrt(math.prod(_halved(info.shape)))
             bound = side / 2 if c.warm_start == "central" else side * math.sqrt(1 - 1 / c.grey_levels)
             query = Release(
@@ -194,19 +194,6 @@ class DPFETA(DPDiffusion):
             mean.update_parameters(net)
         net.load_state_dict(mean.module.state_dict())
         return net
-
-
-# ---------------------------------------------------------------------- shares of the budget
-
-
-def _multiplier(mu: float, rate: float, steps: int) -> float:
-    """The noise multiplier at which `steps` sampled Gaussian releases are about mu-Gaussian private.
-
-    The central limit of Bu et al. 2020 (arXiv 1911.11607). It only divides the budget; the plan's price is exact.
-    """
-    if rate == 1:
-        return math.sqrt(steps) / mu
-    return 1 / math.sqrt(math.log1p((mu / rate) ** 2 / steps))
 
 
 # ---------------------------------------------------------------------- per-image maps, given to the gate

@@ -28,6 +28,7 @@ from veilset.core.types import PublicInfo
 from veilset.methods import dp_scatter
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.dp_moments import DPMoments
+from veilset.methods.training import loop_multiplier
 from veilset.networks.dct import low_frequencies
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
@@ -129,12 +130,11 @@ def even_out(logits: torch.Tensor) -> torch.Tensor:
 def _weight(linear: Release, images: Plan, privacy: Privacy, share: float) -> float:
     """The weight with which the loop costs `share` of the budget, where the images' sums cost the rest.
 
-    T steps of rate q cost about as much as one Gaussian release of mu^2 = q^2 T (exp(1 / noise_multiplier^2) - 1) (Bu,
-    Dong, Long and Su 2020, arXiv 1911.11607). Only the split follows this; the price is exact.
+    Shares are of mu^2, where they add up. Only the split follows this; the price is exact.
     """
     if not privacy.private:
         return 1.0
     one = gaussian_noise_multiplier(privacy.epsilon, privacy.delta)
     alone = math.sqrt(sum(r.steps / r.weight**2 for r in images.releases))  # multiplier of the sums' scale, if alone
-    noise = 1 / math.sqrt(math.log1p(share / (one**2 * linear.sample_rate**2 * linear.steps)))
+    noise = loop_multiplier(math.sqrt(share) / one, linear.sample_rate, linear.steps)
     return noise * math.sqrt(1 - share) / (one * alone)

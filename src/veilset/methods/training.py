@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,17 @@ def dp_sgd(
     """
     rate = min(1.0, batch / info.units)
     return Release(name=name, verb="grad", bound=bound, sample_rate=rate, steps=steps, partition=partition)
+
+
+def loop_multiplier(mu: float, rate: float, steps: int) -> float:
+    """The noise multiplier at which `steps` Gaussian releases of sampling rate `rate` are about mu-Gaussian private.
+
+    The central limit of Bu, Dong, Long and Su 2020 (arXiv 1911.11607). For sharing a budget between a loop and other
+    releases, and for nothing else: what is spent is priced exactly.
+    """
+    if rate == 1:
+        return math.sqrt(steps) / mu
+    return 1 / math.sqrt(math.log1p((mu / rate) ** 2 / steps))
 
 
 def descend(optimiser: torch.optim.Optimizer, net: nn.Module, grads: dict[str, torch.Tensor]) -> None:
