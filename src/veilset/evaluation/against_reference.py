@@ -11,8 +11,9 @@ import statistics
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from veilset.core.errors import ConfigError, DataError, ModeError
+from veilset.core.errors import ConfigError, DataError
 from veilset.core.types import Images
+from veilset.evaluation.buying import check_match
 from veilset.evaluation.reference import RADIUS, Reference, describe, with_products
 from veilset.evaluation.scores import Metric, Scores
 
@@ -189,14 +190,7 @@ def _metric(
     return Metric(name, mean, spread or None, unit, "lower", reads_private, len(values), detail)
 
 
-def _check(images: object, reference: Reference) -> None:
-    info = reference.info
-    if not isinstance(images, Images):
-        raise ModeError(f"images = {images!r}: must be open images; private records are compared by no exact measure")
-    if images.classes != info.classes or tuple(images.x.shape[1:]) != tuple(info.shape):
-        raise DataError(
-            f"images are {list(images.x.shape[1:])} with the classes {list(images.classes)}, the reference is of "
-            f"{list(info.shape)} with {list(info.classes)}: must be equal; make a reference of the same set"
-        )
+def _check(images: Images, reference: Reference) -> None:
+    check_match(images, reference.info, "the reference is of")
     if len(images) < 2:
         raise DataError(f"images holds {len(images)}: a comparison needs at least 2, and some thousands to be steady")

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from veilset.core.errors import ConfigError, RunError
+from veilset.core.errors import ConfigError, DataError, ModeError, RunError
 from veilset.core.io import lock, write_bytes
+from veilset.core.types import Images, PublicInfo
 from veilset.privacy.account import Account, Payment
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
@@ -87,3 +88,25 @@ def _charged(out: Path) -> bool:
     ledger = out / "ledger.jsonl"
     raw = ledger.read_bytes() if ledger.exists() else b""
     return b'"kind":"charge"' in raw or b'"account":' in raw
+
+
+def check_match(images: object, info: PublicInfo, whose: str) -> None:
+    """Refuse images that cannot be held against what was bought, or is being bought, of a set.
+
+    Args:
+        images: what was given for images.
+        info: the declared facts of the set.
+        whose: "the reference is of", say.
+
+    Raises:
+        ModeError: they are not open images. DataError: other classes, or another shape.
+    """
+    if not isinstance(images, Images):
+        raise ModeError(
+            f"images = {images!r}: must be open images, such as a model's sample; private records have no exact measure"
+        )
+    if images.classes != info.classes or tuple(images.x.shape[1:]) != tuple(info.shape):
+        raise DataError(
+            f"images are {list(images.x.shape[1:])} with the classes {list(images.classes)}, {whose} "
+            f"{list(info.shape)} with {list(info.classes)}: must be equal; use images of the same set"
+        )

@@ -96,58 +96,48 @@ def neighbour(extractor: str, which: str, trial: Trial) -> Answer:
 
 
 for _e in SETS:
+    _entry = partial(Entry, seeded=False, group=_e, extractor=_e)
     _name = "fid" if _e == "inception" else f"fd-{_e}"
     register(
-        Entry(
+        _entry(
             name=_name,
             unit="features²",
             better="lower",
-            seeded=False,
             doc=f"Frechet distance {WORDS[_e]}.",
             run=partial(frechet_distance, _e, _name),
-            group=_e,
-            extractor=_e,
             beside=KERNEL[_e],
         )
     )
     register(
-        Entry(
+        _entry(
             name=KERNEL[_e],
             unit="x 1000",
             better="lower",
-            seeded=False,
             doc=f"Unbiased kernel distance {WORDS[_e]}, times 1,000.",
             run=partial(kernel, _e, KERNEL[_e]),
-            group=_e,
-            extractor=_e,
         )
     )
     if _e != "lite0":
         register(
-            Entry(
+            _entry(
                 name=f"is-{_e}",
                 unit="score",
                 better="higher",
                 uses_against=False,
-                seeded=False,
                 doc=f"Inception Score by the {'standard network' if _e == 'inception' else 'domain classifier'}.",
                 run=partial(score, _e, f"is-{_e}"),
-                group=_e,
-                extractor=_e,
             )
         )
 
 for _e in (*SETS, "gabor"):
+    _entry = partial(Entry, seeded=False, group=_e, extractor=_e)
     for _which, _words in NEIGHBOURS.items():
         register(
-            Entry(
+            _entry(
                 name=f"{_which}-{_e}",
                 unit="%",
                 better="higher",
-                seeded=False,
                 doc=f"{_words}, {WORDS[_e]}.",
                 run=partial(neighbour, _e, _which),
-                group=_e,
-                extractor=_e,
             )
         )

@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veilset.core.errors import ConfigError, DataError, ModeError, suggest
+from veilset.core.errors import ConfigError, ModeError, suggest
 from veilset.core.types import Images
-from veilset.evaluation.buying import buy
+from veilset.evaluation.buying import buy, check_match
 from veilset.evaluation.protocols import CLASSIFIERS
 from veilset.evaluation.scores import Metric, Scores
 from veilset.privacy.plan import Plan, Release
@@ -124,7 +124,7 @@ def _train(
     n, reads_private = 0, False
     for s in range(seeds):
         drawn: Any = images(s) if callable(images) else images
-        _check_pair(drawn, info)
+        check_match(drawn, info, "the test records are of")
         n, reads_private = len(drawn), reads_private or drawn.reads_private
         for row, name in zip(models, classifiers, strict=True):
             if progress:
@@ -181,13 +181,3 @@ def _check(test: object, classifiers: Sequence[str], seeds: int, out: str | Path
         raise ConfigError(f"classifiers = {list(classifiers)}: name one or more different ones")
     if Path(out).exists():
         raise RunError(f"{out} exists; choose another folder")
-
-
-def _check_pair(images: object, info: PublicInfo) -> None:
-    if not isinstance(images, Images):
-        raise ModeError(f"images = {images!r}: must be open images, such as a model's sample")
-    if images.classes != info.classes or tuple(images.x.shape[1:]) != tuple(info.shape):
-        raise DataError(
-            f"images are {list(images.x.shape[1:])} with the classes {list(images.classes)}, the test records "
-            f"{list(info.shape)} with {list(info.classes)}: must be equal"
-        )
