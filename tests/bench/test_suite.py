@@ -114,3 +114,8 @@ def test_every_suite_offers_what_is_needed() -> None:
         assert table.chosen and len({c.name for c in table.chosen}) == len(table.chosen)
         assert all(callable(getattr(table.suite, c.kind)) for c in table.chosen)
         json.dumps([dict(c.params) for c in table.chosen], allow_nan=False)
+
+
+def test_the_committed_page_is_made_from_the_committed_tables() -> None:
+    folder = Path(__file__).parents[2] / "benchmarks"
+    assert (folder / "README.md").read_text() == suite._readme(folder)
