@@ -37,7 +37,7 @@ SUITES = {
     "membership": "veilset.bench.membership",
     "evaluate": "veilset.bench.evaluating",
 }
-ELSEWHERE = {"faults": "veilset.bench.faults"}  # a section of README.md, of a table that `make faults` makes
+APART = {"faults": "veilset.bench.faults"}  # a section of README.md, of a table that `make faults` makes
 SHOWN = 12  # missing cells that are named one by one
 
 
@@ -204,14 +204,14 @@ def _in_process(module: str, cell: Cell, threads: int) -> dict[str, Any]:
 
 def section(name: str, folder: Path) -> str:
     """The section of a suite in README.md, from its committed summary."""
-    text: str = import_module((SUITES | ELSEWHERE)[name]).render(read_json(folder / f"{name}.json"))
+    text: str = import_module((SUITES | APART)[name]).render(read_json(folder / f"{name}.json"))
     return text
 
 
 def _readme(folder: Path) -> str:
     """benchmarks/README.md: every committed table, as text."""
     intro = "Each cell is one JSON file, made by the command above its table. Tables say how many seeds they hold."
-    parts = [section(name, folder) for name in SUITES | ELSEWHERE if (folder / f"{name}.json").exists()]
+    parts = [section(name, folder) for name in SUITES | APART if (folder / f"{name}.json").exists()]
     return "\n".join([f"# Benchmarks\n\n{intro}\n", *parts])
 
 
