@@ -259,14 +259,14 @@ def _transposed(args: Any, kwargs: Any, name: Find) -> tuple[Rule, torch.Tensor]
 
 def _group_norm(args: Any, kwargs: Any, name: Find) -> tuple[Rule, torch.Tensor] | None:
     x, groups, weight, bias, eps = _arguments(args, kwargs, "input", "num_groups", "weight", "bias", "eps")
-    found = _found(name, weight, bias)
+    found = _norm_found(name, weight, bias)
     return (GroupNorm(found[0], found[1], groups, 1e-5 if eps is None else eps), x) if found and x.dim() >= 3 else None
 
 
 def _instance_norm(args: Any, kwargs: Any, name: Find) -> tuple[Rule, torch.Tensor] | None:
     names = ("input", "running_mean", "running_var", "weight", "bias", "use_input_stats", "momentum", "eps")
     x, mean, variance, weight, bias, batch, _, eps = _arguments(args, kwargs, *names)
-    found = _found(name, weight, bias)
+    found = _norm_found(name, weight, bias)
     if not found or mean is not None or variance is not None or batch is False or x.dim() < 3:
         return None
     return GroupNorm(found[0], found[1], x.shape[1], 1e-5 if eps is None else eps), x
@@ -296,6 +296,11 @@ def _found(name: Find, weight: Any, bias: Any) -> Names | None:
     """(weight's name, bias's name or None) if the layer's weight, and bias if any, are replaced parameters."""
     found, second = name(weight), name(bias)
     return (found, second) if found and (bias is None or second) else None
+
+
+def _norm_found(name: Find, weight: Any, bias: Any) -> Names | None:
+    """As `_found`; a normalisation may also have neither: its rule is then only the faster way through it."""
+    return (None, None) if weight is None and bias is None else _found(name, weight, bias)
 
 
 def _pair(value: Any, default: int) -> tuple[int, int]:
