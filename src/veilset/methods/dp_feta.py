@@ -45,9 +45,9 @@ from veilset.methods import dp_diffusion
 from veilset.methods.base import State
 from veilset.methods.dp_diffusion import PUBLISHED, DPDiffusion, Network, cosine
 from veilset.methods.dp_moments import DPMoments
-from veilset.methods.training import average, fast, loop_multiplier
+from veilset.methods.training import average, fast, loop_multiplier, part_of, sums_beside
 from veilset.networks.diffusion import HIGHEST, errors
-from veilset.privacy.accounting import gaussian_epsilon, gaussian_noise_multiplier
+from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
@@ -94,14 +94,12 @@ class DPFETA(DPDiffusion):
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
         c, after = self.config, super()._plan(info, privacy)
         train = after.releases[0]
-        mu = 1 / gaussian_noise_multiplier(privacy.epsilon, privacy.delta) if privacy.private else 1.0
-        later = loop_multiplier(mu * math.sqrt(1 - self._share), train.sample_rate, train.steps)
         if c.warm_start == "moments":
-            before = DPMoments()._plan(info, self._part(privacy))
-            scale = 1 / (mu * math.sqrt(self._share))
-            first = tuple(dataclasses.replace(r, weight=r.weight * scale / later) for r in before.releases)
-            seconds = before.seconds
+            before = DPMoments()._plan(info, part_of(privacy, self._share))
+            first, seconds = sums_beside(before, train, privacy, self._share), before.seconds
         else:
+            mu = 1 / gaussian_noise_multiplier(privacy.epsilon, privacy.delta) if privacy.private else 1.0
+            later = loop_multiplier(mu * math.sqrt(1 - self._share), train.sample_rate, train.steps)
             weight = loop_multiplier(mu * math.sqrt(self._share), c.query_rate, c.queries) / later
             side = math.sqrt(math.prod(_halved(info.shape)))
             bound = side / 2 if c.warm_start == "central" else side * math.sqrt(1 - 1 / c.grey_levels)
@@ -118,7 +116,7 @@ class DPFETA(DPDiffusion):
             return self._train(gate, info, self._pretrained(info, epsilon, self._central(gate, info)))
         moments = DPMoments()
         moments.device = self.device
-        bought = moments._fit(gate, info, dataclasses.replace(plan, privacy=self._part(plan.budget)))
+        bought = moments._fit(gate, info, dataclasses.replace(plan, privacy=part_of(plan.budget, self._share)))
         weights = self._train(gate, info, self._pretrained(info, epsilon, _pool(bought, info)))
         return weights | {MOMENTS + k: v for k, v in bought.items()}
 
@@ -141,13 +139,6 @@ class DPFETA(DPDiffusion):
     @property
     def _share(self) -> float:
         return float(self.config.share or (0.3 if self.config.warm_start == "moments" else 0.1))
-
-    def _part(self, privacy: Privacy) -> Privacy:
-        """The budget that the warm start would have on its own."""
-        if not privacy.private:
-            return privacy
-        mu = math.sqrt(self._share) / gaussian_noise_multiplier(privacy.epsilon, privacy.delta)
-        return Privacy(max(1e-3, gaussian_epsilon(mu, privacy.delta)), privacy.delta, privacy.allow_large_delta)
 
     # ------------------------------------------------------------------ what is bought
 

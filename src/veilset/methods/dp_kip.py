@@ -87,11 +87,16 @@ class DPKIP(Synthesizer):
         return {"x": support["x"].detach().unflatten(0, (classes, c.per_class))}
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        each, turn = state["x"].shape[1], torch.zeros_like(labels)
-        for k in range(len(info.classes)):  # all images of a class in a random order, then all of them again
-            many = int((labels == k).sum())
-            turn[labels == k] = torch.cat([torch.randperm(each) for _ in range(many // each + 1)])[:many]
-        return state["x"][labels, turn]
+        return picked(state["x"], labels)
+
+
+def picked(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Images for labels [n] from a set x [K, each, C, H, W]: all of a class in a random order, then all again."""
+    each, turn = x.shape[1], torch.zeros_like(labels)
+    for k in range(len(x)):
+        many = int((labels == k).sum())
+        turn[labels == k] = torch.cat([torch.randperm(each) for _ in range(many // each + 1)])[:many]
+    return x[labels, turn]
 
 
 def regression(x: torch.Tensor, y: torch.Tensor, ridge: float) -> torch.Tensor:
