@@ -31,6 +31,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "dp-feta": {"steps": 2, "batch": 32, "copies": 1, "warm_steps": 2},
     "taught-moments": {"steps": 2},
     "dp-kip": {"steps": 2, "per_class": 2},
+    "private-set": {"networks": 1, "stages": 2, "per_class": 2, "width": 4, "start": "noise"},
 }
 
 
@@ -111,7 +112,7 @@ WANTED = {
     "dp-merf": {"likelihood"}, "dp-moments": {"likelihood"}, "dp-cvae": {"elbo", "reconstruction"},
     "vae-gm": {"elbo", "reconstruction"}, "au-gm": {"reconstruction"}, "dp-gan": {"critic"}, "dp-cgan": {"critic"},
     "dp-diffusion": {"denoising"}, "dp-feta": {"denoising", "likelihood"}, "taught-moments": {"likelihood"},
-    "dp-kip": set(),
+    "dp-kip": set(), "private-set": set(),
 }  # fmt: skip
 
 

@@ -198,4 +198,5 @@ FAMILIES: dict[str, tuple[Measure, ...]] = {
     "dp-merf": (_generator,),
     "taught-moments": (_moments,),
     "dp-kip": (),  # its images are all there is
+    "private-set": (),
 }

@@ -38,6 +38,9 @@ BUILT_IN = {
         "veilset.methods.taught_moments", "TaughtMoments", "images of dp-moments, labelled by a private teacher"
     ),
     "dp-kip": Entry("veilset.methods.dp_kip", "DPKIP", "few images for kernel regression on scattering features"),
+    "private-set": Entry(
+        "veilset.methods.private_set", "PrivateSet", "few images that match the gradients of networks"
+    ),
     "dp-cvae": Entry("veilset.methods.dp_cvae", "DPCVAE", "one class-conditional variational autoencoder, by DP-SGD"),
     "vae-gm": Entry("veilset.methods.vae_gm", "VAEGM", "one variational autoencoder a class, by DP-SGD on a partition"),
     "au-gm": Entry("veilset.methods.au_gm", "AUGM", "an autoencoder by DP-SGD; gives its encoder away, samples too"),

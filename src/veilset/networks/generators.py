@@ -84,3 +84,45 @@ class CellGenerator(nn.Module):
         """Codes [n, code], labels [n] and cell numbers [n] to images [n, C, H, W] in [0, 1]."""
         x = self.mean[y, cell] + torch.einsum("ndr,nr->nd", self.factor[y, cell], z)
         return (x @ self.basis).clamp(0, 1).unflatten(1, self.shape)
+
+
+class CodeImages(nn.Module):
+    """A small generator with one fixed random code for each image of a labelled set.
+
+    The prior of Chen, Kerkouche and Fritz 2022 (arXiv 2211.04446): a linear layer to 4x4 maps and three transposed
+    convolutions up to 28x28, without strides but in the last, each map divided by its root mean square over channels.
+    Ends in a sigmoid; other shapes are enlarged from 28x28 (bilinear).
+
+    Args:
+        shape: (C, H, W) of the images.
+        classes: number of classes K.
+        y: labels [n] of the set.
+        code: length of a code.
+    """
+
+    codes: torch.Tensor
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, y: torch.Tensor, code: int = 10):
+        super().__init__()
+        self.sides = shape[1:]
+        labels = F.one_hot(y, classes).float()
+        self.register_buffer("codes", torch.cat([torch.randn(len(y), code, device=y.device), labels], 1))
+        self.dense = nn.Linear(code + classes, 256 * 4 * 4)
+        self.first = nn.ConvTranspose2d(256, 128, 5)
+        self.second = nn.ConvTranspose2d(128, 64, 5)
+        self.last = nn.ConvTranspose2d(64, shape[0], 8, stride=2)
+
+    def forward(self) -> torch.Tensor:
+        """The images [n, C, H, W] in [0, 1]."""
+        u = _even(self.dense(self.codes).unflatten(1, (256, 4, 4)))
+        u = _even(self.first(u)[..., :7, :7])
+        u = self.last(_even(self.second(u)))
+        if u.shape[2:] != self.sides:
+            u = F.interpolate(u, self.sides, mode="bilinear", antialias=True)
+        return u.sigmoid()
+
+
+def _even(u: torch.Tensor) -> torch.Tensor:
+    """ReLU, then each position divided by its root mean square over channels."""
+    u = F.relu(u)
+    return u * (u.square().mean(1, keepdim=True) + 1e-8).rsqrt()

@@ -35,6 +35,7 @@ SHIPPED = {
     "dp-diffusion:everything": UNET | {"norm": "group", "attention": True, "blocks": 2, "parameterisation": "v"},
     "dp-feta": DIFFUSION | {"warm_steps": 1, "warm_batch": 4},
     "dp-kip": {"per_class": 2, "steps": 1, "batch": 8},
+    "private-set": {"per_class": 2, "width": 6, "networks": 1, "stages": 1, "batch": 8, "start": "noise"},
     "taught-moments": {"steps": 1, "batch": 8, "draws": 20},
 }
 
