@@ -20,6 +20,7 @@ SMALL = {
     "dp-moments": {"size": 10, "draws": 20},
     "dp-kip": {"per_class": 2, "steps": 2, "batch": 10},
     "private-set": {"per_class": 2, "width": 4, "networks": 1, "stages": 2, "epochs": 1, "batch": 10, "start": "noise"},
+    "dp-condense": {"per_class": 2, "networks": 2, "width": 4, "steps": 2},
     "taught-moments": {"steps": 2, "batch": 10, "draws": 20},
     "dp-cvae": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
     "vae-gm": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},

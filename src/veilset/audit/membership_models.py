@@ -199,4 +199,5 @@ FAMILIES: dict[str, tuple[Measure, ...]] = {
     "taught-moments": (_moments,),
     "dp-kip": (),  # its images are all there is
     "private-set": (),
+    "dp-condense": (),  # so are its
 }

@@ -41,6 +41,9 @@ BUILT_IN = {
     "private-set": Entry(
         "veilset.methods.private_set", "PrivateSet", "few images that match the gradients of networks"
     ),
+    "dp-condense": Entry(
+        "veilset.methods.dp_condense", "DPCondense", "few images that random networks take for the private ones"
+    ),
     "dp-cvae": Entry("veilset.methods.dp_cvae", "DPCVAE", "one class-conditional variational autoencoder, by DP-SGD"),
     "vae-gm": Entry("veilset.methods.vae_gm", "VAEGM", "one variational autoencoder a class, by DP-SGD on a partition"),
     "au-gm": Entry("veilset.methods.au_gm", "AUGM", "an autoencoder by DP-SGD; gives its encoder away, samples too"),

@@ -37,7 +37,7 @@ import torch
 from veilset.core.config import option
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State, Synthesizer
-from veilset.methods.training import average, descend, dp_sgd, fast
+from veilset.methods.training import average, cosine, descend, dp_sgd, fast
 from veilset.networks.diffusion import EDM, HIGHEST, SAMPLERS, Kind, Velocity, draw, guided, record_loss, time_grid
 from veilset.networks.perceptron import Perceptron
 from veilset.networks.unet import UNet
@@ -222,8 +222,3 @@ def size_of(weights: State) -> tuple[int, int]:
     """Width and blocks of the perceptron that has these weights; nothing for a U-Net."""
     width = len(weights["enter.bias"]) if "enter.bias" in weights else 0
     return width, sum(k.startswith("blocks.") and k.endswith("first.weight") for k in weights)
-
-
-def cosine(t: int, steps: int, warm: int = 20) -> float:
-    """Factor of the learning rate at step t: up to 1 over the first steps, then down to 0 by half a cosine."""
-    return min(1.0, (t + 1) / warm) * 0.5 * (1 + math.cos(math.pi * t / steps))

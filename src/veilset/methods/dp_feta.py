@@ -43,9 +43,9 @@ from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
 from veilset.methods import dp_diffusion
 from veilset.methods.base import State
-from veilset.methods.dp_diffusion import PUBLISHED, DPDiffusion, Network, cosine
+from veilset.methods.dp_diffusion import PUBLISHED, DPDiffusion, Network
 from veilset.methods.dp_moments import DPMoments
-from veilset.methods.training import average, fast, loop_multiplier, part_of, sums_beside
+from veilset.methods.training import average, cosine, fast, loop_multiplier, part_of, sums_beside
 from veilset.networks.diffusion import HIGHEST, errors
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate

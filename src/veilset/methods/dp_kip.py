@@ -31,6 +31,7 @@ from veilset.core.config import option
 from veilset.core.types import PublicInfo
 from veilset.methods import dp_scatter
 from veilset.methods.base import State, Synthesizer
+from veilset.methods.few import picked
 from veilset.methods.training import dp_sgd
 from veilset.networks import scattering
 from veilset.privacy.gate import Gate
@@ -88,15 +89,6 @@ class DPKIP(Synthesizer):
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         return picked(state["x"], labels)
-
-
-def picked(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Images for labels [n] from a set x [K, each, C, H, W]: all of a class in a random order, then all again."""
-    each, turn = x.shape[1], torch.zeros_like(labels)
-    for k in range(len(x)):
-        many = int((labels == k).sum())
-        turn[labels == k] = torch.cat([torch.randperm(each) for _ in range(many // each + 1)])[:many]
-    return x[labels, turn]
 
 
 def regression(x: torch.Tensor, y: torch.Tensor, ridge: float) -> torch.Tensor:

@@ -47,9 +47,8 @@ from veilset.core.config import option
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State, Synthesizer
-from veilset.methods.dp_diffusion import cosine
-from veilset.methods.dp_kip import picked
 from veilset.methods.dp_moments import DPMoments
+from veilset.methods.few import picked
 from veilset.methods.matching import (
     DISTANCES,
     MOST_KEPT,
@@ -62,7 +61,7 @@ from veilset.methods.matching import (
     renew,
     train_on,
 )
-from veilset.methods.training import dp_sgd, fast, part_of, sums_beside
+from veilset.methods.training import cosine, dp_sgd, fast, part_of, sums_beside
 from veilset.networks.convnet import UNIT, ConvNet
 from veilset.networks.generators import CodeImages
 from veilset.privacy.gate import Gate

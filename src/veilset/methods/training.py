@@ -78,6 +78,11 @@ def descend(optimiser: torch.optim.Optimizer, net: nn.Module, grads: dict[str, t
     optimiser.step()
 
 
+def cosine(t: int, steps: int, warm: int = 20) -> float:
+    """Factor of the learning rate at step t: up to 1 over the first steps, then down to 0 by half a cosine."""
+    return min(1.0, (t + 1) / warm) * 0.5 * (1 + math.cos(math.pi * t / steps))
+
+
 def average(net: nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of a network's weights, min(decay, (1 + t) / (10 + t)) of the old kept at step t.
 

@@ -54,6 +54,7 @@ class ConvNet(nn.Module):
         """Pixels float [B, C, H, W] in [0, 1] to logits [B, K]."""
         x = x / UNIT
         for layer, gain, shift, padding in zip(self.convolutions, self.gain, self.shift, self.padding, strict=True):
+            assert isinstance(layer.weight, torch.Tensor)
             x = F.conv2d(x, layer.weight, padding=padding)
             x = F.group_norm(x, len(gain))
             x = torch.addcmul(shift.to(x.dtype)[:, None, None], x, gain.to(x.dtype)[:, None, None])
