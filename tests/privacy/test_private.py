@@ -13,8 +13,8 @@ import pytest
 from sets import facts, pictures, private
 
 import veilset
-from veilset.core.errors import ModeError
-from veilset.privacy.private import from_arrays
+from veilset.core.errors import DataError, ModeError
+from veilset.privacy.private import Opened, PrivateImages, from_arrays, restricted
 
 SOURCE = Path(veilset.__file__).parent
 
@@ -120,3 +120,52 @@ def test_row_30_nothing_in_the_library_opens_a_pickle():
                 raise AssertionError(f"{path}: {ast.unparse(node)}")
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "numpy.load"):
                 assert "allow_pickle=True" not in ast.unparse(node), path
+
+
+# ---------------------------------------------------------------------- some classes of a set
+
+
+def contents(data: PrivateImages) -> tuple[bytes, list[int], list[int] | None]:
+    opened: Opened = data._open()
+    x = np.empty((opened.records.count, *data.info.shape), opened.records.dtype)
+    opened.records.read(np.arange(opened.records.count), x)
+    return x.tobytes(), opened.labels.tolist(), None if opened.units is None else opened.units.tolist()
+
+
+def test_a_record_more_is_one_more_in_the_part_of_its_class_and_in_no_other() -> None:
+    x, y = pictures(30)
+    info, parts = facts(), [("a",), ("c", "b")]
+    for where in (0, 17, 29):
+        for k, name in enumerate(info.classes):
+            y[where] = k
+            less = np.arange(30) != where
+            for names in parts:
+                own = facts(classes=names, units=20)
+                more = contents(restricted(from_arrays(info, x, y), own, True))
+                without = contents(restricted(from_arrays(info, x[less], y[less]), own, True))
+                assert (more == without) == (name not in names)
+                assert len(more[1]) - len(without[1]) == (name in names)
+
+
+def test_a_part_holds_the_records_of_its_classes_numbered_anew() -> None:
+    x, y = pictures(30)
+    got = contents(restricted(from_arrays(facts(), x, y), facts(classes=("c", "a")), True))
+    chosen = y != 1
+    assert got == (x[chosen].tobytes(), [0 if k == 2 else 1 for k in y[chosen]], None)
+
+
+def test_units_of_a_part_are_dense_and_of_one_class_if_that_was_declared() -> None:
+    x, _ = pictures(6)
+    y, units = np.array([0, 0, 1, 1, 2, 2]), np.array([4, 4, 1, 1, 3, 0])
+    part = restricted(from_arrays(facts(), x, y, units), facts(classes=("c", "b")), True)
+    assert contents(part)[1:] == ([1, 1, 0, 0], [1, 1, 2, 0])
+    units[5] = 4  # this one has images of a and of c
+    with pytest.raises(DataError, match="several classes"):
+        contents(restricted(from_arrays(facts(), x, y, units), facts(classes=("b",)), True))
+    assert contents(restricted(from_arrays(facts(), x, y, units), facts(classes=("b",)), False))[1] == [0, 0]
+
+
+def test_a_part_without_an_image_is_refused() -> None:
+    x, y = pictures(6)
+    with pytest.raises(DataError, match="no image of them yet"):
+        restricted(from_arrays(facts(), x, np.zeros_like(y)), facts(classes=("b", "c")), True).check()

@@ -15,6 +15,7 @@ VERBS = {
     "data": "declare, check, convert, fetch or clean image sets",
     "plan": "show every release and its price before any record is read",
     "fit": "learn from private images under a budget",
+    "continual": "release classes task by task, as they arrive, under one claim that is known from the start",
     "account": "what all runs on a set may cost together",
     "tune": "search hyper-parameters at a price that is printed first",
     "sample": "draw a synthetic labelled set with its receipt",
@@ -69,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb.add_argument("--json", action="store_true", help="print one JSON object, for machines")
         module.add(verb)
         if hasattr(module, "run_with_rest"):
-            if {"-h", "--help"} & set(argv) and len(argv) > 2 and not argv[1].startswith("-"):
+            named = len(argv) > 2 and not argv[1].startswith("-") and not hasattr(module, "WHAT")
+            if {"-h", "--help"} & set(argv) and named:
                 from veilset.cli._spec import help_fields
 
                 verb.formatter_class, verb.epilog = argparse.RawDescriptionHelpFormatter, help_fields(argv[1])
@@ -83,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{_who()}: {e}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        again = " Go on with the same command and --resume." if argv[0] == "fit" else ""
+        ways = {"fit": " Go on with the same command and --resume.", "continual": " Go on with the same command."}
+        again = ways.get(argv[0], "")
         if Team().first:
             print(f"\nveilset: interrupted.{again}", file=sys.stderr)
         return 130

@@ -18,14 +18,15 @@ def _coloured(result: Verification) -> str:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", metavar="RUN|DIR", help="what `fit` or `sample` wrote")
+    parser.add_argument("folder", metavar="RUN|DIR", help="what `fit`, `sample` or `continual` wrote")
     parser.add_argument("--key", metavar="FILE", help="public key (PEM) of the expected signer; requires its signature")
 
 
 def run(args: argparse.Namespace) -> int:
     from veilset.cli.main import say
+    from veilset.continual.check import is_stream, verify_stream
     from veilset.privacy.receipt import verify
 
-    result = verify(args.folder, args.key)
+    result = (verify_stream if is_stream(args.folder) else verify)(args.folder, args.key)
     say(args, result.to_json(), _coloured(result) if sys.stdout.isatty() else str(result))
     return 0 if result.ok else 1

@@ -47,6 +47,10 @@ def receipt_lines(f: Mapping[str, Any]) -> str:
     ]
     if f.get("account"):
         lines.append(f"account   line {f['account']['line']}, head {f['account']['head'][:16]}")
+    if f.get("stream"):
+        s = f["stream"]
+        whole = f"all of them: epsilon {s['epsilon']:.6g} at delta {s['delta']:g}"
+        lines.append(f"stream    task {s['task']} of {s['tasks']}; {whole}; {s['composition']}")
     if f.get("selftest"):
         tested = f["selftest"]
         held = f"{tested['checks']} checks hold" if tested["ok"] else "FAILED: do not rely on this installation"

@@ -117,10 +117,23 @@ class Method(ABC):
             raise ConfigError(f"data is a {type(data).__name__}: must be private images; use veilset.load(...).train")
         data.check()
         priced = self.plan(data.info, privacy)
-        self.device = device
         payment = Payment(account, f"fit {self.name}") if account else None
-        gate = Gate(data, priced, seed=seed, folder=folder, device=device, payment=payment)
-        self._learn(gate, priced, Team().share(lambda: _public_seed(folder)) if seed is None else seed)
+        return self._fit_planned(data, priced, seed, folder, device, payment)
+
+    @final
+    def _fit_planned(
+        self: M,
+        data: PrivateImages,
+        plan: Plan,
+        seed: int | None,
+        folder: Path | None,
+        device: str,
+        payment: Payment | None,
+    ) -> M:
+        """`fit` by a plan that was priced before."""
+        self.device = device
+        gate = Gate(data, plan, seed=seed, folder=folder, device=device, payment=payment)
+        self._learn(gate, plan, Team().share(lambda: _public_seed(folder)) if seed is None else seed)
         self._settle(gate)
         return self
 

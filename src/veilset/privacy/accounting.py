@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from veilset.core.errors import BudgetExceeded
@@ -243,6 +244,21 @@ def by_part(spent: Sequence[Spent]) -> list[list[Spent]]:
         if case not in seen:  # equal parts cost the same; account once
             seen.append(case)
     return seen
+
+
+def together(tasks: Sequence[tuple[Sequence[int], Sequence[Spent]]], one_class: bool) -> list[Spent]:
+    """The lines of tasks fixed in advance, each on the records of its classes of one set; parts are what a unit meets.
+
+    Args:
+        tasks: (numbers of its classes in the set, what it spends; its own parts are places in those numbers).
+        one_class: a unit is in one class, so it meets the tasks on that class; else it may meet one part of every task.
+    """
+    if one_class:
+        return [
+            replace(s, part=k) for ks, spent in tasks for s in spent for i, k in enumerate(ks) if s.part in (None, i)
+        ]
+    cases = itertools.product(*(by_part(spent) for _, spent in tasks))
+    return [replace(s, part=i) for i, case in enumerate(cases) for own in case for s in own]
 
 
 def _case_epsilon(spent: Sequence[Spent], delta: float) -> tuple[float, str]:

@@ -1,6 +1,7 @@
 """What was asked of the private data, in order: append-only lines, each chained to the one before by SHA-256.
 
-Two kinds of file have this form: a run's ledger, and the account of a set (see `account`).
+Three kinds of file have this form: a run's ledger, the account of a set (see `account`), and the ledger of a stream of
+tasks (see `veilset.continual`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from veilset.core.io import canonical, sha256, sync_folder
 from veilset.core.words import ledger_words
 from veilset.privacy.accounting import Spent
 
-FORMATS = {"ledger": "veilset-ledger/1", "account": "veilset-account/1"}
+FORMATS = {"ledger": "veilset-ledger/1", "account": "veilset-account/1", "stream": "veilset-stream/1"}
 FORMAT = FORMATS["ledger"]
 GENESIS = "0" * 64
 
@@ -30,7 +31,7 @@ class Ledger:
 
     Args:
         path: file to append to; None keeps it in memory.
-        kind: "ledger" or "account".
+        kind: "ledger", "account" or "stream".
 
     Raises:
         LedgerError: an existing file is cut, edited, reordered or of another format.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -75,6 +75,7 @@ class Plan:
         privacy: the budget, once priced.
         warnings: what the owner should know before spending.
         search: the search that this is a trial of, whose price is then the price; see `veilset.tune`.
+        stream: which task of which stream this is, and what all its tasks cost together; see `veilset.continual`.
     """
 
     releases: tuple[Release, ...]
@@ -84,6 +85,7 @@ class Plan:
     privacy: Privacy | None = None
     warnings: tuple[str, ...] = field(default=())
     search: Search | None = None
+    stream: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         names = [r.name for r in self.releases]
@@ -193,8 +195,9 @@ class Plan:
         budget = asdict(self.budget)
         budget["epsilon"] = _finite(budget["epsilon"])
         assert self.info is not None
-        search = {"search": self.search.to_json()} if self.search else {}
-        return {"releases": [asdict(r) for r in self.releases], "info": self.info.to_json(), "privacy": budget} | search
+        of = {"search": self.search.to_json()} if self.search else {}
+        of |= {"stream": dict(self.stream)} if self.stream else {}
+        return {"releases": [asdict(r) for r in self.releases], "info": self.info.to_json(), "privacy": budget} | of
 
     def __str__(self) -> str:
         if self.privacy is None:

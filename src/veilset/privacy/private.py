@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
-from veilset.core.errors import ModeError
+from veilset.core.errors import DataError, ModeError
 from veilset.core.types import PublicInfo
 
 
@@ -80,6 +80,45 @@ def from_arrays(
 ) -> PrivateImages:
     """Hide arrays that are already in memory: x [n, C, H, W], y [n] in 0..K-1, units [n] dense ids or None."""
     return PrivateImages(info, lambda: Opened(InMemory(x), y, units))
+
+
+def restricted(data: PrivateImages, info: PublicInfo, one_class: bool) -> PrivateImages:
+    """The records of some classes of a set: which they are is decided here, by the label, when the gate opens them.
+
+    A unit that is added to the set or removed adds or removes one unit here, or none. With `one_class` a unit can be
+    in no other restriction with other classes.
+
+    Args:
+        data: the whole set.
+        info: declared facts of the part; its classes are some of the set's, in any order.
+        one_class: every unit of the whole set holds images of one class; the set is refused if that is not so.
+    """
+    place = np.array([info.classes.index(name) if name in info.classes else -1 for name in data.info.classes])
+
+    def open_part() -> Opened:
+        whole = data._open()
+        labels, units = place[whole.labels], whole.units
+        if one_class and units is not None:
+            pairs = np.unique(np.stack([units, whole.labels]), axis=1).shape[1]
+            if pairs != len(np.unique(units)):
+                raise DataError("unit: one holds images of several classes, but one class a unit was declared")
+        chosen = np.flatnonzero(labels >= 0)
+        if not len(chosen):
+            raise DataError(f"classes = {list(info.classes)}: the set holds no image of them yet; nothing was asked")
+        dense = None if units is None else np.unique(units[chosen], return_inverse=True)[1]
+        return Opened(_Chosen(whole.records, chosen), labels[chosen], dense)
+
+    return PrivateImages(info, open_part)
+
+
+class _Chosen:
+    """Some of the records, in their order."""
+
+    def __init__(self, records: Records, chosen: np.ndarray[Any, Any]):
+        self._records, self._chosen, self.count, self.dtype = records, chosen, len(chosen), records.dtype
+
+    def read(self, index: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> None:
+        self._records.read(self._chosen[index], out)
 
 
 class InMemory:

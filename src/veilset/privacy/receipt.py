@@ -87,6 +87,7 @@ def make_receipt(ledger: Ledger, plan: Plan, method: str, config: dict[str, Any]
             "inspected": inspected,
             "generator": GENERATOR,
             "account": ledger.lines[0]["body"].get("account"),
+            "stream": ledger.lines[0]["body"]["plan"].get("stream"),
             "method": method,
             "config": config,
             "data": plan.info.to_json(),
@@ -256,6 +257,7 @@ def _within_plan(facts: dict[str, Any], ledger: Ledger) -> str:
         "relation": RELATION,
         "generator": start["generator"],
         "account": start.get("account"),
+        "stream": start["plan"].get("stream"),
         "max_images_per_unit": start["plan"]["info"]["max_images_per_unit"],
         "epsilon_budget": start["plan"]["privacy"]["epsilon"],
     }

@@ -1,0 +1,4 @@
+"""Continual release: a stream of tasks on one private set, each on a few of its classes, each released once.
+
+`plan` prices all tasks before any record is read, `stream` runs one when its data is there, `check` is the stranger's.
+"""

@@ -1,0 +1,148 @@
+"""A stranger with the folder alone recomputes the total; whatever is altered or left out is noticed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streams import blobs, priced
+
+from veilset.continual.check import is_stream, verify_stream
+from veilset.continual.stream import TaskStream
+from veilset.core.io import canonical, sha256
+from veilset.privacy.ledger import GENESIS
+
+Make = Callable[..., TaskStream]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny: Any) -> Path:
+    """A stream whose class a is in two tasks, all released."""
+    made = TaskStream.create(priced("ab", "cd", "a"), tmp_path_factory.mktemp("finished") / "s")
+    for _ in range(3):
+        made.fit(blobs())
+    return made.folder
+
+
+@pytest.fixture
+def handed(finished: Path, tmp_path: Path) -> Path:
+    """What a stranger gets of it."""
+    return Path(shutil.copytree(finished, tmp_path / "handed", ignore=shutil.ignore_patterns("private")))
+
+
+def failed(folder: Path) -> str:
+    """The checks that failed, with their words."""
+    got = verify_stream(folder)
+    assert not got.ok and not got.release
+    json.dumps(got.to_json(), allow_nan=False)
+    return "; ".join(f"{c['name']}: {c['detail']}" for c in got.checks if not c["ok"])
+
+
+def rechained(lines: list[dict[str, Any]]) -> bytes:
+    """These bodies as a whole chain."""
+    out, prev = b"", GENESIS
+    for seq, body in enumerate(lines):
+        line = {"seq": seq, "prev": prev, "body": body, "hash": sha256(canonical([seq, prev, body]))}
+        out, prev = out + canonical(line) + b"\n", line["hash"]
+    return out
+
+
+def bodies(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line)["body"] for line in (folder / "stream.jsonl").read_bytes().splitlines()]
+
+
+def test_the_total_is_recomputed_from_the_ledgers(handed: Path) -> None:
+    got = verify_stream(handed)
+    assert got.ok and got.release and is_stream(handed) and not is_stream(handed / "task-1")
+    assert [c["name"] for c in got.checks] == ["stream", "task-1", "task-2", "task-3", "folder", "epsilon"]
+    assert got.epsilon == pytest.approx(1.4652, abs=1e-4) and got.delta == 1e-5
+    assert "a in tasks 1, 3" in got.checks[-1]["detail"] and str(got).startswith("  ok    stream")
+
+
+def test_a_task_left_out_is_noticed(handed: Path) -> None:
+    shutil.rmtree(handed / "task-2")
+    assert "task-2 was released and is missing" in failed(handed)
+
+
+def test_a_task_left_out_of_the_chain_too_is_noticed(handed: Path) -> None:
+    shutil.rmtree(handed / "task-2")
+    left = [b for b in bodies(handed) if b.get("task") != 2]
+    (handed / "stream.jsonl").write_bytes(rechained(left))
+    assert "task-3: its stream is not that" in failed(handed), "the ledger of task 3 fixes what came before it"
+
+
+def test_a_last_task_left_out_lowers_no_claim(handed: Path) -> None:
+    whole = verify_stream(handed).epsilon
+    shutil.rmtree(handed / "task-3")
+    (handed / "stream.jsonl").write_bytes(rechained(bodies(handed)[:5]))
+    got = verify_stream(handed)
+    assert got.ok and got.epsilon == whole, "the claim covers what is planned"
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_an_altered_ledger_is_noticed(handed: Path, number: int) -> None:
+    path = handed / f"task-{number}" / "ledger.jsonl"
+    path.write_text(path.read_text().replace('"noise_multiplier":3.73', '"noise_multiplier":9.73'))
+    assert f"task-{number}: " in failed(handed) and "does not verify" in failed(handed)
+
+
+def test_an_altered_image_is_noticed(handed: Path) -> None:
+    with open(handed / "task-2" / "images.npz", "ab") as f:
+        f.write(b"x")
+    assert "images.npz was changed" in failed(handed)
+
+
+def test_a_task_of_another_stream_is_noticed(handed: Path, stream: Make) -> None:
+    other = stream("ab", "cd", "a", name="other")
+    other.fit(blobs())
+    shutil.rmtree(handed / "task-1")
+    shutil.copytree(other.folder / "task-1", handed / "task-1")
+    assert "task-1: its stream is not that" in failed(handed)
+
+
+def test_an_edited_or_shuffled_chain_is_noticed(handed: Path) -> None:
+    path = handed / "stream.jsonl"
+    whole = path.read_text()
+    path.write_text(whole.replace('"per_class":3', '"per_class":4'))
+    assert "stream: " in failed(handed)
+    lines = whole.splitlines(keepends=True)
+    path.write_text("".join(lines[:3] + lines[4:]))
+    assert "does not follow" in failed(handed)
+    first, *rest = bodies_of(whole)
+    path.write_bytes(rechained([first, rest[1], rest[0], *rest[2:]]))
+    assert "cannot stand there" in failed(handed)
+
+
+def bodies_of(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line)["body"] for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"epsilon": 1.0, "epsilon_rdp": 1.1},
+        {"composition": "parallel composition over tasks: each unit is in one class, and each class in one task"},
+        {"mode": "research"},
+    ],
+)
+def test_a_rewritten_first_line_is_noticed(handed: Path, lie: dict[str, Any]) -> None:
+    first, *rest = bodies(handed)
+    (handed / "stream.jsonl").write_bytes(rechained([first | lie, *rest]))
+    words = failed(handed)
+    assert "task-1: its stream is not that" in words
+    assert "epsilon: " in words or "mode" in lie
+
+
+def test_files_beside_the_tasks_are_noticed(handed: Path) -> None:
+    (handed / "more.png").write_bytes(b"x")
+    assert "more.png is not covered" in failed(handed)
+
+
+def test_an_empty_or_foreign_file_is_an_answer(handed: Path) -> None:
+    for content in (b"", b"{}\n", b"\xff\n"):
+        (handed / "stream.jsonl").write_bytes(content)
+        assert "stream: " in failed(handed)
