@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 SEEDS = 3
 MEASURES = ("gen2real-cnn", "gen2real-logreg", "fd-gabor")
-SMALL = {"steps": 20, "warm_steps": 20, "copies": 2, "sampling_steps": 5}  # what --quick sets, where a method has it
+# For --quick, where a method has it.
+SMALL = {"steps": 20, "warm_steps": 20, "copies": 2, "sampling_steps": 5, "networks": 5}
 
 
 # ---------------------------------------------------------------------- cells

@@ -29,8 +29,8 @@ def distance(kind: str, got: Tensors, wanted: Tensors, noise: float | None = Non
     """How far two gradients of a network are apart. Tensors of rank below 2 (biases, gains) do not count.
 
     Args:
-        kind: "gm": 1 - cosine for every output unit of every layer, summed (section 3 of the paper's appendix and its
-            code; 0 to 2 a unit); "mse": squared L2 norm of the difference; "cos": 1 - cosine of the whole.
+        kind: "gm": 1 - cosine for every output unit of every layer, summed (0 to 2 a unit), as Private Set
+            Generation does; "mse": squared L2 norm of the difference; "cos": 1 - cosine of the whole.
         got: name -> gradient [units, ...], differentiable.
         wanted: the same names and shapes.
         noise: standard deviation of known Gaussian noise in each number of `wanted`. For "gm", a unit then counts by
@@ -136,7 +136,8 @@ class Answers:
 
     def add(self, grads: dict[str, torch.Tensor], net: ConvNet, move: torch.Tensor | None) -> Answer:
         """Keep the answer about the network as it is, in place of the oldest one if there are too many."""
-        now = {k: p.detach().clone() for k, p in net.named_parameters()}
+        plain = torch.contiguous_format  # a resumed run then computes with the same strides, so the same bits
+        now = {k: p.detach().clone(memory_format=plain) for k, p in net.named_parameters()}
         self.kept = [*self.kept, Answer(grads, now, move)][-self.most :]
         return self.kept[-1]
 

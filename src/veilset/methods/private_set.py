@@ -130,7 +130,9 @@ class PrivateSet(Synthesizer):
         self._check(info)
         steps = c.networks * c.stages * c.queries
         match = dp_sgd("match", info, batch=c.batch or min(LARGEST_BATCH, info.units), steps=steps, bound=c.clip)
-        seconds, memory = self._cost(info, match)
+        with torch.device("meta"):  # draws nothing; refuses sides that it cannot take
+            size = sum(p.numel() for p in ConvNet(info.shape, len(info.classes), c.width).parameters())
+        seconds, memory = self._cost(info, match, size)
         if self._start != "moments":
             return Plan((match,), seconds=seconds, memory_mb=memory)
         moments = DPMoments()._plan(info, part_of(privacy, c.share))
@@ -142,6 +144,7 @@ class PrivateSet(Synthesizer):
         y = torch.arange(classes, device=self.device).repeat_interleave(self._each(info))
         images = self._first(gate, info, plan, y).to(self.device)
         net = ConvNet(info.shape, classes, c.width).to(self.device)
+        net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = self._optimiser(images)
         answers, a_network = Answers(MOST_KEPT if c.replay else 1), c.stages * c.queries
         noise = release.noise_multiplier * release.bound / (release.sample_rate * info.units)
@@ -183,20 +186,20 @@ class PrivateSet(Synthesizer):
             raise ConfigError(f"classes = {list(info.classes)}: private-set matches a classifier; declare at least two")
         if self._each(info) > info.units // classes:
             raise ConfigError(
-                f"per_class = {c.per_class}: must be at most N / K = {info.units} / {classes}, the declared units of "
-                "a class; ask for fewer images"
+                f"per_class = {self._each(info)}: must be at most N / K = {info.units} / {classes}, the declared units "
+                "of a class; ask for fewer images, or declare more units"
             )
         if c.prior and self._start == "moments":
             raise ConfigError("start = 'moments': a generator starts from random weights; use start noise with prior")
-        ConvNet(info.shape, classes, 1)  # refuses sides that it cannot take
 
-    def _cost(self, info: PublicInfo, match: Release) -> tuple[float, float]:
+    def _cost(self, info: PublicInfo, match: Release, size: int) -> tuple[float, float]:
         """(seconds, MB) on the reference machine; maps grow as pixels x width, products as pixels x width^2."""
         c, pixels = self.config, math.prod(info.shape[1:])
         private = match.sample_rate * info.units
         public = (3.5 * (1 + c.replay) + 0.6 * c.epochs) * len(info.classes) * self._each(info)
         an_image = pixels * c.width * (9e-9 + 1e-10 * c.width)
-        memory = 500 + 1.3e-3 * pixels * c.width + 4e-4 * len(info.classes) * self._each(info) * pixels * c.width
+        maps = (1.3e-3 + 4e-4 * len(info.classes) * self._each(info)) * pixels * c.width
+        memory = 500 + maps + 8e-6 * size * (min(MOST_KEPT, match.steps) if c.replay else 1)
         return match.steps * (private + public) * an_image, memory
 
     # ------------------------------------------------------------------ parts of the loop

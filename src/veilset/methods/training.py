@@ -67,8 +67,8 @@ def sums_beside(sums: Plan, loop: Release, privacy: Privacy, share: float) -> tu
     """
     mu = 1 / gaussian_noise_multiplier(privacy.epsilon, privacy.delta) if privacy.private else 1.0
     noise = loop_multiplier(mu * math.sqrt(1 - share), loop.sample_rate, loop.steps)
-    scale = 1 / (mu * math.sqrt(share)) / noise
-    return tuple(replace(r, weight=r.weight * scale) for r in sums.releases)
+    scale = 1 / (mu * math.sqrt(share))
+    return tuple(replace(r, weight=r.weight * scale / noise) for r in sums.releases)
 
 
 def descend(optimiser: torch.optim.Optimizer, net: nn.Module, grads: dict[str, torch.Tensor]) -> None:
