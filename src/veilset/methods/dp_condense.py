@@ -11,17 +11,18 @@ Private access:
   mean, spread, cells, within   the sums of dp-moments, for a part of the budget (start = "moments")
   embedding                     class sums of embeddings by random networks, together one vector an image
 Everything after is free. Images start as draws of dp-moments, which also say beforehand where embeddings lie: the sum
-is of what an embedding has beyond the mean of the drawn images of its class, in the directions in which drawn images
-vary most, so that the bound is small and little noise enters.
+is of what an embedding has beyond the mean of the drawn images of its class, so that the bound is small. Along axes in
+which the answer is no larger than its noise, the mean of the drawn images is kept.
 
 Differs from the papers and their code:
   * One sum over all images by several networks. `sums` and `group` give the published schedule: a fresh network for
     each of many sums over small Poisson groups. For the same budget one sum over all has the least noise.
   * Noise is drawn once for each sum, and only the noisy sum is kept. The released code of arXiv 2508.01749 keeps the
     exact sums and draws new noise whenever one is used, 20 to 200 times for each that it pays for.
-  * Directions come from images that were paid for in the same run, not from public images.
+  * Axes come from images that were paid for in the same run, not from public images. None is left out: the noise of an
+    axis does not depend on how many others are asked for, and what is only noise is dropped afterwards.
   * Group sizes follow from declared sizes. The published rate is of the true size of a class, which is private.
-  * The noise's part of a difference is taken off (James and Stein), direction by direction.
+  * The noise's part of a difference is taken off (James and Stein), axis by axis.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
-REFERENCE = 200  # drawn images a class by which means, directions and the bound are set
-COVERED = 0.9  # of the drawn images lie within the bound; of the others, the direction is kept
+REFERENCE = 200  # drawn images a class by which means, axes and the bound are set
+COVERED = 0.9  # of the drawn images lie within the bound; others are scaled down to it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +56,12 @@ class Config:
     per_class: int = option(50, "images a class that are released; a longer sample repeats them", ge=1, le=10_000)
     start: str = option("moments", "what the images are at first", choices=("moments", "noise"))
     share: float = option(0.5, "part of the budget, in units of 1 / noise_multiplier^2, that moments get", gt=0, lt=1)
-    networks: int = option(20, "random networks in one sum", ge=1, le=1000)
+    networks: int = option(50, "random networks in one sum", ge=1, le=1000)
     width: int = option(32, "channels of a network", ge=1, le=512)
     moved: bool = option(True, "each network sees images shifted, scaled or turned in its own way")
-    directions: int = option(64, "of each network's embedding that are asked for (start = moments)", ge=1)
     sums: int = option(1, "noisy sums, each by networks of its own", ge=1, le=100_000)
     group: int | None = option(None, "expected images a class in one sum; default all", ge=1)
-    steps: int = option(500, "steps by which the images are changed; they cost no privacy", ge=1)
+    steps: int = option(800, "steps by which the images are changed; they cost no privacy", ge=1)
     networks_a_step: int = option(2, "networks that are looked through in one step", ge=1)
     rate: float = option(0.02, "first learning rate of Adam on the images, whose pixels are in [0, 1]", gt=0)
 
@@ -112,24 +112,24 @@ class DPCondense(Synthesizer):
         targets = []
         for _ in progress(range(c.sums), "sums"):
             look = Embeddings(info.shape, c.networks, c.width, c.moved, fast_dtype()).to(self.device)
-            view = View(look, reference, c.directions)
+            view = View(look, reference)
             answer = gate.sum("embedding", view.whole, by_class=True)
-            targets.append((view, view.target((answer / expected).float().cpu(), noise)))
+            targets.append((look, view.target((answer / expected).float().to(self.device), noise)))
         return {"x": self._matched(x, targets)}
 
-    def _matched(self, x: torch.Tensor, targets: list[tuple[View, torch.Tensor]]) -> torch.Tensor:
+    def _matched(self, x: torch.Tensor, targets: list[tuple[Embeddings, torch.Tensor]]) -> torch.Tensor:
         """Images [K, S, C, H, W] changed until their embeddings' means are the targets. Free."""
         c = self.config
         x = x.to(self.device).requires_grad_()
         adam = torch.optim.Adam([x], c.rate, betas=(0.9, 0.99))
-        turns = [(view, i, t[i].to(self.device)) for view, t in targets for i in range(len(view))]
+        turns = [(look, i, target[i]) for look, target in targets for i in range(len(look))]
         order = torch.cat([torch.randperm(len(turns)) for _ in range(-(-c.steps * c.networks_a_step // len(turns)))])
         for t in progress(range(c.steps), "images"):
             adam.param_groups[0]["lr"] = c.rate * cosine(t, c.steps)
             adam.zero_grad()
             for j in order[t * c.networks_a_step : (t + 1) * c.networks_a_step].tolist():
-                view, i, target = turns[j]
-                mean = view(i, x.flatten(0, 1)).unflatten(0, x.shape[:2]).mean(1)
+                look, i, target = turns[j]
+                mean = look(i, x.flatten(0, 1)).unflatten(0, x.shape[:2]).mean(1)
                 (mean - target).square().sum().backward()
             adam.step()
             with torch.no_grad():
@@ -141,66 +141,53 @@ class DPCondense(Synthesizer):
 
 
 class View:
-    """Where and in which directions embeddings are compared, set by images that were paid for before.
+    """From where and along which axes embeddings are measured, set by images that were paid for before.
 
     Args:
         look: the networks.
-        reference: drawn images [K, R, C, H, W]; None: embeddings as they are.
-        directions: of each network, at most.
+        reference: drawn images [K, R, C, H, W]; None: embeddings are measured as they are.
     """
 
-    def __init__(self, look: Embeddings, reference: torch.Tensor | None, directions: int):
+    def __init__(self, look: Embeddings, reference: torch.Tensor | None):
         self.look, self.bound = look, math.sqrt(len(look))
-        self.centre: torch.Tensor | None = None
+        self.means: torch.Tensor | None = None
         if reference is None:
             return
         classes, many = reference.shape[:2]
-        centre, axes, within, drawn = [], [], [], torch.zeros(classes * many)
+        means, axes, beyond = [], [], torch.zeros(classes * many)
         for i in range(len(look)):
             with torch.no_grad():
-                e = torch.cat([look(i, part.to(look.stem.device)).cpu() for part in reference.flatten(0, 1).split(100)])
-            middle = e.mean(0)
-            rotation = torch.linalg.svd(e - middle, full_matrices=False)[2][:directions]
-            e = (e - middle) @ rotation.T
-            means = e.unflatten(0, (classes, many)).mean(1)
-            drawn += (e - means.repeat_interleave(many, 0)).square().sum(1)
-            centre.append(middle)
+                e = torch.cat([look(i, part.to(look.device)).cpu() for part in reference.flatten(0, 1).split(100)])
+            middle = e.unflatten(0, (classes, many)).mean(1)
+            rotation = torch.linalg.svd(e - e.mean(0), full_matrices=False)[2]
+            beyond += ((e - middle.repeat_interleave(many, 0)) @ rotation.T).square().sum(1)
+            means.append(middle)
             axes.append(rotation)
-            within.append(means)
-        device = look.stem.device
-        self.centre, self.axes = torch.stack(centre).to(device), torch.stack(axes).to(device)
-        self.means = torch.stack(within)  # [networks, K, directions]
-        self.there = self.means.to(device)
-        self.bound = max(1e-6, float(drawn.sqrt().quantile(COVERED)))
-
-    def __len__(self) -> int:
-        return len(self.look)
-
-    def __call__(self, i: int, x: torch.Tensor) -> torch.Tensor:
-        """Embeddings [n, directions] of images [n, C, H, W] by network i."""
-        e = self.look(i, x)
-        return e if self.centre is None else (e - self.centre[i]) @ self.axes[i].T
+        self.means, self.axes = torch.stack(means).to(look.device), torch.stack(axes).to(look.device)
+        self.bound = max(1e-6, float(beyond.sqrt().quantile(COVERED)))
 
     def whole(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """What the gate sums for an image [C, H, W] of label y: all networks' embeddings of it, less the mean of the
-        drawn images of its class, in units of the bound: [networks * directions].
+        drawn images of its class, in units of the bound: [networks * size].
         """
-        parts = [self(i, x[None])[0] - (0 if self.centre is None else self.there[i, y]) for i in range(len(self))]
+        parts = [self.look(i, x[None])[0] for i in range(len(self.look))]
+        if self.means is not None:
+            parts = [self.axes[i] @ (e - self.means[i, y]) for i, e in enumerate(parts)]
         return torch.cat(parts) / self.bound
 
     def target(self, mean: torch.Tensor, noise: float) -> torch.Tensor:
-        """Class means of embeddings, [networks, K, directions].
+        """Class means of embeddings, [networks, K, size].
 
         Args:
-            mean: noisy means [K, networks * directions] of `whole`: the gate's answer / expected number of images.
+            mean: noisy means [K, networks * size] of `whole`: the gate's answer / expected number of images.
             noise: standard deviation of each of its entries.
         """
-        beyond = mean.unflatten(1, (len(self), -1)).transpose(0, 1)
-        if self.centre is None:
+        beyond = mean.unflatten(1, (len(self.look), -1)).transpose(0, 1)
+        if self.means is None:
             return beyond * self.bound
-        power = beyond.square().mean((0, 1))  # of a direction, over networks and classes
+        power = beyond.square().mean((0, 1))  # along an axis, over networks and classes
         kept = ((power - noise**2) / power.clamp_min(1e-30)).clamp_min(0)
-        return self.means + beyond * kept * self.bound
+        return self.means + (beyond * kept * self.bound) @ self.axes
 
 
 def _drawn(moments: DPMoments, bought: State, info: PublicInfo, each: int) -> torch.Tensor:

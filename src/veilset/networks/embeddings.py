@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 STEM, STRIDE, KERNEL = 5, 2, 3  # the first convolution's side and stride; the second one's side
-SIDE = 3  # places a side that the last average keeps
+SIDE = 4  # places a side that the last average keeps, at most
 SHIFT, SCALE, TURN = 1 / 7, 0.2, math.pi / 4  # an image is moved by up to 4 of 28 pixels, scaled, or turned
 
 
@@ -31,11 +31,15 @@ class Embeddings:
         self.stem = (torch.randn(networks, width, shape[0], STEM, STEM) * math.sqrt(2 / first)).to(dtype)
         self.rest = (torch.randn(networks, 2 * width, width, KERNEL, KERNEL) * math.sqrt(2 / second)).to(dtype)
         self.moves = torch.stack([_move() for _ in range(networks)]) if moved else None
-        self.side = min(SIDE, *(-(-s // 4) for s in shape[1:]))
-        self.size = 2 * width * self.side**2
+        self.size = self(0, torch.zeros(1, *shape)).shape[1]
 
     def __len__(self) -> int:
         return len(self.stem)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.stem.device
 
     def to(self, device: str) -> Embeddings:
         """The same networks on a device, changed in place."""
@@ -49,9 +53,18 @@ class Embeddings:
             grid = F.affine_grid(self.moves[i].expand(len(x), 2, 3), list(x.shape), align_corners=False)
             x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
         x = F.conv2d(x.to(self.stem.dtype), self.stem[i], stride=STRIDE, padding=STEM // 2)
-        x = F.avg_pool2d(F.relu(_normal(x)), 2, ceil_mode=True)
+        x = _halved(F.relu(_normal(x)))
         x = F.relu(_normal(F.conv2d(x, self.rest[i], padding=KERNEL // 2)))
-        return F.normalize(F.adaptive_avg_pool2d(x, self.side).flatten(1).float(), dim=1)
+        if max(x.shape[2:]) > SIDE:
+            x = _halved(x)
+        if max(x.shape[2:]) > SIDE:
+            x = F.adaptive_avg_pool2d(x, SIDE)
+        return F.normalize(x.flatten(1).float(), dim=1)
+
+
+def _halved(x: torch.Tensor) -> torch.Tensor:
+    """Averages over 2 x 2 places; an odd last row or column is left out, unless it is the only one."""
+    return F.avg_pool2d(x, [2 if s > 1 else 1 for s in x.shape[2:]])
 
 
 def _normal(x: torch.Tensor) -> torch.Tensor:
