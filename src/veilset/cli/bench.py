@@ -24,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     some.add_argument("--methods", type=_list, metavar="A,B", help="names from `veilset methods`")
     some.add_argument("--data", type=_list, metavar="A,B", help="digits, mnist, fashion-mnist")
     some.add_argument("--epsilon", type=_list, metavar="E,E", help="budgets; inf is one")
+    some.add_argument("--network", metavar="NAME", help="classifier that judges, such as convnet or cnn")
     some.add_argument("--seeds", type=int, metavar="N", help="seeds 0 to N-1")
 
 
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    asked: dict[str, Any] = {k: getattr(args, k) for k in ("methods", "data", "epsilon", "seeds")}
+    asked: dict[str, Any] = {k: getattr(args, k) for k in ("methods", "data", "epsilon", "seeds", "network")}
     options = {k: v for k, v in asked.items() if v is not None}
     how: dict[str, Any] = {"quick": args.quick, "jobs": args.jobs, "only": args.only, "dry": args.dry}
     with tempfile.TemporaryDirectory() as tmp:
