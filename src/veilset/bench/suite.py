@@ -32,6 +32,7 @@ SUITES = {
     "gradient": "veilset.bench.gradient",
     "leaderboard": "veilset.bench.leaderboard",
     "source-000": "veilset.bench.source_000",
+    "source-003": "veilset.bench.source_003",
     "continual": "veilset.bench.continual",
     "audit": "veilset.bench.audit",
     "units": "veilset.bench.units",
