@@ -78,7 +78,7 @@ def cells(
     budgets = some_epsilons(epsilon, (10.0,) if quick else EPSILONS)
     if float("inf") in budgets:
         raise ConfigError("epsilon = inf: a stream has a finite budget; leave it out")
-    net = some_network(network, "cnn" if quick else NETWORK)
+    net = some_network(network, "mlp" if quick else NETWORK)
     out = []
     for s in some_seeds(seeds, 1 if quick else SEEDS):
         for e in budgets:
