@@ -81,7 +81,7 @@ class Config:
     per_class: int | None = option(
         None, "images a class that are released; default 10, or N / K if less; a longer sample repeats them", ge=1
     )
-    width: int = option(32, "channels of the matched network", ge=1, le=1024)
+    width: int = option(16, "channels of the matched network", ge=1, le=1024)
     networks: int = option(50, "fresh networks, one after the other", ge=1)
     stages: int = option(4, "how often a network is asked about, trained on the images between", ge=1)
     queries: int = option(1, "questions at a stage, all about the same weights", ge=1)
@@ -98,7 +98,7 @@ class Config:
     share: float = option(0.2, "part of the budget for start moments", gt=0, lt=1)
     optimizer: str = option("adam", "of the images or prior", choices=("adam", "sgd"))
     rate: float | None = option(
-        None, "learning rate; default 0.05 for pixels (in units of 0.3 of their range), 0.01 for a prior", gt=0
+        None, "learning rate; default 0.02 for pixels (in units of 0.3 of their range), 0.01 for a prior", gt=0
     )
     momentum: float = option(0.5, "of sgd; adam has its own", ge=0, lt=1)
     replay: int = option(
@@ -174,7 +174,7 @@ class PrivateSet(Synthesizer):
 
     @property
     def _rate(self) -> float:
-        return float(self.config.rate or (0.01 if self.config.prior else 0.05))
+        return float(self.config.rate or (0.01 if self.config.prior else 0.02))
 
     def _each(self, info: PublicInfo) -> int:
         return int(self.config.per_class or max(1, min(10, info.units // len(info.classes))))
