@@ -1,7 +1,7 @@
 """The suite of continual release: accuracy on all classes seen so far, after each of five tasks of two classes.
 
-The streams are SplitMNIST and SplitFashionMNIST in the class order of Chen, Kerkouche and Fritz 2022 (arXiv 2211.04446,
-section 4.3). Small sets are released task by task and trained on together; DP-SGD trains one network through all tasks.
+The streams are SplitMNIST and SplitFashionMNIST in the class order of the code of Chen, Kerkouche and Fritz 2022 (arXiv
+2211.04446). Small sets are released task by task and trained on together; DP-SGD trains one network through all tasks.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ SETS = ("mnist", "fashion-mnist")
 EPSILONS = (10.0, 1.0)  # in the order of worth
 SIZES = (10, 20, 1, 50)  # images a class
 JUDGED = (10, 20)  # sizes at which all six networks are trained
-# Accuracy in % of a ConvNet, delta 1e-5: (set, epsilon, images a class, prior) -> value. Read in the document.
+# Accuracy in % of a ConvNet, delta 1e-5: (set, epsilon, images a class, prior) -> value. Read in its slides.
 SIZE_TABLE = {
     ("mnist", 1.0, 20, False): 80.9, ("fashion-mnist", 1.0, 20, False): 70.2,
     ("mnist", 10.0, 1, False): 81.4, ("mnist", 10.0, 10, False): 94.9, ("mnist", 10.0, 20, False): 95.6,
