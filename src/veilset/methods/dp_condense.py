@@ -47,13 +47,19 @@ from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
+PER_CLASS = 50
 REFERENCE = 200  # drawn images a class by which means, axes and the bound are set
 COVERED = 0.9  # of the drawn images lie within the bound; others are scaled down to it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    per_class: int = option(50, "images a class that are released; a longer sample repeats them", ge=1, le=10_000)
+    per_class: int | None = option(
+        None,
+        "images a class; a longer sample repeats them; default 50, or a declared class if smaller",
+        ge=1,
+        le=10_000,
+    )
     start: str = option("moments", "what the images are at first", choices=("moments", "noise"))
     share: float = option(0.5, "part of the budget, in units of 1 / noise_multiplier^2, that moments get", gt=0, lt=1)
     networks: int = option(50, "random networks in one sum", ge=1, le=1000)
@@ -77,10 +83,10 @@ class DPCondense(Synthesizer):
     }
 
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        c, expected = self.config, info.units / len(info.classes)
-        if c.per_class > expected:
+        c, expected, each = self.config, info.units / len(info.classes), self._each(info)
+        if each > max(1, expected):
             raise ConfigError(
-                f"per_class = {c.per_class}: must be at most the {expected:g} units of a class that are declared; "
+                f"per_class = {each}: must be at most the {expected:g} units of a class that are declared; "
                 "to release as many images as there are, use another method"
             )
         rate = min(1.0, (c.group or expected) / expected)
@@ -91,9 +97,8 @@ class DPCondense(Synthesizer):
             before = DPMoments()._plan(info, part_of(privacy, c.share))
             first = sums_beside(before, embedding, privacy, c.share)
             seconds, memory = before.seconds, max(memory, before.memory_mb)
-        looks = c.networks * c.sums * rate * info.units + 3.0 * c.steps * c.networks_a_step * c.per_class * len(
-            info.classes
-        )
+        looks = c.networks * c.sums * rate * info.units  # of a network at an image; with its gradient, three times
+        looks += 3 * c.steps * c.networks_a_step * each * len(info.classes)
         return Plan((*first, embedding), seconds=seconds + 5 + 1.5e-9 * looks * info.pixels * c.width, memory_mb=memory)
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
@@ -103,10 +108,10 @@ class DPCondense(Synthesizer):
             moments = DPMoments()
             moments.device = self.device
             bought = moments._fit(gate, info, replace(plan, privacy=part_of(plan.budget, c.share)))
-            x = _drawn(moments, bought, info, c.per_class)
+            x = _drawn(moments, bought, info, self._each(info))
             reference = _drawn(moments, bought, info, REFERENCE)
         else:
-            x, reference = torch.rand(classes, c.per_class, *info.shape), None
+            x, reference = torch.rand(classes, self._each(info), *info.shape), None
         expected = release.sample_rate * info.units / classes
         noise = release.noise_multiplier / expected
         targets = []
@@ -116,6 +121,10 @@ class DPCondense(Synthesizer):
             answer = gate.sum("embedding", view.whole, by_class=True)
             targets.append((look, view.target((answer / expected).float().to(self.device), noise)))
         return {"x": self._matched(x, targets)}
+
+    def _each(self, info: PublicInfo) -> int:
+        """Images a class."""
+        return int(self.config.per_class or max(1, min(PER_CLASS, info.units // len(info.classes))))
 
     def _matched(self, x: torch.Tensor, targets: list[tuple[Embeddings, torch.Tensor]]) -> torch.Tensor:
         """Images [K, S, C, H, W] changed until their embeddings' means are the targets. Free."""
