@@ -9,7 +9,7 @@ import torch
 
 import veilset as vs
 from veilset.core.errors import ConfigError
-from veilset.methods.dp_condense import View
+from veilset.methods.dp_condense import View, _pace
 from veilset.methods.dp_moments import DPMoments
 from veilset.networks.embeddings import Embeddings
 from veilset.privacy.accounting import gaussian_noise_multiplier
@@ -100,6 +100,13 @@ def test_a_class_cannot_get_more_images_than_it_is_declared_to_have() -> None:
     many = math.ceil(INFO.units / len(INFO.classes)) + 1
     with pytest.raises(ConfigError, match=f"per_class = {many}: must be at most"):
         vs.make("dp-condense", per_class=many).plan(INFO, vs.Privacy(1.0))
+
+
+def test_fine_waves_change_less_than_coarse_ones() -> None:
+    pace = _pace(8, 12, 0.3)
+    assert pace.shape == (8, 12) and float(pace.square().mean()) == pytest.approx(1, rel=1e-5)
+    assert float(pace[0, 0]) > 2 * float(pace[4, 0]) and float(pace[0, 6]) == pytest.approx(float(pace[4, 0]))
+    assert torch.allclose(_pace(8, 12, 1e6), torch.ones(8, 12), atol=1e-4)
 
 
 def accuracy(images, test) -> float:

@@ -23,6 +23,7 @@ Differs from the papers and their code:
     axis does not depend on how many others are asked for, and what is only noise is dropped afterwards.
   * Group sizes follow from declared sizes. The published rate is of the true size of a class, which is private.
   * The noise's part of a difference is taken off (James and Stein), axis by axis.
+  * Images are changed wave by wave, fine waves less, by Adam; the published code changes pixels by gradient descent.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from veilset.methods.dp_moments import DPMoments
 from veilset.methods.few import picked
 from veilset.methods.training import cosine, part_of, sums_beside
 from veilset.networks.classifiers import fast_dtype
+from veilset.networks.dct import dct
 from veilset.networks.embeddings import Embeddings
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
@@ -69,7 +71,10 @@ class Config:
     group: int | None = option(None, "expected images a class in one sum; default all", ge=1)
     steps: int = option(800, "steps by which the images are changed; they cost no privacy", ge=1)
     networks_a_step: int = option(2, "networks that are looked through in one step", ge=1)
-    rate: float = option(0.02, "first learning rate of Adam on the images, whose pixels are in [0, 1]", gt=0)
+    rate: float = option(0.02, "first learning rate of Adam on the images' waves, in pixel values", gt=0)
+    bend: float = option(
+        0.3, "waves above this part of the highest frequency are changed less, by its square; large: all alike", gt=0
+    )
 
 
 class DPCondense(Synthesizer):
@@ -129,21 +134,25 @@ class DPCondense(Synthesizer):
     def _matched(self, x: torch.Tensor, targets: list[tuple[Embeddings, torch.Tensor]]) -> torch.Tensor:
         """Images [K, S, C, H, W] changed until their embeddings' means are the targets. Free."""
         c = self.config
-        x = x.to(self.device).requires_grad_()
-        adam = torch.optim.Adam([x], c.rate, betas=(0.9, 0.99))
+        x = x.to(self.device)
+        rows, columns = (dct(side).to(x) for side in x.shape[-2:])
+        pace = _pace(x.shape[-2], x.shape[-1], c.bend).to(x)
+        waves = (rows @ x @ columns.T / pace).requires_grad_()
+        adam = torch.optim.Adam([waves], c.rate, betas=(0.9, 0.99))
         turns = [(look, i, target[i]) for look, target in targets for i in range(len(look))]
         order = torch.cat([torch.randperm(len(turns)) for _ in range(-(-c.steps * c.networks_a_step // len(turns)))])
         for t in progress(range(c.steps), "images"):
             adam.param_groups[0]["lr"] = c.rate * cosine(t, c.steps)
-            adam.zero_grad()
+            x = (rows.T @ (waves * pace) @ columns).clamp(0, 1)
+            loss = x.new_zeros(())
             for j in order[t * c.networks_a_step : (t + 1) * c.networks_a_step].tolist():
                 look, i, target = turns[j]
                 mean = look(i, x.flatten(0, 1)).unflatten(0, x.shape[:2]).mean(1)
-                (mean - target).square().sum().backward()
+                loss = loss + (mean - target).square().sum()
+            adam.zero_grad()
+            loss.backward()
             adam.step()
-            with torch.no_grad():
-                x.clamp_(0, 1)
-        return x.detach()
+        return (rows.T @ (waves.detach() * pace) @ columns).clamp(0, 1)
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         return picked(state["x"], labels)
@@ -197,6 +206,15 @@ class View:
         power = beyond.square().mean((0, 1))  # along an axis, over networks and classes
         kept = ((power - noise**2) / power.clamp_min(1e-30)).clamp_min(0)
         return self.means + (beyond * kept * self.bound) @ self.axes
+
+
+def _pace(high: int, wide: int, bend: float) -> torch.Tensor:
+    """How far one step changes each wave of an image, [H, W], mean square 1: networks with a stride hardly see the
+    finest waves, and would leave specks in them.
+    """
+    frequency = (torch.arange(high) / high).square()[:, None] + (torch.arange(wide) / wide).square()
+    pace = 1 / (1 + frequency / bend**2)
+    return pace / pace.square().mean().sqrt()
 
 
 def _drawn(moments: DPMoments, bought: State, info: PublicInfo, each: int) -> torch.Tensor:
