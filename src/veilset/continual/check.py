@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 from veilset.continual.plan import composition, total
 from veilset.continual.stream import BOOK, TaskStream, membership, planned
-from veilset.core.errors import RunError, VeilsetError
+from veilset.core.errors import RunError
 from veilset.core.types import PublicInfo
 from veilset.privacy.accounting import Spent, claim
 from veilset.privacy.ledger import Ledger
@@ -35,14 +34,7 @@ def verify_stream(folder: str | Path, public_key: str | Path | None = None) -> V
     """
     folder, result = Path(folder), Verification()
 
-    def check(name: str, test: Callable[[], str]) -> bool:
-        try:
-            detail, good = test(), True
-        except Exception as e:  # a forged file may break any step; that is an answer, not a crash
-            detail, good = f"{e}" if isinstance(e, VeilsetError) else f"{type(e).__name__}: {e}", False
-        result.checks.append({"name": name, "ok": good, "detail": detail})
-        return good
-
+    check = result.check
     opened: list[TaskStream] = []
     if not check("stream", lambda: _chain(folder, opened)):
         return result

@@ -148,6 +148,15 @@ class Verification:
         """True when every check held."""
         return bool(self.checks) and all(c["ok"] for c in self.checks)
 
+    def check(self, name: str, test: Callable[[], str]) -> bool:
+        """Whether a step holds: it returns what was seen, or raises."""
+        try:
+            detail, good = test(), True
+        except Exception as e:  # a forged file may break any step; that is an answer, not a crash
+            detail, good = f"{e}" if isinstance(e, VeilsetError) else f"{type(e).__name__}: {e}", False
+        self.checks.append({"name": name, "ok": good, "detail": detail})
+        return good
+
     def to_json(self) -> dict[str, Any]:
         """The keys of `veilset verify --json`."""
         keys = ("ok", "epsilon", "delta", "release", "stamp", "fingerprint", "checks")
@@ -170,14 +179,7 @@ def verify(folder: str | Path, public_key: str | Path | None = None) -> Verifica
     """
     folder, result = Path(folder), Verification()
 
-    def check(name: str, test: Callable[[], str]) -> bool:
-        try:
-            detail, good = test(), True
-        except Exception as e:  # a forged file may break any step; that is an answer, not a crash
-            detail, good = f"{e}" if isinstance(e, VeilsetError) else f"{type(e).__name__}: {e}", False
-        result.checks.append({"name": name, "ok": good, "detail": detail})
-        return good
-
+    check = result.check
     facts: dict[str, Any] = {}
     ledger = Ledger()
 
