@@ -14,9 +14,10 @@ import veilset as vs
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
 from veilset.methods import private_set
-from veilset.methods.matching import Answers, distance, drawn_move, gradients, moved, renew, train_on
+from veilset.methods.matching import Answers, distance, gradients, renew, train_on
 from veilset.networks.convnet import ConvNet
 from veilset.networks.generators import CodeImages
+from veilset.networks.moves import drawn_move, moved
 from veilset.privacy.private import from_arrays
 
 TINY = {"per_class": 2, "width": 4, "networks": 1, "stages": 2, "epochs": 1, "batch": 16, "start": "noise"}
@@ -86,7 +87,7 @@ def test_the_gradient_in_a_pixel_is_that_of_finite_differences(kind: str) -> Non
     net = ConvNet((1, 8, 8), 3, 4).double()
     x, y = torch.rand(6, 1, 8, 8, dtype=torch.float64), torch.arange(6) % 3
     wanted = {k: torch.randn_like(p) * 0.1 for k, p in net.weights().items()}
-    move = drawn_move()
+    move = drawn_move(*private_set.MOVE)
 
     def loss(x: torch.Tensor) -> torch.Tensor:
         return distance(kind, gradients(net, moved(x, move), y), wanted)
@@ -141,7 +142,7 @@ def test_a_move_is_small_shared_and_none_leaves_images_alone() -> None:
     assert moved(x, None) is x
     torch.manual_seed(0)
     for _ in range(20):
-        new = moved(x, drawn_move())
+        new = moved(x, drawn_move(*private_set.MOVE))
         assert torch.equal(new[0], new[1]) and not torch.equal(new, x)
         assert 10 < float(new[0].sum()) < 25 and float(new[0, 0, 4:12, 4:12].sum()) > 0.9 * float(new[0].sum())
 

@@ -35,12 +35,11 @@ from typing import ClassVar
 import torch
 
 from veilset.core.config import option
-from veilset.core.errors import ConfigError
 from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.dp_moments import DPMoments
-from veilset.methods.few import picked
+from veilset.methods.few import each, picked
 from veilset.methods.training import cosine, part_of, sums_beside
 from veilset.networks.classifiers import fast_dtype
 from veilset.networks.dct import dct
@@ -88,12 +87,7 @@ class DPCondense(Synthesizer):
     }
 
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        c, expected, each = self.config, info.units / len(info.classes), self._each(info)
-        if each > max(1, expected):
-            raise ConfigError(
-                f"per_class = {each}: must be at most the {expected:g} units of a class that are declared; "
-                "to release as many images as there are, use another method"
-            )
+        c, expected, many = self.config, info.units / len(info.classes), each(self.config.per_class, PER_CLASS, info)
         rate = min(1.0, (c.group or expected) / expected)
         embedding = Release(name="embedding", sample_rate=rate, steps=c.sums)
         first: tuple[Release, ...] = ()
@@ -103,20 +97,20 @@ class DPCondense(Synthesizer):
             first = sums_beside(before, embedding, privacy, c.share)
             seconds, memory = before.seconds, max(memory, before.memory_mb)
         looks = c.networks * c.sums * rate * info.units  # of a network at an image; with its gradient, three times
-        looks += 3 * c.steps * c.networks_a_step * each * len(info.classes)
+        looks += 3 * c.steps * c.networks_a_step * many * len(info.classes)
         return Plan((*first, embedding), seconds=seconds + 5 + 1.5e-9 * looks * info.pixels * c.width, memory_mb=memory)
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        c, classes = self.config, len(info.classes)
+        c, classes, many = self.config, len(info.classes), each(self.config.per_class, PER_CLASS, info)
         release = plan["embedding"]
         if c.start == "moments":
             moments = DPMoments()
             moments.device = self.device
             bought = moments._fit(gate, info, replace(plan, privacy=part_of(plan.budget, c.share)))
-            x = _drawn(moments, bought, info, self._each(info))
+            x = _drawn(moments, bought, info, many)
             reference = _drawn(moments, bought, info, REFERENCE)
         else:
-            x, reference = torch.rand(classes, self._each(info), *info.shape), None
+            x, reference = torch.rand(classes, many, *info.shape), None
         expected = release.sample_rate * info.units / classes
         noise = release.noise_multiplier / expected
         targets = []
@@ -126,10 +120,6 @@ class DPCondense(Synthesizer):
             answer = gate.sum("embedding", view.whole, by_class=True)
             targets.append((look, view.target((answer / expected).float().to(self.device), noise)))
         return {"x": self._matched(x, targets)}
-
-    def _each(self, info: PublicInfo) -> int:
-        """Images a class."""
-        return int(self.config.per_class or max(1, min(PER_CLASS, info.units // len(info.classes))))
 
     def _matched(self, x: torch.Tensor, targets: list[tuple[Embeddings, torch.Tensor]]) -> torch.Tensor:
         """Images [K, S, C, H, W] changed until their embeddings' means are the targets. Free."""

@@ -2,7 +2,35 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
+
+from veilset.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from veilset.core.types import PublicInfo
+
+
+def each(wanted: int | None, default: int, info: PublicInfo) -> int:
+    """Images a class that are released.
+
+    Args:
+        wanted: as the user says; None: `default`, or N / K if that is less.
+        default: of the method.
+        info: declared facts.
+
+    Raises:
+        ConfigError: more than a class is declared to have.
+    """
+    most = info.units // len(info.classes)
+    many = max(1, min(default, most)) if wanted is None else wanted
+    if many > most:
+        raise ConfigError(
+            f"per_class = {many}: must be at most N / K = {info.units} / {len(info.classes)}, the declared units "
+            "of a class; ask for fewer images, or declare more units"
+        )
+    return many
 
 
 def picked(x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,6 @@ are kept to be matched again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,7 +16,6 @@ from veilset.networks.convnet import ConvNet
 
 DISTANCES = ("gm", "mse", "cos")
 MOST_KEPT = 500  # answers
-SHIFT, SCALE, TURN = 0.125, 0.2, 15  # of a move: part of a side, relative size, degrees
 BATCH = 256  # images a step of inner training
 Tensors = Mapping[str, torch.Tensor]
 
@@ -91,30 +89,6 @@ def train_on(net: ConvNet, x: torch.Tensor, y: torch.Tensor, epochs: int, rate: 
             F.cross_entropy(net(x[chosen]), y[chosen]).backward()
             sgd.step()
     _expose(net)
-
-
-# ---------------------------------------------------------------------- augmentation
-
-
-def drawn_move() -> torch.Tensor:
-    """One random affine map [2, 3]: a shift, a scale of each side, or a turn."""
-    move, kind = torch.eye(2, 3), int(torch.randint(3, ()))
-    if kind == 0:
-        move[:, 2] = 2 * SHIFT * (2 * torch.rand(2) - 1)
-    elif kind == 1:
-        move[:, :2] /= 1 + SCALE * (2 * torch.rand(2) - 1)
-    else:
-        angle = math.radians(TURN) * (2 * torch.rand(()) - 1)
-        move[:, :2] = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()]).view(2, 2)
-    return move
-
-
-def moved(x: torch.Tensor, move: torch.Tensor | None) -> torch.Tensor:
-    """Images [n, C, H, W], all moved by the same map [2, 3]; None: as they are. Black comes in from outside."""
-    if move is None:
-        return x
-    grid = F.affine_grid(move.to(x)[None], [1, 1, *x.shape[2:]], align_corners=False)
-    return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), align_corners=False)
 
 
 # ---------------------------------------------------------------------- answers

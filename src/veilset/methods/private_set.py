@@ -48,28 +48,28 @@ from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.dp_moments import DPMoments
-from veilset.methods.few import picked
+from veilset.methods.few import each, picked
 from veilset.methods.matching import (
     DISTANCES,
     MOST_KEPT,
     Answer,
     Answers,
     distance,
-    drawn_move,
     gradients,
-    moved,
     renew,
     train_on,
 )
 from veilset.methods.training import cosine, dp_sgd, fast, part_of, sums_beside
 from veilset.networks.convnet import UNIT, ConvNet
 from veilset.networks.generators import CodeImages
+from veilset.networks.moves import drawn_move, moved
 from veilset.privacy.gate import Gate
 from veilset.privacy.gradients import Loss
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
 LARGEST_BATCH = 2048
+MOVE = 0.125, 0.2, 15  # of an augmentation: shift as a part of a side, relative size, degrees
 WIDE = 64  # from this width on bfloat16 is the faster
 # Images a class: (stages, epochs). The paper's O and I: together always 500 epochs or fewer.
 PUBLISHED = {1: (1, 1), 10: (10, 50), 20: (20, 25), 50: (50, 10)}
@@ -153,7 +153,7 @@ class PrivateSet(Synthesizer):
                 renew(net, ConvNet(info.shape, classes, c.width))
             elif t % c.queries == 0:
                 train_on(net, images().detach(), y, c.epochs, c.inner_rate)
-            move = drawn_move() if c.augment else None
+            move = drawn_move(*MOVE) if c.augment else None
             with fast(c.width >= WIDE):
                 grads = gate.grad("match", _loss(move), net)
             if c.decay:
@@ -177,18 +177,14 @@ class PrivateSet(Synthesizer):
         return float(self.config.rate or (0.01 if self.config.prior else 0.02))
 
     def _each(self, info: PublicInfo) -> int:
-        return int(self.config.per_class or max(1, min(10, info.units // len(info.classes))))
+        return each(self.config.per_class, 10, info)
 
     def _check(self, info: PublicInfo) -> None:
         """What the declared facts do not allow, before anything is asked."""
         c, classes = self.config, len(info.classes)
         if classes < 2:
             raise ConfigError(f"classes = {list(info.classes)}: private-set matches a classifier; declare at least two")
-        if self._each(info) > info.units // classes:
-            raise ConfigError(
-                f"per_class = {self._each(info)}: must be at most N / K = {info.units} / {classes}, the declared units "
-                "of a class; ask for fewer images, or declare more units"
-            )
+        self._each(info)
         if c.prior and self._start == "moments":
             raise ConfigError("start = 'moments': a generator starts from random weights; use start noise with prior")
 

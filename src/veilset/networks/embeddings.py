@@ -7,9 +7,11 @@ import math
 import torch
 from torch.nn import functional as F
 
+from veilset.networks.moves import drawn_move, moved
+
 STEM, STRIDE, KERNEL = 5, 2, 3  # the first convolution's side and stride; the second one's side
 SIDE = 4  # places a side that the last average keeps, at most
-SHIFT, SCALE, TURN = 1 / 7, 0.2, math.pi / 4  # an image is moved by up to 4 of 28 pixels, scaled, or turned
+MOVE = 1 / 7, 0.2, 45  # an image is shifted by up to 4 of 28 pixels, scaled, or turned by degrees
 
 
 class Embeddings:
@@ -22,15 +24,15 @@ class Embeddings:
         shape: (C, H, W) of the images.
         networks: how many.
         width: channels after the first convolution; twice as many after the second.
-        moved: give each network a shift, a change of scale or a turn, the same for every image that it sees.
+        move: give each network a shift, a change of scale or a turn, the same for every image that it sees.
         dtype: of the arithmetic.
     """
 
-    def __init__(self, shape: tuple[int, int, int], networks: int, width: int, moved: bool, dtype: torch.dtype):
+    def __init__(self, shape: tuple[int, int, int], networks: int, width: int, move: bool, dtype: torch.dtype):
         first, second = shape[0] * STEM**2, width * KERNEL**2
         self.stem = (torch.randn(networks, width, shape[0], STEM, STEM) * math.sqrt(2 / first)).to(dtype)
         self.rest = (torch.randn(networks, 2 * width, width, KERNEL, KERNEL) * math.sqrt(2 / second)).to(dtype)
-        self.moves = torch.stack([_move() for _ in range(networks)]) if moved else None
+        self.moves = torch.stack([drawn_move(*MOVE) for _ in range(networks)]) if move else None
         self.size = self(0, torch.zeros(1, *shape)).shape[1]
 
     def __len__(self) -> int:
@@ -49,9 +51,7 @@ class Embeddings:
 
     def __call__(self, i: int, x: torch.Tensor) -> torch.Tensor:
         """What network i makes of images [n, C, H, W] in [0, 1]: float32 [n, size]. Safe under `torch.func.vmap`."""
-        if self.moves is not None:
-            grid = F.affine_grid(self.moves[i].expand(len(x), 2, 3), list(x.shape), align_corners=False)
-            x = F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+        x = moved(x, None if self.moves is None else self.moves[i], "border")
         x = F.conv2d(x.to(self.stem.dtype), self.stem[i], stride=STRIDE, padding=STEM // 2)
         x = _halved(F.relu(_normal(x)))
         x = F.relu(_normal(F.conv2d(x, self.rest[i], padding=KERNEL // 2)))
@@ -70,17 +70,3 @@ def _halved(x: torch.Tensor) -> torch.Tensor:
 def _normal(x: torch.Tensor) -> torch.Tensor:
     """Each channel of each image with mean 0 and variance 1 over its places."""
     return F.group_norm(x, x.shape[1])
-
-
-def _move() -> torch.Tensor:
-    """[2, 3] affine map of one network: a shift, a scale a side, or a turn, as Private Set Generation augments."""
-    u, move = 2 * torch.rand(2) - 1, torch.eye(2, 3)
-    kind = int(torch.randint(0, 3, ()))
-    if kind == 0:
-        move[:, 2] = 2 * SHIFT * u
-    elif kind == 1:
-        move[:, :2] = torch.diag(1 / (1 + SCALE * u))
-    else:
-        cos, sin = math.cos(TURN * u[0]), math.sin(TURN * u[0])
-        move[:, :2] = torch.tensor([[cos, -sin], [sin, cos]])
-    return move
