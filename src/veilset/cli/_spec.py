@@ -1,4 +1,4 @@
-"""Arguments shared by `plan` and `fit`: METHOD, --data, the budget, --recipe, and one --FIELD a method parameter."""
+"""Arguments that `plan`, `fit` and `tune` share: METHOD, --data, the budget, --recipe, and one --FIELD a parameter."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add METHOD, --data, --epsilon, --delta, --allow-large-delta."""
     from veilset.cli.main import number
 
-    parser.usage = f"{parser.prog} METHOD --data D --epsilon E [options] [--FIELD VALUE ...]"
+    parser.usage = f"{parser.prog} [METHOD] --data D --epsilon E [options] [--FIELD VALUE ...]"
     parser.epilog = f"`{parser.prog} METHOD --help` lists the method's own parameters (the --FIELD options)."
-    parser.add_argument("method", metavar="METHOD", help="a name from `veilset methods`")
+    parser.add_argument("method", metavar="METHOD", help="a name from `veilset methods`; see `veilset recommend`")
     parser.add_argument(
         "--data", required=True, metavar="D", help="digits, mnist, fashion-mnist, or a path with a declaration"
     )
@@ -26,6 +26,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--delta", type=number, default=1e-5, help="default 1e-5; must be below 1/N")
     parser.add_argument("--recipe", metavar="NAME", help="a named set of the method's parameters, such as paper")
     parser.add_argument("--allow-large-delta", action="store_true", help="accept delta >= 1/N; the receipt shows it")
+
+
+def with_method(words: Sequence[str]) -> list[str]:
+    """The words after a verb, with the default method in front where the user names none."""
+    from veilset.methods.catalogue import DEFAULT, methods
+
+    none = bool(words) and words[0].startswith("-") and not set(words) & set(methods())
+    return [DEFAULT, *words] if none else list(words)
 
 
 def help_fields(method: str) -> str:

@@ -1,5 +1,6 @@
 """Learn from private images under a budget, into a new run folder. A --seed makes it research, not a release.
 
+Without METHOD, the one with the best committed figures (`veilset recommend` says more).
 Several processes: torchrun --nproc-per-node 2 -m veilset.cli.main fit ... (set OMP_NUM_THREADS to cores / processes).
 """
 
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 from veilset.cli import _spec
+
+words = _spec.with_method
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 VERBS = {
     "methods": "list the methods",
     "data": "declare, check, convert, fetch or clean image sets",
+    "recommend": "say which method to take for a set and a budget, and why",
     "plan": "show every release and its price before any record is read",
     "fit": "learn from private images under a budget",
     "continual": "release classes task by task, as they arrive, under one claim that is known from the start",
@@ -75,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 from veilset.cli._spec import help_fields
 
                 verb.formatter_class, verb.epilog = argparse.RawDescriptionHelpFormatter, help_fields(argv[1])
-            args, rest = verb.parse_known_args(argv[1:])
+            words = module.words(argv[1:]) if hasattr(module, "words") else argv[1:]
+            args, rest = verb.parse_known_args(words)
             _quiet(args)
             return int(module.run_with_rest(args, rest, verb) or 0)
         args = verb.parse_args(argv[1:])

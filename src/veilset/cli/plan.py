@@ -1,4 +1,7 @@
-"""Show every release of a method with its noise and share of the budget. No record is read."""
+"""Show every release of a method with its noise and share of the budget. No record is read.
+
+Without METHOD, that of the method which `veilset fit` takes by itself.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import argparse
 
 from veilset.cli import _spec
 
-add = _spec.add
+add, words = _spec.add, _spec.with_method
 
 
 def run_with_rest(args: argparse.Namespace, rest: list[str], parser: argparse.ArgumentParser) -> int:

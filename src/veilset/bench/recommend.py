@@ -1,0 +1,180 @@
+"""Which method to take for a set's declared facts, and why, from measured figures. No record is read.
+
+How figures of one set speak for another: what noise does to a class mean, which most methods live on, depends on
+mu N / K: the budget as the parameter mu of Gaussian privacy, times the declared units of a class. So a set and budget
+are compared with the measured budget at which mu N / K is nearest. That is a rule of thumb, and the answer says how far
+away the nearest figure is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from veilset.bench.evidence import Row, evidence
+from veilset.core.errors import ConfigError, VeilsetError, suggest
+
+if TYPE_CHECKING:
+    from veilset.core.types import PublicInfo
+    from veilset.privacy.plan import Plan
+
+GOALS = ("accuracy", "pictures")
+FAR = 3.0  # a set whose mu N / K differs more than this from every measured one is far from the evidence
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method beside the others.
+
+    Attributes:
+        method: its name.
+        rows: what was measured of it at the nearest budget, one a set.
+        minutes: what its plan estimates for these facts, on two cores; None if it cannot plan for them.
+        why_not: why it is not compared; empty if it is.
+    """
+
+    method: str
+    rows: tuple[Row, ...]
+    minutes: float | None
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A recommendation.
+
+    Attributes:
+        method, reason: what to take, and why.
+        like: (measured epsilon that was compared with, the epsilon at which the measured sets would be like this one).
+        candidates: every method with figures, the best first.
+        plan: the priced plan of the method.
+        cautions: where the evidence does not reach.
+    """
+
+    method: str
+    reason: str
+    like: tuple[float, float]
+    candidates: tuple[Candidate, ...]
+    plan: Plan
+    cautions: tuple[str, ...]
+
+
+def recommend(
+    info: PublicInfo, epsilon: float, *, delta: float = 1e-5, minutes: float | None = None, goal: str = "accuracy"
+) -> Advice:
+    """The method that did best where it was measured, among those that fit these facts.
+
+    Methods are ranked by their mean over the measured sets: accuracy of a CNN, or for "pictures" the logarithm of a
+    Frechet distance. Of those within one standard deviation (over seeds) of the best, the quickest is taken, because
+    a gain below the spread is no gain.
+
+    Args:
+        info: declared facts.
+        epsilon, delta: the budget; epsilon must be finite.
+        minutes: the longest fit, on two cores; None for no limit.
+        goal: what matters more: "accuracy" of classifiers trained on the images, or "pictures".
+
+    Raises:
+        ConfigError: a value out of range, or no measured method fits.
+    """
+    from veilset.methods.catalogue import make
+    from veilset.privacy.spec import Privacy
+
+    privacy = Privacy(epsilon, delta)
+    if not privacy.private:
+        raise ConfigError(f"epsilon = {epsilon}: nothing is recommended without a finite budget; give a number above 0")
+    if minutes is not None and not minutes > 0:
+        raise ConfigError(f"minutes = {minutes:g}: must be above 0")
+    if goal not in GOALS:
+        raise ConfigError(f"goal = {goal!r}: must be one of {', '.join(GOALS)}.{suggest(goal, GOALS)}")
+    privacy.check_units(info.units)
+    near, equal = _nearest(info, privacy)
+    rows = [r for r in evidence() if r.epsilon == near]
+    sets = list(dict.fromkeys(r.data for r in rows))
+    found = [_candidate(m, rows, sets, info, privacy, minutes) for m in dict.fromkeys(r.method for r in rows)]
+    compared = sorted((c for c in found if not c.why_not), key=lambda c: -_score(c, goal)[0])
+    if not compared:
+        reasons = "; ".join(dict.fromkeys(f"{c.method}: {c.why_not}" for c in found))
+        raise ConfigError(f"no measured method fits ({reasons}); allow more minutes, or name a method to fit")
+    best, spread = _score(compared[0], goal)
+    level = [c for c in compared if best - _score(c, goal)[0] <= max(spread, _score(c, goal)[1])]
+    taken = min(level, key=lambda c: c.minutes or 0.0)
+    return Advice(
+        method=taken.method,
+        reason=_reason(taken, compared[0], goal, sets, near),
+        like=(near, equal),
+        candidates=(*compared, *(c for c in found if c.why_not)),
+        plan=make(taken.method).plan(info, privacy),
+        cautions=_cautions(info, near, equal, sets),
+    )
+
+
+def _strength(units: int, classes: int, epsilon: float, delta: float) -> float:
+    """mu N / K."""
+    from veilset.privacy.accounting import gaussian_noise_multiplier
+
+    return units / classes / gaussian_noise_multiplier(epsilon, delta)
+
+
+def _nearest(info: PublicInfo, privacy: Any) -> tuple[float, float]:
+    """The measured epsilon whose mu N / K is nearest, and the epsilon at which a measured set would have this one's."""
+    from veilset.privacy.accounting import gaussian_epsilon
+
+    own = _strength(info.units, len(info.classes), privacy.epsilon, privacy.delta)
+    rows = evidence()
+    near = min(rows, key=lambda r: abs(math.log(_strength(r.units, r.classes, r.epsilon, 1e-5) / own)))
+    return near.epsilon, gaussian_epsilon(own * near.classes / near.units, 1e-5)
+
+
+def _candidate(
+    method: str, rows: Sequence[Row], sets: Sequence[str], info: PublicInfo, privacy: Any, minutes: float | None
+) -> Candidate:
+    """A method's rows and its estimated minutes, and why it is not compared if it is not."""
+    from veilset.methods.catalogue import make
+
+    own = tuple(r for r in rows if r.method == method)
+    try:
+        estimate = make(method)._plan(info, privacy).seconds / 60
+    except VeilsetError as e:
+        return Candidate(method, own, None, str(e))
+    if len(own) < len(sets):
+        return Candidate(method, own, estimate, f"measured on {', '.join(r.data for r in own)} only")
+    if minutes is not None and estimate > minutes:
+        return Candidate(method, own, estimate, f"would take about {estimate:.1f} min")
+    return Candidate(method, own, estimate)
+
+
+def _score(c: Candidate, goal: str) -> tuple[float, float]:
+    """Mean over the sets, higher is better, and its standard deviation over seeds."""
+    value: Callable[[Row], tuple[float, float | None]]
+    if goal == "accuracy":
+        value = lambda r: (r.accuracy, r.sd)  # noqa: E731
+    else:
+        value = lambda r: (-math.log(r.distance), r.distance_sd and r.distance_sd / r.distance)  # noqa: E731
+    means, deviations = zip(*(value(r) for r in c.rows), strict=True)
+    return sum(means) / len(means), math.sqrt(sum((d or 0.0) ** 2 for d in deviations)) / len(means)
+
+
+def _reason(taken: Candidate, first: Candidate, goal: str, sets: Sequence[str], near: float) -> str:
+    where = f"on {' and '.join(sets)} at epsilon {near:g}"
+    what = "accuracy of a CNN trained on the images" if goal == "accuracy" else "Frechet distance of the images"
+    if taken is first:
+        return f"of the methods measured {where}, it has the best mean {what}"
+    return f"{where}, its mean {what} is within the spread of the best ({first.method}), and it is the quicker one"
+
+
+def _cautions(info: PublicInfo, near: float, equal: float, sets: Sequence[str]) -> tuple[str, ...]:
+    from veilset.privacy.accounting import gaussian_noise_multiplier
+
+    out = []
+    ratio = gaussian_noise_multiplier(near, 1e-5) / gaussian_noise_multiplier(max(equal, 1e-9), 1e-5)
+    if not 1 / FAR <= ratio <= FAR:
+        way = "expect worse images, and prefer methods of few sums" if ratio < 1 else "methods of gradients may gain"
+        out.append(f"mu N / K is {ratio:.2g} of that of the nearest measured budget, epsilon {near:g}: {way}")
+    if info.shape != (1, 28, 28):
+        out.append(f"all figures are of grey images of 28 x 28; none of shape {list(info.shape)}")
+    if info.max_images_per_unit > 1:
+        out.append("all figures are of one image a unit")
+    return (*out, f"{' and '.join(sets)} are the sets that defaults were chosen on")

@@ -1,0 +1,121 @@
+"""Recommendations follow the committed figures, the declared facts, the minutes and the goal; the rows are current."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import veilset as vs
+from veilset.bench import recommend as module
+from veilset.bench.evidence import FILE, Row, evidence
+from veilset.bench.recommend import recommend
+from veilset.cli.main import main
+from veilset.core.errors import ConfigError
+from veilset.methods.catalogue import DEFAULT
+
+ROOT = Path(__file__).parents[2]
+MNIST, DIGITS = vs.load("mnist").info, vs.load("digits").info
+
+
+def row(method: str, data: str, accuracy: float, epsilon: float = 1.0, sd: float = 0.1, distance: float = 100.0) -> Row:
+    return Row(method, data, epsilon, 60_000, 10, 3, accuracy, sd, distance, 1.0, 1.0)
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
+    """Evidence that a test may change: moments ahead at 1, features (slower) ahead at 10."""
+    made = [
+        row(m, d, a, e)
+        for e, figures in ((1.0, {"dp-moments": 90.0, "dp-merf": 80.0}), (10.0, {"dp-moments": 91.0, "dp-merf": 95.0}))
+        for m, a in figures.items()
+        for d in ("mnist", "fashion-mnist")
+    ]
+    monkeypatch.setattr(module, "evidence", lambda: made)
+    return made
+
+
+def test_evidence_is_that_of_the_committed_leaderboard() -> None:
+    spec = importlib.util.spec_from_file_location("make_evidence", ROOT / "docs" / "make_evidence.py")
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert FILE.read_text() == script.text(), "out of date; run: python docs/make_evidence.py"
+
+
+def test_the_default_method_is_what_the_figures_recommend() -> None:
+    for epsilon in (1.0, 10.0):
+        assert recommend(MNIST, epsilon).method == DEFAULT
+
+
+def test_the_nearest_budget_is_the_one_with_the_noise_of_these_facts(rows: list[Row]) -> None:
+    assert recommend(MNIST, 1.0).like == pytest.approx((1.0, 1.0), rel=1e-3)
+    assert recommend(MNIST, 10.0).like == pytest.approx((10.0, 10.0), rel=1e-3)
+    assert recommend(MNIST, 10.0).method == "dp-merf"
+    few = replace(MNIST, units=6000)  # a tenth of the units: at epsilon 10 about like 1 on all of them
+    assert recommend(few, 10.0).like[0] == 1.0 and recommend(few, 10.0).method == "dp-moments"
+
+
+def test_within_the_spread_the_quicker_method_is_taken(rows: list[Row]) -> None:
+    rows[:] = [replace(r, sd=6.0) if r.epsilon == 10 else r for r in rows]
+    advice = recommend(MNIST, 10.0)
+    assert advice.method == "dp-moments" and "within the spread of the best (dp-merf)" in advice.reason
+
+
+def test_pictures_are_ranked_by_distance(rows: list[Row]) -> None:
+    rows[:] = [replace(r, distance=50.0) if r.method == "dp-merf" else r for r in rows]
+    assert recommend(MNIST, 1.0, goal="pictures").method == "dp-merf"
+    assert recommend(MNIST, 1.0).method == "dp-moments"
+
+
+def test_methods_that_take_too_long_or_were_measured_on_one_set_only_are_named_and_not_taken(rows: list[Row]) -> None:
+    rows.append(row("dp-feta", "mnist", 99.0))
+    advice = recommend(MNIST, 1.0, minutes=0.5)
+    reasons = {c.method: c.why_not for c in advice.candidates}
+    assert advice.method == "dp-moments" and "min" in reasons["dp-merf"]
+    assert reasons["dp-feta"] == "measured on mnist only"
+
+
+def test_facts_that_the_evidence_does_not_reach_are_said() -> None:
+    cautions = " ".join(recommend(DIGITS, 1.0).cautions)
+    assert "mu N / K is 0.0" in cautions and "[1, 8, 8]" in cautions
+    assert len(recommend(MNIST, 1.0).cautions) == 1  # that the sets are the ones that defaults were chosen on
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        ({"epsilon": float("inf")}, "finite budget"),
+        ({"epsilon": 1.0, "minutes": 0.0}, "minutes = 0: must be above 0"),
+        ({"epsilon": 1.0, "minutes": float("nan")}, "must be above 0"),
+        ({"epsilon": 1.0, "goal": "speed"}, "must be one of accuracy, pictures"),
+        ({"epsilon": 1.0, "minutes": 1e-6}, "no measured method fits"),
+    ],
+)
+def test_bad_questions_are_refused(words: dict[str, float], rule: str) -> None:
+    with pytest.raises(ConfigError, match=rule):
+        recommend(MNIST, **words)  # type: ignore[arg-type]
+
+
+def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recommend", "--data", "digits", "--epsilon", "3", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["command"] == f"veilset fit {facts['method']} --data digits --epsilon 3 --out runs/{facts['method']}"
+    assert {c["method"] for c in facts["candidates"]} == {r.method for r in evidence()}
+    assert main(["recommend"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("take ") and "run: veilset fit" in text and "FD fashion-mnist" in text
+
+
+def test_without_a_name_plan_and_fit_take_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--data", "digits", "--epsilon", "1", "--json"]) == 0
+    unnamed = capsys.readouterr().out
+    assert main(["plan", DEFAULT, "--data", "digits", "--epsilon", "1", "--json"]) == 0
+    assert unnamed == capsys.readouterr().out
+    assert main(["plan", "--data", "digits", "--epsilon", "1", "--cells", "3", "--json"]) == 0
+    assert "cells" in capsys.readouterr().out
+    assert main(["fit", "--data", "digits", "--epsilon", "5", "--out", str(tmp_path / "run")]) == 0
+    assert vs.open_model(tmp_path / "run").name == DEFAULT
