@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from veilset.bench import source_000
-from veilset.bench.plot import Panel, Series, draw
+from veilset.bench.plot import HEIGHT, LEFT, RIGHT, WIDTH, Panel, Series, draw
 from veilset.bench.suite import Cell, run_suite
 from veilset.core.errors import ConfigError
 
@@ -103,9 +104,20 @@ def test_dry_writes_page_and_plot(tmp_path: Path) -> None:
 
 def test_the_plot_escapes_and_takes_odd_values() -> None:
     series = [Series("<a&b>", [(0, 5.0, None), (1, 5.0, 9.0)]), Series("c", [], dashed=True)]
-    for log in (False, True):
-        tree = ElementTree.fromstring(draw([Panel("t<", series, log)], ["1", "∞"], "x", ["note"]))
+    for log, places in itertools.product((False, True), (["1", "∞"], None)):
+        tree = ElementTree.fromstring(draw([Panel("t<", series, "x", places, log)], ["note"]))
         assert "<a&b>" in [t.text for t in tree.iter(f"{SVG}text")]
     zero = [Series("a", [(0, 0.0, 0.0)])]
-    for log in (False, True):
-        ElementTree.fromstring(draw([Panel("t", zero, log)], ["1"], "x", []))
+    for log, places in itertools.product((False, True), (["1"], None)):
+        ElementTree.fromstring(draw([Panel("t", zero, "x", places, log)], []))
+
+
+def test_numbers_stand_where_they_are_and_panels_in_rows() -> None:
+    panel = Panel("t", [Series("a", [(0.0, 1.0, None), (2.5, 2.0, 0.5), (10.0, 3.0, None)])], "x")
+    tree = ElementTree.fromstring(draw([panel] * 3, [], columns=2))
+    places = [g.get("transform") for g in tree.iter(f"{SVG}g")]
+    assert places == ["translate(0 0)", f"translate({WIDTH} 0)", f"translate(0 {HEIGHT})"]
+    assert (tree.get("width"), tree.get("height")) == (str(2 * WIDTH), str(2 * HEIGHT + 28))
+    xs = [float(c.get("cx", "")) for c in tree.findall(f"./{SVG}g[1]/{SVG}circle")]
+    assert xs == [LEFT, pytest.approx(LEFT + (xs[2] - LEFT) / 4, abs=0.1), WIDTH - RIGHT]
+    assert [t.text for t in tree.findall(f"./{SVG}g[1]/{SVG}text")][-7:] == ["0", "2", "4", "6", "8", "10", "x"]

@@ -318,7 +318,7 @@ def pages(result: dict[str, Any]) -> dict[str, str]:
                 label = r["method"] if r["network"] == NETWORK else f"{r['method']}, {r['network']}"
                 points = [(i, f["mean"], f["sd"]) for i, f in enumerate(named)]
                 series.append(Series(label, points, dashed=r["method"] in BASELINES))
-        panels.append(Panel(f"{data}, epsilon {epsilon:g} a task: accuracy, %", series))
-    places = [str(2 * n) for n in range(1, len(ORDER) + 1)]
+        places = [str(2 * n) for n in range(1, len(ORDER) + 1)]
+        panels.append(Panel(f"{data}, epsilon {epsilon:g} a task: accuracy, %", series, "classes seen", places))
     notes = ["Accuracy on the test images of all classes seen so far. Dashed: baselines. Bars: one standard deviation."]
-    return {PLOT: draw(panels, places, "classes seen", notes)}
+    return {PLOT: draw(panels, notes)}

@@ -1,4 +1,4 @@
-"""A small trade-off plot as one SVG file: panels of points with error bars over named places, joined by lines."""
+"""A small plot as one SVG file: panels of points with error bars over named places or numbers, joined by lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LINE = 20  # height of a line of the legend
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by most colour-blind people
 INK, PALE = "#222", "#ddd"
 
-Point = tuple[int, float, float | None]  # place on the x axis, mean, standard deviation
+Point = tuple[float, float, float | None]  # where on the x axis, mean, standard deviation
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Series:
 
     Attributes:
         label: in the legend; series of the same label share a colour.
-        points: (place, mean, standard deviation or None), in order.
+        points: (place or number on the x axis, mean, standard deviation or None), in order.
         dashed: drawn dashed with open marks.
     """
 
@@ -38,45 +38,51 @@ class Panel:
     Attributes:
         title: what the y axis shows.
         series: what is drawn.
+        x_title: what the x axis shows.
+        places: names of the places 0, 1, ... on the x axis; None: it shows numbers, from 0 on.
         log: logarithmic y axis (all means above 0).
     """
 
     title: str
     series: Sequence[Series]
+    x_title: str
+    places: Sequence[str] | None = None
     log: bool = False
 
 
-def draw(panels: Sequence[Panel], places: Sequence[str], x_title: str, notes: Sequence[str]) -> str:
+def draw(panels: Sequence[Panel], notes: Sequence[str], columns: int | None = None) -> str:
     """The plot as SVG text, with a legend and lines of notes below. Draws empty axes where there are no points.
 
     Args:
-        panels: side by side.
-        places: names of the places on the x axis.
-        x_title: what the x axis shows.
+        panels: in rows from left to right.
         notes: lines below the legend.
+        columns: panels side by side; None: all of them.
     """
     labels = list(dict.fromkeys(s.label for p in panels for s in p.series))
-    width, height = WIDTH * len(panels), HEIGHT + LINE * (1 + len(notes)) + 8
+    columns = columns or max(1, len(panels))
+    bottom = HEIGHT * math.ceil(len(panels) / columns)  # of the panels
+    width, height = WIDTH * columns, bottom + LINE * (1 + len(notes)) + 8
     parts = [f'<rect width="{width}" height="{height}" fill="#fff"/>']
     for i, panel in enumerate(panels):
-        inside = _panel(panel, places, x_title, labels)
-        parts.append(f'<g transform="translate({i * WIDTH} 0)">{inside}</g>')
+        x, y = i % columns * WIDTH, i // columns * HEIGHT
+        parts.append(f'<g transform="translate({x} {y})">{_panel(panel, labels)}</g>')
     for i, label in enumerate(labels):
-        x, y = LEFT + i * 150, HEIGHT + 10
+        x, y = LEFT + i * 150, bottom + 10
         parts.append(_mark(x, y, _colour(labels, label), False) + _text(x + 12, y + 4, label))
-    parts += [_text(LEFT - 6, HEIGHT + 14 + LINE * (i + 1), note) for i, note in enumerate(notes)]
+    parts += [_text(LEFT - 6, bottom + 14 + LINE * (i + 1), note) for i, note in enumerate(notes)]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     title = escape("; ".join(p.title for p in panels))
     return f'{head} font-family="sans-serif" font-size="12" role="img"><title>{title}</title>{"".join(parts)}</svg>\n'
 
 
-def _panel(panel: Panel, places: Sequence[str], x_title: str, labels: list[str]) -> str:
+def _panel(panel: Panel, labels: list[str]) -> str:
     """Axes, grid, lines, error bars and marks of one panel."""
+    across, begin, end = _across(panel)
     ticks = _ticks(panel)
     low, high = (_scale(t, panel.log) for t in (ticks[0], ticks[-1]))
 
     def at(place: float, value: float) -> tuple[float, float]:
-        x = LEFT + (place + 0.5) * (WIDTH - LEFT - RIGHT) / len(places)
+        x = LEFT + (place - begin) * (WIDTH - LEFT - RIGHT) / (end - begin)
         share = (_scale(value, panel.log) - low) / (high - low)
         return x, HEIGHT - BOTTOM - min(max(share, 0.0), 1.0) * (HEIGHT - TOP - BOTTOM)
 
@@ -85,12 +91,15 @@ def _panel(panel: Panel, places: Sequence[str], x_title: str, labels: list[str])
         y = at(0, tick)[1]
         parts.append(f'<path d="M{LEFT} {y:.1f} H{WIDTH - RIGHT}" stroke="{PALE}"/>')
         parts.append(_text(LEFT - 6, y + 4, f"{tick:,g}", "end"))
-    for i, place in enumerate(places):
-        parts.append(_text(at(i, ticks[0])[0], HEIGHT - BOTTOM + 18, place, "middle"))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 38, x_title, "middle"))
+    for place, words in across:
+        x = at(place, ticks[0])[0]
+        if panel.places is None:
+            parts.append(f'<path d="M{x:.1f} {TOP} V{HEIGHT - BOTTOM}" stroke="{PALE}"/>')
+        parts.append(_text(x, HEIGHT - BOTTOM + 18, words, "middle"))
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 38, panel.x_title, "middle"))
     for s in panel.series:
-        # Each label stands a little aside, so that error bars do not cover each other.
-        aside = (labels.index(s.label) - (len(labels) - 1) / 2) * 0.08
+        # At a place each label stands a little aside, so that error bars do not cover each other.
+        aside = 0.0 if panel.places is None else (labels.index(s.label) - (len(labels) - 1) / 2) * 0.08
         parts.append(
             _series(s, [(at(i + aside, m), at(i, m - (d or 0)), at(i, m + (d or 0))) for i, m, d in s.points], labels)
         )
@@ -111,6 +120,14 @@ def _series(s: Series, at: Sequence[tuple[tuple[float, float], ...]], labels: li
     return "".join(parts)
 
 
+def _across(panel: Panel) -> tuple[list[tuple[float, str]], float, float]:
+    """(where there is a name or number below the x axis, and which; where the axis begins; where it ends)."""
+    if panel.places is not None:
+        return list(enumerate(panel.places)), -0.5, len(panel.places) - 0.5
+    ticks = _round(0.0, max((x for s in panel.series for x, _, _ in s.points), default=1.0))
+    return [(x, f"{x:,g}") for x in ticks], ticks[0], ticks[-1]
+
+
 def _ticks(panel: Panel) -> list[float]:
     """Round numbers that enclose all points and their bars."""
     points = [p for s in panel.series for p in s.points]
@@ -120,7 +137,11 @@ def _ticks(panel: Panel) -> list[float]:
         bottom, top = math.floor(math.log10(max(min(lows), 1e-9))), math.ceil(math.log10(max(*highs, 1e-9)))
         return [10.0**k for k in range(bottom, max(top, bottom + 1) + 1)]
     low = min((m - (d or 0) for _, m, d in points), default=0.0)
-    high = max((m + (d or 0) for _, m, d in points), default=1.0)
+    return _round(low, max((m + (d or 0) for _, m, d in points), default=1.0))
+
+
+def _round(low: float, high: float) -> list[float]:
+    """Round numbers at equal steps, the first not above `low`, the last not below `high`."""
     step = 10.0 ** math.floor(math.log10(max(high - low, 1e-9)))
     step = next(s for s in (step / 5, step / 2, step, step * 2) if (high - low) / s <= 6)
     first = math.floor(low / step)

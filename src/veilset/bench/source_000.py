@@ -189,7 +189,7 @@ def _plot(result: dict[str, Any]) -> str:
     """Accuracy and distance over epsilon, for both numbers of images."""
     rows, (few, many) = result["rows"], result["sizes"]
     budgets = sorted({float(r["epsilon"]) for r in rows})
-    panels = []
+    places, panels = ["∞" if b == float("inf") else f"{b:g}" for b in budgets], []
     for name, title in zip(
         MEASURES, ("Accuracy of the CNN, %", "fd-gabor, grey levels² (lower is better)"), strict=True
     ):
@@ -199,9 +199,9 @@ def _plot(result: dict[str, Any]) -> str:
                 mine = [(r, r["figures"].get(f"{name}@{size}")) for r in rows if r["method"] == method]
                 points = [(budgets.index(float(r["epsilon"])), f["mean"], f["sd"]) for r, f in mine if f]
                 series.append(Series(method, points, dashed=size == few))
-        panels.append(Panel(title, series, log=name == "fd-gabor"))
+        panels.append(Panel(title, series, "epsilon", places, log=name == "fd-gabor"))
     notes = [
         f"Filled marks: {many:,} synthetic images. Open, dashed: {few:,}. Bars: one standard deviation over seeds.",
         "More images score lower distances even if they are as good, so the two numbers of images are not compared.",
     ]
-    return draw(panels, ["∞" if b == float("inf") else f"{b:g}" for b in budgets], "epsilon", notes)
+    return draw(panels, notes)
