@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -12,23 +13,54 @@ from veilset.bench.suite import Cell
 from veilset.core.errors import ConfigError
 from veilset.evaluation.protocols import SIX
 
-CELLS = 3 * (2 * 4 * 2 * 3 + 2 * 2 * 2 * 5)
+SVG = "{http://www.w3.org/2000/svg}"
+CELLS = 3 * (2 * 4 * 2 * 3 + 2 * 2 * 2 * 5 + 2 * 2)
 
 
 def result(cell: Cell) -> dict[str, Any]:
     value = 90.0 + cell.params["seed"]
+    if cell.kind == "path":
+        return path_result(cell, value)
     cost = {"fit_seconds": 60.0, "peak_mb": 300.0, "epsilon": 10.0, "config": {}, "threads": 1}
     return {"figures": {"accuracy": value}, "processor": "a", "versions": {}} | cost
 
 
+def path_result(cell: Cell, value: float) -> dict[str, Any]:
+    path = [{"questions": q, "epsilon": q / 20, "minutes": q / 100, "accuracy": value - 20 / (1 + q)} for q in (0, 200)]
+    facts = {"figures": {"accuracy": value}, "path": path, "fit_seconds": 120.0, "peak_mb": 300.0, "epsilon": 10.0}
+    return facts | {"config": {}, "threads": 1, "processor": "a", "versions": {}}
+
+
 def test_cells_are_sizes_priors_and_six_networks() -> None:
-    got = source_003.cells(False)
-    assert len(got) == len({c.name for c in got}) == CELLS
+    everything = source_003.cells(False)
+    assert len(everything) == len({c.name for c in everything}) == CELLS
+    got = [c for c in everything if c.kind == "judged"]
     assert {c.params["method"] for c in got if c.params["params"].get("prior")} == {"private-set"}
     six = {(c.params["params"]["per_class"], c.params["network"]) for c in got}
     assert six == {(1, SIX[0]), (50, SIX[0])} | {(n, net) for n in (10, 20) for net in SIX}
+
+
+def test_paths_come_after_the_sizes_that_all_networks_judge() -> None:
+    got = [c for c in source_003.cells(False) if c.params["seed"] == 0]
+    first = next(i for i, c in enumerate(got) if c.kind == "path")
+    assert {(c.params["params"]["per_class"], c.params["epsilon"]) for c in got[:first]} == {(10, 10.0), (20, 10.0)}
+    assert [c.name for c in got[first : first + 5]] == [
+        "private-set.path.mnist.eps10.seed0",
+        "private-set.prior.path.mnist.eps10.seed0",
+        "private-set.path.fashion-mnist.eps10.seed0",
+        "private-set.prior.path.fashion-mnist.eps10.seed0",
+        "private-set.n1.convnet.mnist.eps10.seed0",
+    ]
+    for without in (source_003.cells(False, ["dp-condense"]), source_003.cells(False, epsilon=["1"])):
+        assert without and not [c for c in without if c.kind == "path"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"methods": ["private-sets"]}, {"data": ["cifar"]}, {"epsilon": ["0"]}, {"seeds": 0}]
+)
+def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        source_003.cells(False, ["private-sets"])
+        source_003.cells(False, **wrong)
 
 
 @pytest.mark.parametrize("done", [0, CELLS])
@@ -45,6 +77,11 @@ def test_tables(done: int) -> None:
     assert f"| mnist | dp-condense, 20 a class | {' | '.join([ours] * len(SIX))} |" in text
     assert "| fashion-mnist | published: private-set, 20 a class | 77.7 | 68.0 | 59.1 | 76.8 | 70.8 | 62.2 |" in text
     assert (f"Missing {CELLS} cells" in text) == (done == 0)
+    assert ("| fashion-mnist | with | 200 | 10.000 | 2.00 | 90.90 ± 1.00 | 3 of 3 |" in text) == (done == CELLS)
+    assert "![Accuracy against spent epsilon and against minutes](source-003.svg)" in text
+    tree = ElementTree.fromstring(source_003.pages(got)["source-003.svg"])
+    marks = [len(g.findall(f"{SVG}circle")) for g in tree.iter(f"{SVG}g")]
+    assert marks == [2 * 2 if done else 0] * 4, "two sets, each over epsilon and over minutes; two paths of two points"
 
 
 def test_a_network_is_trained_on_the_set(plug: str, monkeypatch: pytest.MonkeyPatch) -> None:

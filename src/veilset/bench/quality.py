@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from veilset.bench.suite import Cell
 from veilset.core.errors import ConfigError, suggest
+from veilset.evaluation.protocols import CNN_PROTOCOL, Protocol
 
 if TYPE_CHECKING:
     from veilset.core.types import Images
@@ -88,12 +89,13 @@ def fit_and_draw(
     return images, test, {"epsilon": receipt["epsilon"], "config": receipt["config"]} | cost
 
 
-def judge(images: Images, test: Images, seed: int, measures: Sequence[str]) -> dict[str, float]:
-    """The value of each measure."""
-    from veilset.evaluation.protocols import CNN_PROTOCOL
+def judge(
+    images: Images, test: Images, seed: int, measures: Sequence[str], protocol: Protocol | None = CNN_PROTOCOL
+) -> dict[str, float]:
+    """The value of each measure. `protocol` trains every network; None: each is trained by its own."""
     from veilset.evaluation.registry import Trial, choose
 
-    trial = Trial(images, test, seed, CNN_PROTOCOL)
+    trial = Trial(images, test, seed, protocol)
     return {m.name: m.run(trial).value for m in choose(measures)}
 
 

@@ -1,7 +1,7 @@
 """The suite of source document 003 (Chen, Kerkouche and Fritz 2022, Private Set Generation): few images, beside it.
 
 Tables: accuracy of a ConvNet over set sizes, without and with the generator prior; and of six networks trained on the
-same sets. The streams of that document are the suite `continual`.
+same sets. Figure: convergence, see `source_003_path`. The streams of that document are the suite `continual`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from veilset.bench import source_003_path as convergence
 from veilset.bench.quality import (
     SEEDS,
     fit_and_draw,
     fixed,
+    judge,
     machine,
     machine_words,
     minutes,
@@ -26,6 +28,7 @@ from veilset.bench.quality import (
     some_methods,
     some_seeds,
 )
+from veilset.bench.source_003_path import path as path  # a kind of cell
 from veilset.bench.suite import Cell, missing
 from veilset.evaluation.protocols import SIX
 
@@ -74,30 +77,34 @@ def cells(
 ) -> list[Cell]:
     """A ConvNet on sets of these methods, sizes and budgets, of private-set with the prior too; then other networks.
 
-    A cell trains one network: the large ones take an hour on a core. Seed 0 of all first.
+    A cell trains one network: the large ones take an hour on a core. Seed 0 of all first. The runs of the convergence
+    figure come after the sizes at which they are judged by all networks.
     """
     names = some_methods(methods, METHODS)
     sets = some_data(data, ("digits",) if quick else SETS)
     budgets = some_epsilons(epsilon, EPSILONS[: 1 if quick else 2])
     sizes, networks = ((2,), ("mlp128",)) if quick else (SIZES, SIX)
     kinds = [(m, prior) for m in names for prior in (False, True) if m == METHODS[0] or not prior]
-    out = []
+    many, out = len(JUDGED), list[Cell]()
     for s in some_seeds(seeds, 1 if quick else SEEDS):
-        first = [(networks[0], e, n, d, *kind) for e in budgets for n in sizes for d in sets for kind in kinds]
-        later = [
-            (net, EPSILONS[0], n, d, m, False)
-            for n in JUDGED
-            for net in networks[1:]
-            for d in sets
-            for m in names
-            if EPSILONS[0] in budgets
-        ]
-        for net, e, n, d, m, prior in first + later:
-            params = (small(m) if quick else {}) | {"per_class": n} | ({"prior": True} if prior else {})
-            tag = f"{m.replace(':', '-')}{'.prior' if prior else ''}.n{n}.{net}"
-            facts = {"method": m, "data": d, "epsilon": plain(e), "seed": s, "params": params, "network": net}
-            out.append(Cell(f"{tag}.{d}.eps{e:g}.seed{s}", "judged", facts))
+        for e in budgets:
+            out += [_cell(quick, s, e, networks[0], n, d, *kind) for n in sizes[:many] for d in sets for kind in kinds]
+            if e == convergence.EPSILON and convergence.METHOD in names:
+                out += convergence.cells(quick, sets, s)
+            out += [_cell(quick, s, e, networks[0], n, d, *kind) for n in sizes[many:] for d in sets for kind in kinds]
+        if (e := EPSILONS[0]) in budgets:
+            others = [(net, n) for n in JUDGED for net in networks[1:]]
+            out += [_cell(quick, s, e, *other, d, m, False) for other in others for d in sets for m in names]
     return out
+
+
+def _cell(
+    quick: bool, seed: int, epsilon: float, network: str, per_class: int, data: str, method: str, prior: bool
+) -> Cell:
+    params = (small(method) if quick else {}) | {"per_class": per_class} | ({"prior": True} if prior else {})
+    tag = f"{method.replace(':', '-')}{'.prior' if prior else ''}.n{per_class}.{network}"
+    facts = {"method": method, "data": data, "epsilon": plain(epsilon), "seed": seed, "params": params}
+    return Cell(f"{tag}.{data}.eps{epsilon:g}.seed{seed}", "judged", facts | {"network": network})
 
 
 def judged(
@@ -105,12 +112,10 @@ def judged(
 ) -> dict[str, Any]:
     """One set, and a network trained on it by its own protocol."""
     from veilset.data.load import load
-    from veilset.evaluation.registry import Trial, choose
 
-    many = params["per_class"] * len(load(data).info.classes)
+    many, metric = params["per_class"] * len(load(data).info.classes), f"gen2real-{network}"
     images, test, facts = fit_and_draw(method, data, float(epsilon), seed, params, many)
-    (metric,) = choose([f"gen2real-{network}"])
-    return {"figures": {"accuracy": metric.run(Trial(images, test, seed)).value}} | facts
+    return {"figures": {"accuracy": judge(images, test, seed, [metric], None)[metric]}} | facts
 
 
 def words(result: dict[str, Any]) -> str:
@@ -119,20 +124,22 @@ def words(result: dict[str, Any]) -> str:
 
 
 def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell]) -> dict[str, Any]:
-    """The suite's JSON: a row for each set, budget, method, prior, size and network."""
+    """The suite's JSON: a row for each set, budget, method, prior, size and network, and one for each path."""
     rows: list[dict[str, Any]] = []
-    for key in sorted({_key(c) for c in wanted}, key=lambda k: (k[0] not in SETS, k[0] != SETS[0], *k)):
-        own = [(c, r) for c, r in done if _key(c) == key]
+    asked = [_key(c) for c in wanted if c.kind == "judged"]
+    for key in sorted(set(asked), key=lambda k: (k[0] not in SETS, k[0] != SETS[0], *k)):
+        own = [(c, r) for c, r in done if c.kind == "judged" and _key(c) == key]
         row: dict[str, Any] = dict(
             zip(("data", "epsilon", "method", "prior", "per_class", "network"), key, strict=True)
         )
-        row |= over_seeds(own, sum(_key(c) == key for c in wanted))
+        row |= over_seeds(own, asked.count(key))
         ours = row["method"] == METHODS[0] and row["network"] == SIX[0]
         row["published"] = (
             SIZE_TABLE.get((row["data"], row["epsilon"], row["per_class"], row["prior"])) if ours else None
         )
         rows.append(row)
-    return {"suite": "source-003", "command": COMMAND, "rows": rows} | machine(done)
+    facts = {"rows": rows, "paths": convergence.rows(done, wanted)}
+    return {"suite": "source-003", "command": COMMAND} | facts | machine(done)
 
 
 def _key(cell: Cell) -> tuple[str, float, str, bool, int, str]:
@@ -168,6 +175,12 @@ def render(result: dict[str, Any]) -> str:
         for (d, name), values in NETWORK_TABLE.items():
             if d == data:
                 lines.append(f"| {data} | published: {name} | {' | '.join(f'{v:.1f}' for v in values)} |")
+    lines += convergence.section(result["paths"])
     if result["missing"]:
         lines += ["", missing(result["missing"])]
     return "\n".join(lines) + "\n"
+
+
+def pages(result: dict[str, Any]) -> dict[str, str]:
+    """source-003.svg: convergence."""
+    return {convergence.PLOT: convergence.picture(result["paths"])}
