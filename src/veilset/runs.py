@@ -124,7 +124,7 @@ def draw_run(account: Account, folder: str | Path, purpose: str) -> dict[str, An
     from veilset.core.types import PublicInfo
     from veilset.privacy.accounting import Search
     from veilset.privacy.ledger import Ledger
-    from veilset.privacy.receipt import LEDGER, verify
+    from veilset.privacy.receipt import LEDGER, read_receipt, verify
 
     seen = verify(folder)
     if not (seen.ok and seen.release):
@@ -138,7 +138,9 @@ def draw_run(account: Account, folder: str | Path, purpose: str) -> dict[str, An
     plan = start["plan"]
     cost = Search.from_json(plan["search"]) if "search" in plan else ledger.spent()
     info = PublicInfo.from_json(plan["info"])
-    return account.draw(info, cost, purpose, released=True, run=ledger.head)
+    receipt = read_receipt(folder)
+    own = receipt.facts.get("run") or receipt.files_sha256  # older receipts: what this very folder holds
+    return account.draw(info, cost, purpose, released=True, run=own)
 
 
 def _check_folder(out: Path, resume: bool) -> None:

@@ -87,6 +87,37 @@ def test_a_run_made_without_the_account_is_written_down_once(
     fit(veilset, tmp_path / "next", "--epsilon", "0.01", "--account", account).refused("is spent")
 
 
+def test_another_run_of_the_same_plan_is_written_down_too(veilset: Run, account: Path, tmp_path: Path) -> None:
+    """Their ledgers are equal, line for line; what they released is not."""
+    one, two, out = (tmp_path / name for name in ("one", "two", "out"))
+    for run in (one, two):
+        fit(veilset, run, "--epsilon", "0.4")
+    assert (one / "ledger.jsonl").read_bytes() == (two / "ledger.jsonl").read_bytes()
+    assert veilset("sample", one, "-n", 20, "--out", out).status == 0
+    veilset("account", "charge", account, "--run", one)
+    share = shown(veilset, account)["share_spent"]
+    veilset("account", "charge", account, "--run", out).refused("already")  # drawn from the first run: the same noise
+    assert veilset("account", "charge", account, "--run", two).status == 0
+    assert shown(veilset, account)["share_spent"] == pytest.approx(2 * share)
+    veilset("account", "charge", account, "--run", two).refused("already")
+
+
+def test_a_run_of_an_earlier_version_is_charged_by_what_its_folder_holds(
+    veilset: Run, account: Path, tmp_path: Path
+) -> None:
+    from veilset.privacy.receipt import _seal
+
+    for name in ("one", "two"):
+        fit(veilset, tmp_path / name, "--epsilon", "0.4")
+        path = tmp_path / name / "receipt.json"
+        facts = json.loads(path.read_text())
+        del facts["run"]
+        path.write_text(json.dumps(facts | {"seal": _seal(facts)}))
+        assert veilset("account", "charge", account, "--run", tmp_path / name).status == 0
+    veilset("account", "charge", account, "--run", tmp_path / "one").refused("already")
+    assert shown(veilset, account)["lines"] == 3
+
+
 def test_a_release_made_elsewhere_is_charged_by_its_noise(veilset: Run, account: Path) -> None:
     options = ("--noise-multiplier", "8", "--steps", "2", "--purpose", "a poster")
     seen = veilset("account", "charge", account, *options, "--json").json

@@ -344,7 +344,7 @@ def test_row_33_a_release_holds_listed_files_only(folder):
     known = (
         "format epsilon delta epsilon_rdp accountant epsilon_budget relation unit max_images_per_unit large_delta "
         "mode release stamp inspected generator method config data ledger_lines ledger_head ledger_sha256 versions "
-        "processor selftest account stream files files_sha256 seal"
+        "processor selftest run account stream files files_sha256 seal"
     )
     assert set(said) == set(known.split())
 

@@ -189,7 +189,7 @@ class Account:
             cost: all that it may ask, as planned.
             purpose: words for the account's reader, such as the method's name.
             released: it is out already, so it is written down even if the account does not cover it.
-            run: the head of the ledger of a run that is written down afterwards, which is done once only.
+            run: the `run` of the receipt of a run that is written down afterwards, which is done once only.
 
         Returns:
             Which line it is: {"line", "head"}, for the run's ledger. Kept elsewhere, they show a rollback.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,13 +25,8 @@ from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import RELATION, Privacy
 
 FORMAT = "veilset-receipt/1"
-RECEIPT, STAMP, LEDGER, SUMS, SIGNATURE = (
-    "receipt.json",
-    "NON-PRIVATE.json",
-    "ledger.jsonl",
-    "SHA256SUMS",
-    "receipt.sig.json",
-)
+RECEIPT, STAMP, LEDGER, SUMS = "receipt.json", "NON-PRIVATE.json", "ledger.jsonl", "SHA256SUMS"
+SIGNATURE = "receipt.sig.json"
 RESEARCH = "NOT A RELEASE: research mode, the noise can be regenerated from the seed"
 NON_PRIVATE = "NON-PRIVATE: epsilon is infinite, no noise was added"
 
@@ -86,6 +82,8 @@ def make_receipt(ledger: Ledger, plan: Plan, method: str, config: dict[str, Any]
             "stamp": stamp,
             "inspected": inspected,
             "generator": GENERATOR,
+            # Two runs of one plan have equal ledgers; the account tells them, and what was sampled from each, by this.
+            "run": secrets.token_hex(16) if mode == "release" else "",
             "account": ledger.lines[0]["body"].get("account"),
             "stream": ledger.lines[0]["body"]["plan"].get("stream"),
             "method": method,
