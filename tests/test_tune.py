@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,7 @@ from veilset.privacy.account import Account
 from veilset.privacy.accounting import Search, Spent, claim
 from veilset.privacy.receipt import LEDGER, verify
 from veilset.privacy.spec import Privacy
+from veilset.runs import draw_run
 from veilset.tune import Judge, Tuning, price, tune
 
 INFO = PublicInfo(name="set", classes=("0", "1"), shape=(1, 4, 4), units=400)
@@ -45,10 +49,25 @@ class Means(vs.Synthesizer):
         return state["mean"][labels] + 0.1 * torch.rand(len(labels), *info.shape)
 
 
+@dataclass(frozen=True)
+class Counted:
+    times: int = vs.option(1, "how often the mean is asked", ge=1)
+
+
+class Often(Means):
+    """The same, asked several times, so that candidates have different plans."""
+
+    name = "often"
+    Config = Counted
+
+    def _plan(self, info, privacy):
+        return vs.Plan((vs.Release(name="mean", bound=4.0, steps=self.config.times),), seconds=1.0)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _method():
-    real = catalogue.method_class
-    catalogue.method_class = lambda name: Means if name == "means" else real(name)
+    real, own = catalogue.method_class, {c.name: c for c in (Means, Often)}
+    catalogue.method_class = lambda name: own.get(name) or real(name)
     yield
     catalogue.method_class = real
 
@@ -92,6 +111,14 @@ def test_a_search_costs_more_than_its_trial_whatever_the_candidates(data):
     assert claim(worst, 1e-5).epsilon == claim(Search(4, ((Spent(4.0),),)), 1e-5).epsilon
 
 
+def test_the_price_of_a_search_holds_for_every_candidate(data):
+    """Candidates of one epsilon may have curves of other shapes; a trial draws any of them."""
+    got = price(asked(data, method="often", grid={"times": [1, 3, 3]}))
+    paid = {candidate: claim(Search(4, (candidate,)), 1e-5).epsilon for candidate in got.search.candidates}
+    assert {tuple(p.spent()) for p in got.plans} == set(paid) and len(paid) == 2
+    assert max(paid.values()) <= got.epsilon <= 2
+
+
 @pytest.mark.parametrize("score", module.SCORES)
 def test_the_best_candidate_leaves_and_verifies(data, tmp_path, score):
     """shift = 1 paints everything white."""
@@ -125,15 +152,20 @@ def test_the_number_of_trials_is_geometric_and_every_candidate_is_drawn(data, tm
 
         def save(self, out): ...
 
-    priced = price(asked(data, grid={"shift": [0.0, 0.5, 1.0]}, seed=None))
-    monkeypatch.setattr(module, "_trial", lambda p, d, which, s, pay: (drawn.append(which) or 0.0, Fake(), 0))
-    counts, seen = [], set()
+    priced, score = price(asked(data, grid={"shift": [0.0, 0.5, 1.0]}, seed=None)), random.Random(0)
+    monkeypatch.setattr(
+        module, "_trial", lambda p, d, which, s, pay: (drawn.append(which) or 2 * score.random(), Fake(), 0)
+    )
+    counts, first, again = [], [], []
     for _ in range(600):
         drawn.clear()
         tune(priced, tmp_path / "never")
         counts.append(len(drawn))
-        seen |= set(drawn)
-    assert seen == {0, 1, 2}
+        first.append(drawn[0])
+        again += [a == b for a, b in itertools.pairwise(drawn)]
+    # Every trial draws anew from all candidates: the theorem is about repetitions of one mechanism.
+    for share, many in [*((np.mean(np.array(first) == k), 600) for k in range(3)), (np.mean(again), len(again))]:
+        assert abs(share - 1 / 3) < 5 * np.sqrt(2 / 9 / many)
     # Five standard deviations of a geometric number of mean 4, and of the share 1/4 of searches with one trial.
     assert abs(np.mean(counts) - 4) < 5 * np.sqrt(12 / 600)
     assert abs(np.mean(np.array(counts) == 1) - 0.25) < 5 * np.sqrt(0.1875 / 600)
@@ -184,6 +216,17 @@ def test_a_search_is_drawn_once_and_before_the_first_trial(data, tmp_path, monke
     assert len(account.balance().to_json()["charges"]) == 2 and not (tmp_path / "three").exists()
     with pytest.raises(ModeError, match="account"):
         tune(price(asked(data, account=str(account.path))), tmp_path / "four")
+
+
+def test_a_search_that_is_written_down_afterwards_costs_the_whole_search(data, tmp_path):
+    paid, late = (Account(tmp_path / name) for name in ("paid", "late"))
+    for account in (paid, late):
+        account.create(INFO, Privacy(3.0))
+    tune(price(asked(data, seed=None, account=str(paid.path))), tmp_path / "one")
+    tune(price(asked(data, seed=None)), tmp_path / "two")
+    draw_run(late, tmp_path / "two", "late")
+    assert "search" in late.balance().to_json()["charges"][0]
+    assert late.balance().share == paid.balance().share > 0
 
 
 # ---------------------------------------------------------------------- scores and bad input

@@ -50,6 +50,19 @@ def test_built_in(name, holds):
     holds(make)
 
 
+# Ways to begin that the parameters above leave out; they ask, and compute, something else.
+OTHERWISE = {"private-set": {"start": "moments"}, "dp-condense": {"start": "noise", "sums": 2, "group": 5}}
+
+
+@pytest.mark.parametrize(
+    "holds", [kit.contributions_are_bounded_and_nothing_else_is_learned, kit.plan_and_ledger_agree],
+    ids=lambda p: p.__name__,
+)  # fmt: skip
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_built_in_otherwise(name, holds):
+    holds(lambda: method_class(name)(**SMALL[name] | OTHERWISE[name]))
+
+
 # ---------------------------------------------------------------------- a method that keeps all rules
 
 

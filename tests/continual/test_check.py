@@ -104,6 +104,47 @@ def test_a_task_of_another_stream_is_noticed(handed: Path, stream: Make) -> None
     assert "task-1: its stream is not that" in failed(handed)
 
 
+def test_a_task_of_a_copy_of_this_stream_is_noticed(stream: Make, tmp_path: Path) -> None:
+    """Begun twice, a task costs twice: both have the same plan, place and ledger, to the byte; not the same images."""
+    one = stream("ab", "cd", name="one")
+    shutil.copytree(one.folder, tmp_path / "two")
+    for folder in (one.folder, tmp_path / "two"):
+        TaskStream(folder).fit(blobs())
+    ledgers = {(tmp_path / name / "task-1" / "ledger.jsonl").read_bytes() for name in ("one", "two")}
+    assert len(ledgers) == 1 and verify_stream(one.folder).ok and verify_stream(tmp_path / "two").ok
+    shutil.rmtree(one.folder / "task-1")
+    shutil.copytree(tmp_path / "two" / "task-1", one.folder / "task-1")
+    assert "task-1: its files_sha256 is not that" in failed(one.folder)
+
+
+def test_a_task_that_stands_twice_in_the_chain_is_noticed(handed: Path) -> None:
+    whole = bodies(handed)
+    for again in ([whole[5]], [whole[6]], whole[5:]):
+        (handed / "stream.jsonl").write_bytes(rechained([*whole, *again]))
+        assert "of task 3) cannot stand there" in failed(handed)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda task: task | {"classes": ["c", "d"]},  # as if it shared no class with task 1
+        lambda task: task | {"plan": task["plan"] | {"privacy": task["plan"]["privacy"] | {"delta": 1e-3}}},
+        lambda task: task | {"plan": task["plan"] | {"privacy": task["plan"]["privacy"] | {"epsilon": 0.5}}},
+    ],
+    ids=["classes", "delta", "epsilon"],
+)
+def test_a_stream_that_says_something_else_than_its_plans_is_noticed(stream: Make, lie: Any) -> None:
+    """Before any task begins nothing but this check binds what is said of a task to its plan."""
+    folder = stream("ab", "ab").folder
+    first = bodies(folder)[0]
+    said = first | {"tasks": [first["tasks"][0], lie(first["tasks"][1])]}
+    if said["tasks"][1]["classes"] == ["c", "d"]:
+        words = "parallel composition over tasks: each unit is in one class, and each class in one task"
+        said |= {"composition": words, "epsilon": 1.0, "epsilon_rdp": 1.1}
+    (folder / "stream.jsonl").write_bytes(rechained([said]))
+    assert "epsilon: task 2: its plan" in failed(folder)
+
+
 def test_an_edited_or_shuffled_chain_is_noticed(handed: Path) -> None:
     path = handed / "stream.jsonl"
     whole = path.read_text()

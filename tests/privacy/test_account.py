@@ -104,6 +104,16 @@ def test_parts_of_a_partition_are_drawn_once(account):
     assert account.balance().share == pytest.approx(11 * once)
 
 
+@pytest.mark.parametrize("dear", [0, 1, 2])
+def test_of_unequal_parts_the_dearest_is_drawn(account, dear):
+    """What a stream of tasks asks of one class may cost more than what it asks of another."""
+    account.draw(facts(), [Spent(20.0 if k == dear else 60.0, part=k) for k in range(3)], "by class")
+    by_part, alone = account.balance(), Account(account.path.with_name("alone"))
+    alone.create(facts(), Privacy(CAP, DELTA))
+    alone.draw(facts(), SMALL, "the dearest part")
+    assert by_part.share == pytest.approx(alone.balance().share) and by_part.share > 0
+
+
 def test_order_of_draws_does_not_matter_and_no_draw_is_lost(account):
     before = account.balance()
     assert before.share == 0 and before.to_json()["charges"] == []
@@ -280,6 +290,20 @@ def test_two_processes_that_draw_at_once_never_overdraw(account, tmp_path):
     paid = [told(out) for out in outs]
     assert sum(paid) == affordable and len(account.balance().book.lines) == 1 + affordable
     assert account.balance().share <= 1
+
+
+def test_what_others_draw_while_it_waits_for_the_lock_counts(account, monkeypatch):
+    real = module.lock
+
+    def busy(*args, **how):
+        monkeypatch.setattr(module, "lock", real)
+        account.draw(facts(), [Spent(4.5)], "theirs")
+        return real(*args, **how)
+
+    monkeypatch.setattr(module, "lock", busy)
+    with pytest.raises(BudgetExceeded, match="nothing was drawn"):
+        account.draw(facts(), [Spent(4.5)], "ours")
+    assert [c["purpose"] for c in account.balance().to_json()["charges"]] == ["theirs"]
 
 
 def fill_twin(account: Account) -> int:
