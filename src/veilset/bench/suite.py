@@ -31,6 +31,7 @@ SUITES = {
     "spine": "veilset.bench.spine",
     "gradient": "veilset.bench.gradient",
     "leaderboard": "veilset.bench.leaderboard",
+    "headline": "veilset.bench.headline",
     "source-000": "veilset.bench.source_000",
     "source-003": "veilset.bench.source_003",
     "continual": "veilset.bench.continual",

@@ -67,6 +67,9 @@ class Protocol:
 # Ours: Adam with cosine decay to zero, last epoch, no selection.
 CNN_PROTOCOL = Protocol()
 
+# The same for networks that need fewer passes and take longer over each.
+BRIEF = Protocol(name="net-5-epochs", epochs=5)
+
 # Chen, Kerkouche and Fritz 2022 (Private Set Generation), made for sets of 10 to 500 images, which get its full 1,000
 # epochs. Larger sets stop at 2,000 steps: 1,000 epochs of 60,000 images would be 234,000.
 PSG = Protocol(
@@ -113,13 +116,15 @@ GS_WGAN = Protocol(
     small_batches=False,
 )
 
-PROTOCOLS = {p.name: p for p in (CNN_PROTOCOL, PSG, DPDM, DP_SINKHORN, GS_WGAN)}
+PROTOCOLS = {p.name: p for p in (CNN_PROTOCOL, BRIEF, PSG, DPDM, DP_SINKHORN, GS_WGAN)}
 
 # Classifier -> the protocol it is trained by unless the caller names another one. Logistic regression has its own.
 CLASSIFIERS: dict[str, Protocol | None] = {
     "logreg": None,
     "mlp": CNN_PROTOCOL,
     "cnn": CNN_PROTOCOL,
+    "convnet32": BRIEF,
+    "resnet8": BRIEF,
     "convnet": PSG,
     "lenet": PSG,
     "alexnet": PSG,
@@ -127,6 +132,7 @@ CLASSIFIERS: dict[str, Protocol | None] = {
     "resnet18": PSG,
     "mlp128": PSG,
 }
+THREE = ("cnn", "convnet32", "resnet8")  # of different kinds, on which a large set should do well alike
 SIX = ("convnet", "lenet", "alexnet", "vgg11", "resnet18", "mlp128")
 
 

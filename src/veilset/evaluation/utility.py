@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from veilset.evaluation.protocols import CLASSIFIERS, SIX
+from veilset.evaluation.protocols import CLASSIFIERS, SIX, THREE
 from veilset.evaluation.registry import Answer, Entry, Trial, register
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def real2gen(classifier: str, trial: Trial) -> Answer:
 
 
 WORDS = {"logreg": "logistic regression", "mlp": "an MLP with 100 hidden units", "cnn": "the CNN"}
+WORDS |= {"convnet32": "a ConvNet of 32 channels", "resnet8": "a residual network of 16, 32 and 64 channels"}
 DEFAULT = {
     "gen2real-logreg",
     "gen2real-mlp",
@@ -114,6 +115,7 @@ DEFAULT = {
 
 for _c in CLASSIFIERS:
     _who = WORDS.get(_c, f"{_c}, of the six networks of Private Set Generation,")
+    _group = "six" if _c in SIX else "three" if _c in THREE[1:] else "utility"
     _kinds = {
         f"gen2real-{_c}": (gen2real, "higher", f"Accuracy on the real set of {_who} trained on these images."),
         f"gen2real-{_c}-per-class": (
@@ -133,7 +135,7 @@ for _c in CLASSIFIERS:
                 doc=_doc,
                 run=partial(_run, _c),
                 seeded=_c != "logreg",
-                group=("six" if _c in SIX else "utility") + ("-real2gen" if _c in SIX and _run is real2gen else ""),
+                group=_group + ("-real2gen" if _group == "six" and _run is real2gen else ""),
                 default=_name in DEFAULT,
             )
         )

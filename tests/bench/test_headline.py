@@ -1,0 +1,47 @@
+"""The headline suite: three networks a cell, floors on the default method only, and rows that others read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from veilset.bench import headline
+from veilset.bench.suite import Cell, run_suite
+from veilset.methods.catalogue import DEFAULT
+
+
+def done(accuracy: float, seeds: int, method: str = DEFAULT, minutes: float = 1.0) -> list[tuple[Cell, dict[str, Any]]]:
+    cells = headline.cells(False, [method], ["fashion-mnist"], ["10"], seeds)
+    figures = {"mean": accuracy, "gen2real-cnn": accuracy, "gen2real-convnet32": accuracy, "gen2real-resnet8": accuracy}
+    result = {"figures": figures, "fit_seconds": 60 * minutes, "sample_seconds": 0.0, "epsilon": 9.99, "config": {}}
+    return [(c, result | {"processor": "one", "versions": {"torch": "2"}}) for c in cells]
+
+
+def verdict(cells: list[tuple[Cell, dict[str, Any]]]) -> Any:
+    (row,) = headline.summary(cells, [c for c, _ in cells])["rows"]
+    return row["verdict"]
+
+
+def test_the_default_method_stands_against_floors() -> None:
+    assert verdict(done(85.0, 3)) == "passed" and verdict(done(84.9, 3)) == "missed"
+    assert verdict(done(86.0, 2)) == "passed so far"
+    assert verdict(done(86.0, 3, minutes=46)) == "missed (over 45 min)"
+    assert verdict(done(99.0, 3, method="dp-merf")) is None
+
+
+def test_seed_0_comes_first_and_a_cell_has_60000_images() -> None:
+    cells = headline.cells(False)
+    assert [c.params["seed"] for c in cells] == sorted(c.params["seed"] for c in cells)
+    assert {c.params["n"] for c in cells} == {60_000} and DEFAULT in {c.params["method"] for c in cells}
+
+
+def test_one_cell_on_digits(tmp_path: Path) -> None:
+    told: list[str] = []
+    run_suite("headline", tmp_path, quick=True, options={"methods": ["dp-moments"]}, tell=told.append)
+    (row,) = [r for r in json.loads((tmp_path / "headline.json").read_text())["rows"] if r["accuracy"]]
+    assert (row["data"], row["epsilon"], row["method"]) == ("digits", 10.0, "dp-moments") and row["minutes"] > 0
+    each = [row["figures"][f"gen2real-{net}"]["mean"] for net in headline.THREE]
+    assert abs(row["accuracy"]["mean"] - sum(each) / 3) < 1e-9 and len(set(each)) == 3
+    text = (tmp_path / "README.md").read_text()
+    assert "## headline" in text and f"{row['accuracy']['mean']:.2f}" in text
