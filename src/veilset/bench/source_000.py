@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -155,6 +156,7 @@ def pages(result: dict[str, Any]) -> dict[str, str]:
         "command": result["command"],
         "machine": machine_words(result),
         "table": _table(result),
+        "price": _price(result),
         "published": _published(),
         "real": real or "not measured yet",
         "missing": late,
@@ -174,6 +176,23 @@ def _table(result: dict[str, Any]) -> str:
             f"| {r['method']} | {float(r['epsilon']):g} | {' | '.join(f)} | {minutes(r, 'fit_minutes')} "
             f"| {minutes(r, 'sample_minutes')} | {fixed(r['peak_mb'], 0)} | {spent} | {seeds_of(r)} |"
         )
+    return "\n".join(lines)
+
+
+def _price(result: dict[str, Any]) -> str:
+    """Of each method: accuracy at epsilon infinity less that at the least epsilon, and by what the distance grows."""
+    many = result["sizes"][1]
+    least = min((r["epsilon"] for r in result["rows"]), key=float, default=0)
+    lines = [f"| method | points of accuracy from epsilon infinity to {least:g} | fd-gabor, times |", "|---|---|---|"]
+    for method in dict.fromkeys(r["method"] for r in result["rows"]):
+        of = {r["epsilon"]: r["figures"] for r in result["rows"] if r["method"] == method and r["figures"]}
+        lost = times = "not measured yet"
+        if least in of and "inf" in of:
+            (a, b), (near, far) = ([of[e][f"{name}@{many}"] for e in ("inf", least)] for name in MEASURES)
+            deviation = math.hypot(a["sd"] or 0.0, b["sd"] or 0.0)
+            lost = f"{a['mean'] - b['mean']:.1f}" + (f" ± {deviation:.1f}" if deviation else "")
+            times = f"{far['mean'] / near['mean']:.2f}"
+        lines.append(f"| {method} | {lost} | {times} |")
     return "\n".join(lines)
 
 

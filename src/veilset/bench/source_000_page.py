@@ -18,6 +18,10 @@ Columns "{few}" use 1,000 images as published, columns "{many}" ten times as man
 {missing}
 ![Accuracy and Frechet distance over epsilon for the three methods, with error bars over seeds]({plot})
 
+What the smallest budget costs, beside the same code without noise ({many} images): a cost within its deviation is none.
+
+{price}
+
 * **Unit and budget.** Add or remove one image of 60,000; delta 1e-5; every answer about private images is charged.
   At epsilon infinity the same code clips and adds no noise; that row is no claim.
 * **CNN**: accuracy in % on the public test split of the three-convolution network trained on that many synthetic
