@@ -6,13 +6,16 @@ A fault is a patch file in this folder. Its header says what is wrong, and names
     Test: tests/privacy/test_gate.py::test_the_noise_has_the_planned_scale_and_shape
 
 For each fault the named tests run first and stop at the first failure; then the checks of `veilset selftest`, until one
-fails; then the mechanism audit of every verb, until one shows a fault. A patch that no longer applies is an error, and
-so is a named test that does not exist, or that fails without any fault.
+fails; then the mechanism audit of every verb, until one shows a fault. These two cannot notice a fault in functions
+that they never call on the sound code, so they are not run for one. A patch that no longer applies is an error, and so
+is a named test that does not exist, or that fails without any fault.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import difflib
 import json
 import os
 import re
@@ -23,6 +26,7 @@ import sys
 import tempfile
 import time
 import traceback
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +47,7 @@ class Fault:
     words: str
     tests: tuple[str, ...]
     path: Path
+    file: str  # that it changes, such as src/veilset/tune.py
 
 
 class Broken(Exception):
@@ -56,11 +61,14 @@ def faults() -> list[Fault]:
 
 def read(path: Path) -> Fault:
     """A fault from its file."""
-    head = path.read_text().split("\n--- ", 1)[0]
+    head, _, body = path.read_text().partition("\n--- ")
     words, tests = re.findall(r"^Fault: (.+)$", head, re.M), re.findall(r"^Test: (\S+)$", head, re.M)
+    files = re.findall(r"^\+\+\+ b/(\S+)$", body, re.M)
     if len(words) != 1 or not tests:
         raise Broken(f"{path.name}: its header must have one line `Fault: ...` and one or more `Test: ...`")
-    return Fault(path.stem, words[0], tuple(tests), path)
+    if len(files) != 1:
+        raise Broken(f"{path.name}: must change one file, changes {len(files)}")
+    return Fault(path.stem, words[0], tuple(tests), path, files[0])
 
 
 def sound_copy(place: Path) -> Path:
@@ -147,35 +155,77 @@ def caught_by_tests(place: Path, tests: tuple[str, ...]) -> bool:
     return bool(status)
 
 
-def seen_by_selftest(place: Path) -> str | None:
+def by_selftest() -> str | None:
     """The first check of the self-test that fails, if any."""
+    from veilset.audit.selftest import measured
 
-    def job() -> str | None:
-        from veilset.audit.selftest import measured
-
-        return next((c.name for c in measured() if not c.ok), None)
-
-    return apart(place, job)
+    return next((c.name for c in measured() if not c.ok), None)
 
 
-def seen_by_audit(place: Path) -> str | None:
+def by_audit() -> str | None:
     """The first verb whose audit shows a fault, if any. An error in place of an answer shows one too."""
+    import logging
 
-    def job() -> str | None:
-        import logging
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    from veilset.audit.mechanism import audit, verbs
 
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        from veilset.audit.mechanism import audit, verbs
+    for verb in verbs():
+        try:
+            if audit(verb, draws=DRAWS, checks=len(verbs())).ok is False:
+                return verb
+        except Exception as e:
+            return f"{verb}: {type(e).__name__}: {e}"
+    return None
 
-        for verb in verbs():
-            try:
-                if audit(verb, draws=DRAWS, checks=len(verbs())).ok is False:
-                    return verb
-            except Exception as e:
-                return f"{verb}: {type(e).__name__}: {e}"
-        return None
 
-    return apart(place, job)
+LOOKERS = (by_selftest, by_audit)
+
+
+Spots = frozenset[tuple[str, str]]  # (file, qualified name) of functions; "<module>" is all that is in none
+
+
+def called(place: Path, look: Callable[[], str | None]) -> tuple[str | None, Spots]:
+    """What one of the LOOKERS says of a copy, and the copy's functions that it calls."""
+
+    def job() -> tuple[str | None, list[tuple[str, str]]]:
+        codes: set[types.CodeType] = set()
+        sys.settrace(lambda frame, event, arg: codes.add(frame.f_code))
+        said = look()
+        sys.settrace(None)
+        own = {(Path(c.co_filename), c.co_qualname) for c in codes}
+        return said, [(p.relative_to(place).as_posix(), name) for p, name in own if p.is_relative_to(place)]
+
+    said, spots = apart(place, job)
+    return said, frozenset((file, name) for file, name in spots)
+
+
+def touched(fault: Fault, base: Path) -> Spots:
+    """The functions that a fault changes: those of lines that it takes away, and of lines that it puts in."""
+    before = (base / fault.file).read_text()
+    after = planted(fault, base, lambda place: (place / fault.file).read_text())  # a patch may apply at other lines
+    old, new, out = functions(before), functions(after), set[str]()
+    changes = difflib.SequenceMatcher(None, before.splitlines(), after.splitlines(), autojunk=False)
+    for tag, i, j, k, m in changes.get_opcodes():
+        if tag != "equal":
+            out |= {old.get(n + 1, "<module>") for n in range(i, j)} | {new.get(n + 1, "<module>") for n in range(k, m)}
+    return frozenset((fault.file, name) for name in out)
+
+
+def functions(source: str) -> dict[int, str]:
+    """Line -> qualified name of the innermost function whose body it is in."""
+    out: dict[int, str] = {}
+
+    def walk(node: ast.AST, path: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+                name = path + child.name
+                out.update(dict.fromkeys(range(child.body[0].lineno, (child.end_lineno or 0) + 1), name))
+                walk(child, f"{name}.<locals>.")
+            else:
+                walk(child, f"{path}{child.name}." if isinstance(child, ast.ClassDef) else path)
+
+    walk(ast.parse(source), "")
+    return out
 
 
 def planted(fault: Fault, base: Path, look: Callable[[Path], Any]) -> Any:
@@ -186,16 +236,29 @@ def planted(fault: Fault, base: Path, look: Callable[[Path], Any]) -> Any:
         return look(place)
 
 
-def measure(fault: Fault, base: Path) -> dict[str, object]:
-    """One row of the table."""
-    found = planted(fault, base, lambda p: (caught_by_tests(p, fault.tests), seen_by_selftest(p), seen_by_audit(p)))
-    print(f"{fault.name}: tests {found[0]}, selftest {found[1]!r}, audit {found[2]!r}", flush=True)
-    caught = (found[0], found[1] is not None, found[2] is not None)
-    return {"fault": fault.name, **dict(zip(KEYS, caught, strict=True))}
+def measure(fault: Fault, base: Path, calls: list[Spots]) -> dict[str, object]:
+    """One row of the table.
+
+    Args:
+        fault: to be planted.
+        base: the sound copy.
+        calls: what each of the LOOKERS calls in it.
+    """
+    spots = touched(fault, base)
+    asked = [who if spots & names else None for who, names in zip(LOOKERS, calls, strict=True)]
+    found = planted(
+        fault, base, lambda p: [caught_by_tests(p, fault.tests), *(apart(p, who) if who else None for who in asked)]
+    )
+    told = [repr(said) if who else "not asked" for who, said in zip(asked, found[1:], strict=True)]
+    print(f"{fault.name}: tests {found[0]}, selftest {told[0]}, audit {told[1]}", flush=True)
+    return {"fault": fault.name, **dict(zip(KEYS, [found[0], *(said is not None for said in found[1:])], strict=True))}
 
 
-def check_sound(base: Path, chosen: list[Fault]) -> None:
+def check_sound(base: Path, chosen: list[Fault]) -> list[Spots]:
     """Without a fault nobody may notice one.
+
+    Returns:
+        What each of the LOOKERS calls.
 
     Raises:
         Broken: somebody does.
@@ -203,9 +266,11 @@ def check_sound(base: Path, chosen: list[Fault]) -> None:
     tests = tuple(dict.fromkeys(t for f in chosen for t in f.tests))
     if caught_by_tests(base, tests):
         raise Broken("a named test fails without any fault")
-    for said in (seen_by_selftest(base), seen_by_audit(base)):
+    answers = [called(base, who) for who in LOOKERS]
+    for said, _ in answers:
         if said:
             raise Broken(f"false alarm on the sound code: {said}")
+    return [spots for _, spots in answers]
 
 
 def table(rows: list[dict[str, object]]) -> str:
@@ -248,14 +313,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as tmp:
         base = sound_copy(Path(tmp) / "sound")
         if args.tests:
-            unnoticed = [
-                f.name for f in chosen if not planted(f, base, lambda place, f=f: caught_by_tests(place, f.tests))
-            ]
+            unnoticed = []
+            for fault in chosen:
+                caught = planted(fault, base, lambda place, f=fault: caught_by_tests(place, f.tests))
+                print(f"{fault.name}: {'caught' if caught else 'NOT CAUGHT'}", flush=True)
+                unnoticed += [] if caught else [fault.name]
             print(f"{len(chosen)} faults; no named test fails: {', '.join(unnoticed) or 'none'}")
             return 1 if unnoticed else 0
-        check_sound(base, chosen)
+        calls = check_sound(base, chosen)
         for fault in chosen:  # kept one by one: an interrupted run goes on with --missing
-            whole[fault.name] = measure(fault, base)
+            whole[fault.name] = measure(fault, base, calls)
             args.out.write_text(json.dumps([whole[n] for n in sorted(whole)], indent=1) + "\n")
     print(table(list(whole.values())))
     print(f"{time.monotonic() - begun:.0f} s")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -35,22 +34,40 @@ def package(tmp_path_factory) -> Path:
 
 def test_every_fault_applies_alone(package):
     for fault in FAULTS:
-        (name,) = re.findall(r"^\+\+\+ b/(\S+)$", fault.path.read_text(), re.M)  # one file each
-        before = (package / name).read_bytes()
+        before = (package / fault.file).read_bytes()
         run.plant(fault, package)
-        assert (package / name).read_bytes() != before, fault.name
-        ast.parse((package / name).read_text())  # a fault is wrong code, not broken code
-        (package / name).write_bytes(before)
+        assert (package / fault.file).read_bytes() != before, fault.name
+        ast.parse((package / fault.file).read_text())  # a fault is wrong code, not broken code
+        (package / fault.file).write_bytes(before)
 
 
 def test_a_fault_that_no_longer_applies_is_an_error(package, tmp_path):
     path = tmp_path / "old.patch"
-    path.write_text(FAULTS[0].path.read_text().replace("\n-", "\n-gone "))
+    path.write_text(FAULTS[0].path.read_text().replace("\n-   ", "\n-gone   "))
     with pytest.raises(run.Broken, match="no longer applies"):
         run.plant(run.read(path), package)
     path.write_text("no header")
     with pytest.raises(run.Broken, match="header"):
         run.read(path)
+    path.write_text(FAULTS[0].path.read_text() + "--- a/other.py\n+++ b/other.py\n")
+    with pytest.raises(run.Broken, match="must change one file, changes 2"):
+        run.read(path)
+
+
+def test_the_functions_that_a_fault_changes_are_known(package, tmp_path):
+    """By what it does to the file: a patch still applies where lines before it were added."""
+    spots = {
+        name: run.touched(run.read(run.HERE / f"{name}.patch"), package) for name in ("noise-halved", "noise-seeded")
+    }
+    assert spots["noise-halved"] == {("src/veilset/privacy/gate.py", "Gate._noised")}, spots
+    place = Path(shutil.copytree(package, tmp_path / "p"))
+    for spot in spots.values():
+        ((file, _),) = spot
+        (place / file).write_text("# one line more\n" + (place / file).read_text())
+    assert {name: run.touched(run.read(run.HERE / f"{name}.patch"), place) for name in spots} == spots
+    source = "A = 1\nclass B:\n    C = 2\n    def d(self):\n        def e():\n            return 3\n        return e\n"
+    names = {6: "B.d.<locals>.e", 5: "B.d", 7: "B.d"}
+    assert run.functions(source) == names
 
 
 def test_faults_name_tests_that_exist():
