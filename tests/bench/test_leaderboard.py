@@ -49,6 +49,13 @@ def test_every_method_joins_and_seed_0_comes_first() -> None:
     assert all(c.params["n"] == 60_000 and c.params["params"] == {} for c in cells)
 
 
+def test_a_missed_floor_names_the_page_that_says_why() -> None:
+    for accuracy, said in ((80.9, True), (81.1, False)):
+        done = some("dp-feta", [accuracy] * 3, "fashion-mnist", 10.0)
+        text = leaderboard.render(leaderboard.summary(done, [c for c, _ in done]) | {"missing": []})
+        assert ("What limits dp-feta on fashion-mnist, epsilon 10: [search-diffusion.md]" in text) == said
+
+
 def test_choices() -> None:
     cells = leaderboard.cells(False, ["dp-merf", "dp-merf"], ["digits"], ["1", "inf", "1.0"], 2)
     assert [c.name for c in cells] == [

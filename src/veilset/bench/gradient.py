@@ -328,7 +328,7 @@ def render(result: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells_) + " |")
     failed = [f"{n}, {m}: {why}" for n, row in result["nets"].items() for m, why in row.get("failed", {}).items()]
     lines += ["", f"Promised: ratio at most {RATIO}, Opacus' fastest mode at least {FASTER} times slower, peak at most "
-              f"{SMALLER} of hooks."]  # fmt: skip
+              f"{SMALLER} of hooks. What limits and was tried: [search-gradient.md](search-gradient.md)."]  # fmt: skip
     for t in result["processes"]:
         words_ = "{one_ms:.0f} ms on one process, {two_ms:.0f} ms on two (gain {gain:.2f})".format(**t)
         lines += [f"\nOne thread a process, logical batch {t['batch']}, the classifier: {words_}."]
