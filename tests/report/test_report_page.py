@@ -22,7 +22,7 @@ from veilset.privacy.private import from_arrays
 from veilset.privacy.receipt import verify
 from veilset.privacy.spec import Privacy
 from veilset.report import samples
-from veilset.report.evidence import attack, percent, releases, short, up
+from veilset.report.evidence import attack, circumstances, percent, releases, short, up
 from veilset.report.page import write_report
 
 torch.set_num_threads(1)
@@ -219,6 +219,16 @@ def test_non_private_is_stamped_and_claims_nothing(tmp_path):
     assert verdict(html) == ("bad", "NON-PRIVATE")
     assert '<span class="badge bad">NON-PRIVATE</span>' in html
     assert "<dt>epsilon</dt>" not in html and "promised" not in html
+
+
+def test_who_paid_and_whether_the_installation_was_tested_are_told(page):
+    assert "privacy account" in page and "none was given" in page
+    tested = {"ok": True, "checks": 74, "code": "ab"}
+    told = dict(circumstances({"account": {"line": 3, "head": "0123456789abcdef99"}, "selftest": tested}))
+    assert told == {"privacy account": "line 3, head 0123456789abcdef", "self-test before": "74 checks held"}
+    assert "FAILED" in dict(circumstances({"selftest": tested | {"ok": False}}))["self-test before"]
+    for strange in ({}, {"selftest": 7, "account": "x"}, {"account": [], "selftest": None}):
+        assert [words for _, words in circumstances(strange)] == ["none was given", "not run on this installation"]
 
 
 def test_large_delta_is_told(tmp_path):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context
 from pathlib import Path
@@ -282,6 +282,14 @@ def _words(body: dict[str, Any]) -> str:
 def pairs(value: Any) -> list[tuple[str, str]]:
     """Items of a JSON object as text; nothing for anything else, since `verify` does not look at these facts."""
     return [(str(k), str(v)) for k, v in value.items()] if isinstance(value, dict) else []
+
+
+def circumstances(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Who paid, and whether the installation had been tested, as the receipt states it; its types are not trusted."""
+    account, tested = dict(pairs(facts.get("account"))), dict(pairs(facts.get("selftest")))
+    paid = f"line {account.get('line')}, head {account.get('head', '')[:16]}" if account else "none was given"
+    held = f"{tested.get('checks')} checks held" if tested.get("ok") == "True" else "FAILED: do not rely on this run"
+    return [("privacy account", paid), ("self-test before", held if tested else "not run on this installation")]
 
 
 # ---------------------------------------------------------------------- numbers for people

@@ -201,6 +201,7 @@ def _content(
         "ledger_lines": len(found.ledger.lines),
         "inspected": [str(b.get("purpose", "")) for b in found.ledger.bodies("inspect")],
         "facts": {k: str(facts.get(k, "")) for k in ("accountant", "generator", "processor", "relation", "mode")},
+        "circumstances": evidence.circumstances(facts),
         "versions": evidence.pairs(facts.get("versions")),
         "config": evidence.pairs(facts.get("config")),
     }
