@@ -128,6 +128,15 @@ def test_both_accountants_and_the_attack_stand_in_one_picture(release: Path, tmp
     assert "A small lower bound is no evidence of privacy" in html
 
 
+def test_the_largest_of_several_bounds_is_less_sure_than_each(release: Path, tmp_path: Path) -> None:
+    checks = [CHECK | {"name": n, "lower_bound": b} for n, b in (("a", 0.4), ("b", 0.7), ("c", 0.6))]
+    other = CHECK | {"name": "d", "lower_bound": 0.9, "claim": 4.0}  # of another claim: neither shown nor counted
+    (tmp_path / "a.json").write_text(json.dumps(CHECK | {"checks": [*checks, other]}))
+    html = write_report(release, tmp_path / "p.html", audit=tmp_path / "a.json").read_text("utf-8")
+    assert "audit: at least 0.70, 85 % confidence" in html
+    assert "85 % confidence, as the largest of 3 of 95 % each; b." in html
+
+
 def test_a_picture_keeps_its_order() -> None:
     svg = str(bounds([("claim", 1.0), ("check", 1.25)], ("attack <b>", 0.5)))
     assert "attack &lt;b&gt;" in svg and "<b>" not in svg

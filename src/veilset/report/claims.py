@@ -60,8 +60,22 @@ class AuditNote:
     @property
     def best(self) -> AuditRow | None:
         """The largest lower bound on the claim of the page."""
-        own = [r for r in self.rows if r.own and r.lower_bound is not None]
-        return max(own, key=lambda r: r.lower_bound or 0.0, default=None)
+        return max(self._bounds, key=lambda r: r.lower_bound or 0.0, default=None)
+
+    @property
+    def together(self) -> float:
+        """Confidence in the largest bound: each bound holds with `confidence`, and that the largest does needs all."""
+        return max(0.0, 1 - max(1, len(self._bounds)) * (1 - self.confidence))
+
+    @property
+    def sure(self) -> str:
+        """The same in words."""
+        many, words = len(self._bounds), f"{100 * self.together:.0f} % confidence"
+        return words if many < 2 else f"{words}, as the largest of {many} of {100 * self.confidence:.0f} % each"
+
+    @property
+    def _bounds(self) -> list[AuditRow]:
+        return [r for r in self.rows if r.own and r.lower_bound is not None]
 
 
 def find_audit(folder: Path, file: str | Path | None) -> Path | None:

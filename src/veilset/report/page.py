@@ -240,4 +240,4 @@ def _at_least(note: claims.AuditNote) -> tuple[str, float] | None:
     best = note.best
     if best is None or best.lower_bound is None:
         return None
-    return f"audit: at least {best.lower_bound:.2f}, {100 * note.confidence:.0f} % confidence", best.lower_bound
+    return f"audit: at least {best.lower_bound:.2f}, {100 * note.together:.0f} % confidence", best.lower_bound
