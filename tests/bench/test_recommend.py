@@ -46,9 +46,12 @@ def test_evidence_is_that_of_the_committed_leaderboard() -> None:
     assert FILE.read_text() == script.text(), "out of date; run: python docs/make_evidence.py"
 
 
-def test_the_default_method_is_what_the_figures_recommend() -> None:
-    for epsilon in (1.0, 10.0):
-        assert recommend(MNIST, epsilon).method == DEFAULT
+def test_the_default_method_has_the_best_mean_over_sets_and_budgets() -> None:
+    accuracies: dict[str, list[float]] = {}
+    for r in evidence():
+        accuracies.setdefault(r.method, []).append(r.accuracy)
+    whole = {m: sum(a) / len(a) for m, a in accuracies.items() if len(a) == 4}
+    assert max(whole, key=lambda m: whole[m]) == DEFAULT
 
 
 def test_the_nearest_budget_is_the_one_with_the_noise_of_these_facts(rows: list[Row]) -> None:
