@@ -21,7 +21,7 @@ def test_the_list_names_every_metric_with_unit_and_direction(veilset: Run) -> No
     assert [r["name"] for r in rows] == list(entries())
     assert all(r["unit"] and r["doc"] and r["better"] in ("higher", "lower") for r in rows)
     text = veilset("evaluate", "--list").out
-    assert "* gen2real-cnn " in text and "groups: default, utility, six" in text
+    assert "* gen2real-cnn " in text and "groups: default, utility, three, six" in text
 
 
 def test_a_group_is_measured_and_neighbours_are_percent(veilset: Run, made: Path) -> None:

@@ -14,7 +14,7 @@ from veilset.evaluation import Tools
 from veilset.evaluation import extractors as module
 from veilset.evaluation.extractors import describe, in_colour, network, reference
 from veilset.evaluation.weights import LITE0_SHA256, load_weights
-from veilset.networks.architectures import SIX, make_network, penultimate
+from veilset.networks.architectures import SIX, SMALL, make_network, penultimate
 from veilset.networks.inception import Inception
 
 
@@ -154,8 +154,8 @@ def test_the_domain_classifier_never_meets_what_it_is_compared_with(digits: Imag
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 8, 8), (3, 64, 48)])
-def test_the_six_take_any_shape(shape: tuple[int, int, int]) -> None:
-    for name in (*SIX, "mlp", "cnn"):
+def test_networks_take_any_shape(shape: tuple[int, int, int]) -> None:
+    for name in (*SIX, *SMALL, "mlp", "cnn"):
         net = make_network(name, shape, 7).eval()
         features, logits = penultimate(net, torch.zeros(2, *shape))
         assert logits.shape == (2, 7) and len(features) == 2, name
@@ -169,6 +169,16 @@ def test_the_six_are_those_of_the_paper() -> None:
         for name, count in counts.items():
             net = make_network(name, (channels, side, side), 10)
             assert sum(p.numel() for p in net.parameters()) == count, name
+
+
+def test_the_small_ones_have_their_widths() -> None:
+    """By hand, grey: weights, biases, and two numbers a channel of each normalisation."""
+    convnet = 9 * 32 + 2 * 9 * 32 * 32 + 3 * 3 * 32 + 32 * 16 * 10 + 10
+    stages = [(1, 16, 1), (16, 16, 2), (16, 32, 1), (32, 32, 1), (32, 64, 1), (64, 64, 1)]  # inside, outside, how many
+    resnet = sum(n * (9 * i * o + 2 * o) for i, o, n in stages)
+    resnet += 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64 + 64 * 10 + 10  # bridges, then the head
+    for name, count in (("convnet32", convnet), ("resnet8", resnet)):
+        assert sum(p.numel() for p in make_network(name, (1, 28, 28), 10).parameters()) == count, name
 
 
 def test_the_lite0_hash_is_that_of_the_package() -> None:

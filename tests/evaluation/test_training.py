@@ -11,7 +11,7 @@ from veilset.core.errors import ConfigError, DataError
 from veilset.core.types import Images
 from veilset.evaluation import CNN_PROTOCOL, PROTOCOLS, Protocol
 from veilset.evaluation import training as module
-from veilset.evaluation.protocols import CLASSIFIERS, DPDM, GS_WGAN, PSG, SIX, protocol_named
+from veilset.evaluation.protocols import BRIEF, CLASSIFIERS, DPDM, GS_WGAN, PSG, SIX, THREE, protocol_named
 from veilset.evaluation.training import augmented, predict, probabilities, train_any
 from veilset.evaluation.training import train as train_network
 from veilset.evaluation.utility import accuracy
@@ -28,7 +28,9 @@ def test_published_schedules_are_the_documented_ones() -> None:
     assert (DPDM.rate, DPDM.batch, DPDM.epochs, DPDM.holdout) == (3e-4, 128, 50, 0.1)
     assert (GS_WGAN.rate, GS_WGAN.drop * GS_WGAN.epochs, GS_WGAN.weight_decay) == (0.1, 40, 1e-4)
     assert protocol_named("psg") is PSG and set(SIX) == set(NETWORKS) < set(CLASSIFIERS)
-    assert len(PROTOCOLS) == 5
+    assert len(PROTOCOLS) == 6
+    assert replace(CNN_PROTOCOL, name="net-5-epochs", epochs=5) == BRIEF
+    assert [CLASSIFIERS[net] for net in THREE] == [CNN_PROTOCOL, BRIEF, BRIEF]
     with pytest.raises(ConfigError, match="Did you mean 'dpdm'"):
         protocol_named("dpmd")
 
