@@ -22,11 +22,9 @@ from veilset.bench.quality import (
     over_seeds,
     plus_minus,
     seeds_of,
+    sets_budgets_seeds,
     small,
-    some_data,
-    some_epsilons,
     some_methods,
-    some_seeds,
 )
 from veilset.bench.suite import Cell, missing
 from veilset.core.errors import ConfigError, suggest
@@ -74,13 +72,12 @@ def cells(
 
     asked = list(METHODS if methods is None else methods)
     some_methods([m for m in asked if m != DPSGD] or None, catalogue())
-    sets = some_data(data, ("digits",) if quick else SETS)
-    budgets = some_epsilons(epsilon, (10.0,) if quick else EPSILONS)
+    sets, budgets, which = sets_budgets_seeds(quick, data, epsilon, seeds, SETS, EPSILONS)
     if float("inf") in budgets:
         raise ConfigError("epsilon = inf: a stream has a finite budget; leave it out")
     net = some_network(network, "mlp" if quick else NETWORK)
     out = []
-    for s in some_seeds(seeds, 1 if quick else SEEDS):
+    for s in which:
         for e in budgets:
             for d in sets:
                 for m in asked:

@@ -18,11 +18,9 @@ from veilset.bench.quality import (
     plain,
     plus_minus,
     seeds_of,
+    sets_budgets_seeds,
     small,
-    some_data,
-    some_epsilons,
     some_methods,
-    some_seeds,
 )
 from veilset.bench.suite import Cell, missing
 from veilset.evaluation.protocols import THREE
@@ -59,10 +57,9 @@ def cells(
 ) -> list[Cell]:
     """The cells of these methods, sets and budgets; seed 0 of all first."""
     names = some_methods(methods, METHODS)
-    sets = some_data(data, ("digits",) if quick else SETS)
-    budgets = some_epsilons(epsilon, EPSILONS[: 1 if quick else 2])
+    sets, budgets, which = sets_budgets_seeds(quick, data, epsilon, seeds, SETS, EPSILONS)
     out = []
-    for s in some_seeds(seeds, 1 if quick else SEEDS):
+    for s in which:
         for m, e, d in ((m, e, d) for m in names for e in budgets for d in sets):
             facts: dict[str, Any] = {
                 "method": m,

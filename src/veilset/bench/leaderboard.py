@@ -18,11 +18,9 @@ from veilset.bench.quality import (
     plus_minus,
     quality,
     seeds_of,
+    sets_budgets_seeds,
     small,
-    some_data,
-    some_epsilons,
     some_methods,
-    some_seeds,
 )
 from veilset.bench.suite import Cell, missing
 from veilset.methods.catalogue import TEACHERS
@@ -76,14 +74,12 @@ def cells(
     taught = asked is None or bool(set(asked) & set(TEACHERS))
     drawn = None if asked is None else [name for name in asked if name not in TEACHERS]
     names = [] if taught and drawn == [] else some_methods(drawn, catalogue())
-    sets = some_data(data, ("digits",) if quick else SETS)
-    budgets = some_epsilons(epsilon, (1.0,) if quick else EPSILONS)
-    many = some_seeds(seeds, 1 if quick else SEEDS)
-    wanted = [(m, d, e, s) for s in many for d in sets for m in names for e in budgets]
+    sets, budgets, which = sets_budgets_seeds(quick, data, epsilon, seeds, SETS, EPSILONS)
+    wanted = [(m, d, e, s) for s in which for d in sets for m in names for e in budgets]
     wanted.sort(key=lambda w: (w[3], _rank(w[0], w[1], w[2])))
     params = {m: small(m) if quick else {} for m in names}
     drawing = [cell(m, d, e, s, params[m], n=300 if quick else 60_000) for m, d, e, s in wanted]
-    teaching = ceiling.cells(sets, budgets, many) if taught else []
+    teaching = ceiling.cells(sets, budgets, which) if taught else []
     return sorted([*teaching, *drawing], key=lambda c: int(c.params["seed"]))  # the order within a seed stays
 
 

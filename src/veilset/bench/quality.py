@@ -163,6 +163,22 @@ def some_seeds(count: int | None, default: int = SEEDS) -> range:
     return range(default if count is None else count)
 
 
+def sets_budgets_seeds(
+    quick: bool,
+    data: Iterable[str] | None,
+    epsilon: Iterable[Any] | None,
+    seeds: int | None,
+    sets: Sequence[str],
+    epsilons: Sequence[float],
+) -> tuple[list[str], list[float], range]:
+    """What is asked for on the command line, else the suite's own; the quick form has digits, one budget, one seed."""
+    return (
+        some_data(data, ("digits",) if quick else sets),
+        some_epsilons(epsilon, epsilons[:1] if quick else epsilons),
+        some_seeds(seeds, 1 if quick else SEEDS),
+    )
+
+
 # ---------------------------------------------------------------------- rows
 
 

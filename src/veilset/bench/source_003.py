@@ -11,7 +11,6 @@ from typing import Any
 
 from veilset.bench import source_003_path as convergence
 from veilset.bench.quality import (
-    SEEDS,
     fit_and_draw,
     fixed,
     judge,
@@ -22,11 +21,9 @@ from veilset.bench.quality import (
     plain,
     plus_minus,
     seeds_of,
+    sets_budgets_seeds,
     small,
-    some_data,
-    some_epsilons,
     some_methods,
-    some_seeds,
 )
 from veilset.bench.source_003_path import path as path  # a kind of cell
 from veilset.bench.suite import Cell, missing
@@ -81,12 +78,11 @@ def cells(
     figure come after the sizes at which they are judged by all networks.
     """
     names = some_methods(methods, METHODS)
-    sets = some_data(data, ("digits",) if quick else SETS)
-    budgets = some_epsilons(epsilon, EPSILONS[: 1 if quick else 2])
+    sets, budgets, which = sets_budgets_seeds(quick, data, epsilon, seeds, SETS, EPSILONS)
     sizes, networks = ((2,), ("mlp128",)) if quick else (SIZES, SIX)
     kinds = [(m, prior) for m in names for prior in (False, True) if m == METHODS[0] or not prior]
     many, out = len(JUDGED), list[Cell]()
-    for s in some_seeds(seeds, 1 if quick else SEEDS):
+    for s in which:
         for e in budgets:
             out += [_cell(quick, s, e, networks[0], n, d, *kind) for n in sizes[:many] for d in sets for kind in kinds]
             if e == convergence.EPSILON and convergence.METHOD in names:
