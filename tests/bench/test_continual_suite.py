@@ -38,15 +38,13 @@ def test_cells_are_the_streams_that_were_asked_for() -> None:
     keys = {(c.params["method"], c.params["data"], c.params["epsilon"], c.params["seed"]) for c in got}
     sets = ("mnist", "fashion-mnist")
     assert keys == {(m, d, e, s) for m in continual.METHODS for d in sets for e in (1.0, 10.0) for s in (0, 1, 2)}
-    assert len(got) == len({c.name for c in got}) == 36 and {c.params["network"] for c in got} == {"convnet"}
+    assert len(got) == len({c.name for c in got}) == 36 and {c.params["network"] for c in got} == {"cnn"}
     assert {c.kind for c in got if c.params["method"] == "dp-sgd"} == {"one_network"}
     sizes = {c.params["method"]: c.params["per_class"] for c in got if c.kind == "sets"}
     assert sizes == {"dp-condense": 50, "dp-merf": 6000}
     few = continual.cells(False, ["private-set:prior", "dp-sgd"], ["mnist"], ["1"], 1, "cnn")
     assert [c.name for c in few] == ["private-set-prior.mnist.eps1.cnn.seed0", "dp-sgd.mnist.eps1.cnn.seed0"]
-    assert [c.name for c in continual.cells(False, ["dp-sgd"], ["mnist"], ["1"], 1)] == [
-        "dp-sgd.mnist.eps1.convnet.seed0"
-    ]
+    assert [c.name for c in continual.cells(False, ["dp-sgd"], ["mnist"], ["1"], 1)] == ["dp-sgd.mnist.eps1.cnn.seed0"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +75,7 @@ def test_table_and_figure(done: int) -> None:
     assert marks == {0: 0, 1: 5 + 1, 36: 4 * 3 * 5 + 3}[done], "five tasks a curve, and the legend"
     assert (f"Missing {36 - done} cells" in section) == (done < 36)
     if done == 36:
-        assert "| mnist | 10 | convnet | dp-condense | 99.00 ± 1.00 | 98.00 ± 1.00 |" in section
+        assert "| mnist | 10 | cnn | dp-condense | 99.00 ± 1.00 | 98.00 ± 1.00 |" in section
 
 
 def test_labels_count_the_classes_in_the_order_in_which_they_came() -> None:
