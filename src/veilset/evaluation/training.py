@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LOGREG_ITERATIONS = 60
 LOGREG_NUMBERS = 60_000 * 784  # pixels held as float32 at once: 190 MB
+PART = 32  # images of a batch whose gradient is taken at once, where that is quicker
 SHIFT, SCALE, TURN = 4, 0.2, 45  # of the augmentations: pixels, relative size, degrees
 
 
@@ -62,7 +63,7 @@ def train(network: str, images: Images, seed: int, protocol: Protocol = CNN_PROT
     import torch
     from torch.nn import functional as F
 
-    from veilset.networks.architectures import Standardised, make_network
+    from veilset.networks.architectures import InstanceNorm, Standardised, make_network
 
     shape = (images.x.shape[1], images.x.shape[2], images.x.shape[3])
     kept, held = _held_out(images, seed, protocol)
@@ -71,17 +72,24 @@ def train(network: str, images: Images, seed: int, protocol: Protocol = CNN_PROT
         net: torch.nn.Module = make_network(network, shape, len(images.classes))
         if protocol.standardise:
             net = Standardised(net, kept.x)
-        net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        # Networks that normalise each image for itself are quicker in plain order, and a few images at a time: their
+        # maps then stay in the processor's cache. The gradient of a batch is the same.
+        plain = any(isinstance(m, InstanceNorm) for m in net.modules())
+        memory, part = (torch.contiguous_format, PART) if plain else (torch.channels_last, batch)
+        net = net.to(memory_format=memory).train()  # type: ignore[call-overload]
         optimizer, decay = _optimizer(net, protocol, steps)
         best = _Best(net, held, protocol, max(1, n // batch))
         order = torch.cat([torch.randperm(n) for _ in range(-(-steps * batch // n))])
         for step, chosen in enumerate(order[: steps * batch].split(batch), start=1):
-            x = augmented(to_network(kept.x[chosen]), protocol.augment)
-            with fast():
-                logits = net(x)
-            loss = F.cross_entropy(logits.float(), kept.y[chosen])
+            x = augmented(to_network(kept.x[chosen]), protocol.augment).contiguous(memory_format=memory)
             optimizer.zero_grad()
-            loss.backward()
+            loss = torch.zeros(())
+            for few, labels in zip(x.split(part), kept.y[chosen].split(part), strict=True):
+                with fast():
+                    logits = net(few)
+                mean = F.cross_entropy(logits.float(), labels) * (len(few) / len(x))
+                mean.backward()
+                loss += mean.detach()
             optimizer.step()
             decay.step()
             if best.stops(step):
