@@ -68,6 +68,15 @@ def test_within_the_spread_the_quicker_method_is_taken(rows: list[Row]) -> None:
     assert advice.method == "dp-moments" and "within the spread of the best (dp-merf)" in advice.reason
 
 
+def test_one_seed_is_listed_but_not_compared(rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
+    rows[:] = [replace(r, sd=None, seeds=1) if r.method == "dp-moments" else r for r in rows]
+    advice = recommend(MNIST, 1.0)
+    assert advice.method == "dp-merf" and "one seed" in advice.candidates[-1].why_not
+    assert main(["recommend", "--data", "mnist"]) == 0
+    line = next(s for s in capsys.readouterr().out.splitlines() if s.startswith("dp-moments"))
+    assert " 1 " in line and line.endswith("shows no spread")
+
+
 def test_pictures_are_ranked_by_distance(rows: list[Row]) -> None:
     rows[:] = [replace(r, distance=50.0) if r.method == "dp-merf" else r for r in rows]
     assert recommend(MNIST, 1.0, goal="pictures").method == "dp-merf"
@@ -118,7 +127,7 @@ def test_without_a_name_plan_and_fit_take_the_default(tmp_path: Path, capsys: py
     unnamed = capsys.readouterr().out
     assert main(["plan", DEFAULT, "--data", "digits", "--epsilon", "1", "--json"]) == 0
     assert unnamed == capsys.readouterr().out
-    assert main(["plan", "--data", "digits", "--epsilon", "1", "--cells", "3", "--json"]) == 0
-    assert "cells" in capsys.readouterr().out
+    assert main(["plan", "--data", "digits", "--epsilon", "1", "--draws", "3", "--json"]) == 0
+    assert capsys.readouterr().out == unnamed, "an option of the default method, which changes no release"
     assert main(["fit", "--data", "digits", "--epsilon", "5", "--out", str(tmp_path / "run")]) == 0
     assert vs.open_model(tmp_path / "run").name == DEFAULT

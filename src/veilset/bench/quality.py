@@ -256,11 +256,11 @@ def machine_words(result: dict[str, Any]) -> str:
     return f"on two cores ({result['processor']}), torch {result['versions'].get('torch')}"
 
 
-def plus_minus(figure: dict[str, Any] | None) -> str:
+def plus_minus(figure: dict[str, Any] | None, digits: int = 2) -> str:
     """A mean with its standard deviation, as text."""
     if not figure:
         return ""
-    return f"{figure['mean']:.2f}" + (f" ± {figure['sd']:.2f}" if figure["sd"] is not None else "")
+    return f"{figure['mean']:.{digits}f}" + (f" ± {figure['sd']:.{digits}f}" if figure["sd"] is not None else "")
 
 
 def fixed(value: float | None, digits: int) -> str:

@@ -141,6 +141,8 @@ def _candidate(
         return Candidate(method, own, None, str(e))
     if len(own) < len(sets):
         return Candidate(method, own, estimate, f"measured on {', '.join(r.data for r in own)} only")
+    if any(r.sd is None for r in own):
+        return Candidate(method, own, estimate, "measured with one seed so far, which shows no spread")
     if minutes is not None and estimate > minutes:
         return Candidate(method, own, estimate, f"would take about {estimate:.1f} min")
     return Candidate(method, own, estimate)

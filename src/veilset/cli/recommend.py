@@ -59,21 +59,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(found: Sequence[Candidate]) -> list[str]:
+    from veilset.bench.quality import plus_minus
+
     sets = list(dict.fromkeys(r.data for c in found for r in c.rows))
     titles = [f"{what} {s}" for what in ("%", "FD") for s in sets]
     wide = [max(15, len(t)) + 2 for t in titles]
-    head = f"{'method':<15}" + "".join(f"{t:>{w}}" for t, w in zip(titles, wide, strict=True)) + f"{'min here':>10}"
+    head = f"{'method':<15}" + "".join(f"{t:>{w}}" for t, w in zip(titles, wide, strict=True))
+    head += f"{'seeds':>7}{'min here':>10}"
     lines = [head, "-" * len(head)]
     for c in found:
         of = {r.data: r for r in c.rows}
-        texts = [_figure(of[s].accuracy, of[s].sd) if s in of else "" for s in sets]
-        texts += [_figure(of[s].distance, of[s].distance_sd) if s in of else "" for s in sets]
+        texts = [plus_minus({"mean": of[s].accuracy, "sd": of[s].sd}, 1) if s in of else "" for s in sets]
+        texts += [plus_minus({"mean": of[s].distance, "sd": of[s].distance_sd}, 1) if s in of else "" for s in sets]
+        seeds = "-".join(map(str, sorted({r.seeds for r in c.rows})))
         minutes = "" if c.minutes is None else f"{c.minutes:.1f}"
-        line = f"{c.method:<15}" + "".join(f"{t:>{w}}" for t, w in zip(texts, wide, strict=True)) + f"{minutes:>10}"
+        line = f"{c.method:<15}" + "".join(f"{t:>{w}}" for t, w in zip(texts, wide, strict=True))
+        line += f"{seeds:>7}{minutes:>10}"
         lines.append(line + (f"  {c.why_not}" if c.why_not else ""))
     words = "%: accuracy of a CNN trained on the images; FD: Frechet distance on Gabor features, which is not FID"
     return [*lines, words]
-
-
-def _figure(mean: float, sd: float | None) -> str:
-    return f"{mean:.1f}" + (f" ± {sd:.1f}" if sd is not None else "")
