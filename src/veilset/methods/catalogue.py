@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="Method")
 GROUP = "veilset.methods"
-DEFAULT = "dp-moments"  # what `veilset fit` takes when no method is named: the best mean of the committed leaderboard
+DEFAULT = "taught-moments"  # what `veilset fit` takes without a name: the best mean of the committed leaderboard
 
 
 @dataclass(frozen=True)
