@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from veilset.networks.architectures import SIX, InstanceNorm, make_network
+from veilset.networks.architectures import SIX, AvgPool, InstanceNorm, make_network
 
 
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
@@ -35,3 +35,12 @@ def test_no_network_normalises_through_channels_last(name):
     net.to(memory_format=torch.channels_last)(torch.randn(2, 1, 28, 28).contiguous(memory_format=torch.channels_last))
     assert all(orders)
     assert len(orders) == sum(isinstance(m, InstanceNorm) for m in net.modules())
+
+
+@pytest.mark.parametrize("sides", [(4, 6), (5, 7), (1, 2)])
+def test_average_pool_is_the_librarys(sides):
+    x = torch.randn(2, 3, *sides)
+    if min(sides) > 1:
+        torch.testing.assert_close(AvgPool()(x), nn.AvgPool2d(2)(x))
+    else:
+        assert AvgPool()(x).shape == (2, 3, 0, 1)

@@ -35,6 +35,16 @@ class InstanceNorm(nn.GroupNorm):
         return super().forward(x.contiguous())
 
 
+class AvgPool(nn.Module):
+    """Means over 2 x 2 places, as `nn.AvgPool2d(2)`, in a quarter of its time in plain order on a CPU."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Float [B, C, H, W] to [B, C, H // 2, W // 2]; an odd last row or column is left out."""
+        high, wide = (s - s % 2 for s in x.shape[2:])
+        x = x[:, :, 0:high:2] + x[:, :, 1:high:2]
+        return (x[..., 0:wide:2] + x[..., 1:wide:2]) / 4
+
+
 def _linear(channels: int, classes: int) -> list[nn.Module]:
     return [nn.Flatten(), nn.Linear(channels, classes)]
 
@@ -44,7 +54,7 @@ def convnet(channels: int, classes: int, width: int = 128) -> nn.Sequential:
     layers: list[nn.Module] = []
     for i, inside in enumerate((channels, width, width)):
         padding = 3 if channels == 1 and i == 0 else 1
-        layers += [nn.Conv2d(inside, width, 3, padding=padding), InstanceNorm(width), nn.ReLU(), nn.AvgPool2d(2)]
+        layers += [nn.Conv2d(inside, width, 3, padding=padding), InstanceNorm(width), nn.ReLU(), AvgPool()]
     return nn.Sequential(*layers, *_linear(width * 4 * 4, classes))
 
 
