@@ -74,7 +74,7 @@ def cells(
 ) -> list[Cell]:
     """A ConvNet on sets of these methods, sizes and budgets, of private-set with the prior too; then other networks.
 
-    A cell trains one network: the large ones take an hour on a core. Seed 0 of all first. The runs of the convergence
+    The other five networks are one cell a set, of an hour on a core. Seed 0 of all first. The runs of the convergence
     figure come after the sizes at which they are judged by all networks.
     """
     names = some_methods(methods, METHODS)
@@ -84,44 +84,74 @@ def cells(
     many, out = len(JUDGED), list[Cell]()
     for s in which:
         for e in budgets:
-            out += [_cell(quick, s, e, networks[0], n, d, *kind) for n in sizes[:many] for d in sets for kind in kinds]
+            out += [_cell(quick, s, e, networks[:1], n, d, *kind) for n in sizes[:many] for d in sets for kind in kinds]
             if e == convergence.EPSILON and convergence.METHOD in names:
                 out += convergence.cells(quick, sets, s)
-            out += [_cell(quick, s, e, networks[0], n, d, *kind) for n in sizes[many:] for d in sets for kind in kinds]
-        if (e := EPSILONS[0]) in budgets:
-            others = [(net, n) for n in JUDGED for net in networks[1:]]
-            out += [_cell(quick, s, e, *other, d, m, False) for other in others for d in sets for m in names]
+            out += [_cell(quick, s, e, networks[:1], n, d, *kind) for n in sizes[many:] for d in sets for kind in kinds]
+        if (e := EPSILONS[0]) in budgets and networks[1:]:
+            out += [_cell(quick, s, e, networks[1:], n, d, m, False) for n in JUDGED for d in sets for m in names]
     return out
 
 
 def _cell(
-    quick: bool, seed: int, epsilon: float, network: str, per_class: int, data: str, method: str, prior: bool
+    quick: bool, seed: int, epsilon: float, networks: Sequence[str], per_class: int, data: str, method: str, prior: bool
 ) -> Cell:
     params = (small(method) if quick else {}) | {"per_class": per_class} | ({"prior": True} if prior else {})
-    tag = f"{method.replace(':', '-')}{'.prior' if prior else ''}.n{per_class}.{network}"
+    judge = networks[0] if len(networks) == 1 else "others"
+    tag = f"{method.replace(':', '-')}{'.prior' if prior else ''}.n{per_class}.{judge}"
     facts = {"method": method, "data": data, "epsilon": plain(epsilon), "seed": seed, "params": params}
-    return Cell(f"{tag}.{data}.eps{epsilon:g}.seed{seed}", "judged", facts | {"network": network})
+    name = f"{tag}.{data}.eps{epsilon:g}.seed{seed}"
+    if len(networks) == 1:
+        return Cell(name, "judged", facts | {"network": networks[0]})
+    return Cell(name, "others", facts | {"networks": list(networks)})
 
 
 def judged(
     method: str, data: str, epsilon: float | str, seed: int, params: dict[str, Any], network: str
 ) -> dict[str, Any]:
     """One set, and a network trained on it by its own protocol."""
+    got = others(method, data, epsilon, seed, params, [network])
+    return got | {"figures": {"accuracy": got["figures"][network]}}
+
+
+def others(
+    method: str, data: str, epsilon: float | str, seed: int, params: dict[str, Any], networks: Sequence[str]
+) -> dict[str, Any]:
+    """One set, and several networks trained on it, each by its own protocol."""
     from veilset.data.load import load
 
-    many, metric = params["per_class"] * len(load(data).info.classes), f"gen2real-{network}"
+    many = params["per_class"] * len(load(data).info.classes)
     images, test, facts = fit_and_draw(method, data, float(epsilon), seed, params, many)
-    return {"figures": {"accuracy": judge(images, test, seed, [metric], None)[metric]}} | facts
+    metrics = {net: f"gen2real-{net}" for net in networks}
+    got = judge(images, test, seed, list(metrics.values()), None)
+    return {"figures": {net: got[metric] for net, metric in metrics.items()}} | facts
 
 
 def words(result: dict[str, Any]) -> str:
     """One line about a finished cell."""
-    return f"{result['figures']['accuracy']:.1f} %, fit {result['fit_seconds'] / 60:.1f} min"
+    figures = ", ".join(f"{k} {v:.1f}" for k, v in result["figures"].items())
+    return f"{figures} %, fit {result['fit_seconds'] / 60:.1f} min"
+
+
+def _by_network(cell: Cell, result: dict[str, Any]) -> list[tuple[Cell, dict[str, Any]]]:
+    """A finished cell of several networks as one cell for each."""
+    if cell.kind != "others":
+        return [(cell, result)]
+    figures = result.get("figures", {})
+    return [
+        (
+            Cell(cell.name, "judged", {k: v for k, v in cell.params.items() if k != "networks"} | {"network": net}),
+            result | {"figures": {"accuracy": figures[net]} if net in figures else {}},
+        )
+        for net in cell.params["networks"]
+    ]
 
 
 def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell]) -> dict[str, Any]:
     """The suite's JSON: a row for each set, budget, method, prior, size and network, and one for each path."""
     rows: list[dict[str, Any]] = []
+    done = [each for c, r in done for each in _by_network(c, r)]
+    wanted = [each for c in wanted for each, _ in _by_network(c, {})]
     asked = [_key(c) for c in wanted if c.kind == "judged"]
     for key in sorted(set(asked), key=lambda k: (k[0] not in SETS, k[0] != SETS[0], *k)):
         own = [(c, r) for c, r in done if c.kind == "judged" and _key(c) == key]
