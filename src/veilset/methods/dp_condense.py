@@ -95,7 +95,9 @@ class DPCondense(Synthesizer):
         if c.start == "moments":
             before = DPMoments()._plan(info, part_of(privacy, c.share))
             first = sums_beside(before, embedding, privacy, c.share)
-            seconds, memory = before.seconds, max(memory, before.memory_mb)
+            with torch.device("meta"):  # draws nothing
+                size = Embeddings(info.shape, 1, c.width, False, torch.float32).size
+            seconds, memory = before.seconds, max(memory, before.memory_mb) + 4e-6 * c.networks * size**2  # the axes
         looks = c.networks * c.sums * rate * info.units  # of a network at an image; with its gradient, three times
         looks += 3 * c.steps * c.networks_a_step * many * len(info.classes)
         return Plan((*first, embedding), seconds=seconds + 5 + 1.5e-9 * looks * info.pixels * c.width, memory_mb=memory)
