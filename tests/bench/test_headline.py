@@ -6,8 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from veilset.bench import headline
+import pytest
+
+from veilset.bench import headline, leaderboard
+from veilset.bench.glyphs import make as real
 from veilset.bench.suite import Cell, run_suite
+from veilset.core.errors import ConfigError
 from veilset.methods.catalogue import DEFAULT
 
 
@@ -28,6 +32,31 @@ def test_the_default_method_stands_against_floors() -> None:
     assert verdict(done(86.0, 2)) == "passed so far"
     assert verdict(done(86.0, 3, minutes=46)) == "missed (over 45 min)"
     assert verdict(done(99.0, 3, method="dp-merf")) is None
+
+
+def test_on_the_unseen_set_the_floor_is_the_baseline_and_a_deviation() -> None:
+    def cells(method: str, *figures: float) -> list[tuple[Cell, dict[str, Any]]]:
+        wanted = headline.cells(False, [method], [headline.UNSEEN], ["10"], len(figures))
+        made = [r for f in figures for _, r in done(f, 1, method)]
+        return list(zip(wanted, made, strict=True))
+
+    for ours, said in (((92.5, 93.5, 94.5), "passed"), ((90.5, 91.5, 92.5), "missed")):
+        both = cells(headline.BASELINE, 90.0, 91.0, 92.0) + cells(DEFAULT, *ours)
+        rows = {r["method"]: r for r in headline.summary(both, [c for c, _ in both])["rows"]}
+        assert rows[DEFAULT]["floor"] == 92.0 and rows[DEFAULT]["verdict"] == said
+        assert rows[headline.BASELINE]["verdict"] is None
+    alone = cells(DEFAULT, 93.0)
+    assert headline.summary(alone, [c for c, _ in alone])["rows"][0]["verdict"] is None
+
+
+def test_the_unseen_set_is_drawn_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cell names the set, not a path; other suites do not know it."""
+    monkeypatch.setattr(headline.glyphs, "make", lambda folder: real(folder, 300, 50))
+    got = headline.judged("dp-moments", headline.UNSEEN, 10.0, 0, {"draws": 0}, 300, [])
+    assert got["figures"]["mean"] > 10
+    assert {c.params["data"] for c in headline.cells(False)} == set(headline.SETS)
+    with pytest.raises(ConfigError, match="glyphs"):
+        leaderboard.cells(False, data=[headline.UNSEEN])
 
 
 def test_seed_0_comes_first_and_a_cell_has_60000_images() -> None:

@@ -124,10 +124,12 @@ def some_methods(names: Iterable[str] | None, default: Iterable[str]) -> list[st
 
 
 def some_data(names: Iterable[str] | None, default: Iterable[str]) -> list[str]:
-    """Names of built-in sets, each once: their test splits are public. Raises ConfigError for another."""
+    """Names of built-in sets or of the suite's own, each once: their test splits are public. Raises ConfigError for
+    another."""
     from veilset.data.public import NAMES
 
-    return _known("data", names, default, NAMES)
+    default = list(default)
+    return _known("data", names, default, dict.fromkeys((*NAMES, *default)))
 
 
 def _known(what: str, names: Iterable[str] | None, default: Iterable[str], known: Iterable[str]) -> list[str]:
