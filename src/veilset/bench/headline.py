@@ -34,7 +34,7 @@ COMMAND = "veilset bench headline --jobs 2"
 OPTIONS = ("methods", "data", "epsilon", "seeds")
 BASELINE = "dp-moments"
 METHODS = (DEFAULT, BASELINE, "dp-feta")
-UNSEEN = glyphs.NAME  # nothing was tuned on it; it was named before anything was fitted to it
+UNSEEN = glyphs.NAME  # nothing was tuned on it; it was named before it had a figure
 SETS = ("fashion-mnist", "mnist", UNSEEN)
 EPSILONS = (10.0, 1.0)
 PICTURES = ("fd-lite0", "precision-lite0", "recall-lite0")
@@ -50,8 +50,8 @@ public test split of networks trained from scratch, last epoch, no selection: th
 channels and a residual network of 16, 32 and 64 (5 epochs each); "mean" is the mean of the three. FD-lite0, precision
 and recall: features of a public network, 10,000 test images. Mean and sample standard deviation over seeds, which
 reseed everything. Minutes are of one core, fit and sampling; a floor counts within {LONGEST:g}. MNIST and
-Fashion-MNIST are development sets: hyper-parameters were chosen on a validation part of their training splits. No
-method was ever run on {UNSEEN} (letters A to J in twenty fonts, `bench/glyphs.py`) before the first of these cells; its
+Fashion-MNIST are development sets: hyper-parameters were chosen on a validation part of their training splits. Nothing
+was chosen on {UNSEEN} (letters A to J in twenty fonts, `bench/glyphs.py`), which was named before it had a figure; its
 floor is the mean of {BASELINE} and the larger standard deviation of the two."""
 
 
