@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -163,3 +164,17 @@ def test_logistic_regression_as_a_network_says_the_same(classes: int, train: Ima
     with torch.no_grad():
         labels = as_module(model, 10)(test.x.float() / 127.5 - 1).argmax(1)
     assert (labels == predict(model, test.x)).double().mean() > 0.995  # ties in float32
+
+
+@pytest.mark.parametrize("network", ["convnet32", "resnet8"])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(network: str, digits: Images, monkeypatch) -> None:
+    """In float32, to rounding; the last part of a batch is smaller than the others, and counts for less."""
+    monkeypatch.setattr(module, "fast", contextlib.nullcontext)
+    made = []
+    for part, steps in ((100, 2), (8, 2), (100, 1)):
+        monkeypatch.setattr(module, "PART", part)
+        net = train_network(network, digits[:20], 0, replace(PSG, most_steps=steps, rate=0.1, schedule="constant"))
+        made.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
+    whole, parts, earlier = made
+    torch.testing.assert_close(parts, whole, rtol=0, atol=5e-5)
+    assert (whole - earlier).abs().max() > 1e-3, "a step moves more than the parts may differ"
