@@ -97,13 +97,12 @@ def _cell(
     quick: bool, seed: int, epsilon: float, networks: Sequence[str], per_class: int, data: str, method: str, prior: bool
 ) -> Cell:
     params = (small(method) if quick else {}) | {"per_class": per_class} | ({"prior": True} if prior else {})
-    judge = networks[0] if len(networks) == 1 else "others"
-    tag = f"{method.replace(':', '-')}{'.prior' if prior else ''}.n{per_class}.{judge}"
+    tag = f"{method.replace(':', '-')}{'.prior' if prior else ''}.n{per_class}"
+    end = f"{data}.eps{epsilon:g}.seed{seed}"
     facts = {"method": method, "data": data, "epsilon": plain(epsilon), "seed": seed, "params": params}
-    name = f"{tag}.{data}.eps{epsilon:g}.seed{seed}"
     if len(networks) == 1:
-        return Cell(name, "judged", facts | {"network": networks[0]})
-    return Cell(name, "others", facts | {"networks": list(networks)})
+        return Cell(f"{tag}.{networks[0]}.{end}", "judged", facts | {"network": networks[0]})
+    return Cell(f"{tag}.others.{end}", "others", facts | {"networks": list(networks)})
 
 
 def judged(
@@ -133,25 +132,26 @@ def words(result: dict[str, Any]) -> str:
     return f"{figures} %, fit {result['fit_seconds'] / 60:.1f} min"
 
 
-def _by_network(cell: Cell, result: dict[str, Any]) -> list[tuple[Cell, dict[str, Any]]]:
-    """A finished cell of several networks as one cell for each."""
+def _each(cell: Cell) -> list[Cell]:
+    """A cell of several networks as one for each; any other as it is."""
+    if cell.kind != "others":
+        return [cell]
+    facts = {k: v for k, v in cell.params.items() if k != "networks"}
+    return [Cell(cell.name, "judged", facts | {"network": net}) for net in cell.params["networks"]]
+
+
+def _each_done(cell: Cell, result: dict[str, Any]) -> list[tuple[Cell, dict[str, Any]]]:
+    """The same with what each network reached."""
     if cell.kind != "others":
         return [(cell, result)]
-    figures = result.get("figures", {})
-    return [
-        (
-            Cell(cell.name, "judged", {k: v for k, v in cell.params.items() if k != "networks"} | {"network": net}),
-            result | {"figures": {"accuracy": figures[net]} if net in figures else {}},
-        )
-        for net in cell.params["networks"]
-    ]
+    return [(c, result | {"figures": {"accuracy": result["figures"][c.params["network"]]}}) for c in _each(cell)]
 
 
 def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell]) -> dict[str, Any]:
     """The suite's JSON: a row for each set, budget, method, prior, size and network, and one for each path."""
     rows: list[dict[str, Any]] = []
-    done = [each for c, r in done for each in _by_network(c, r)]
-    wanted = [each for c in wanted for each, _ in _by_network(c, {})]
+    done = [one for c, r in done for one in _each_done(c, r)]
+    wanted = [one for c in wanted for one in _each(c)]
     asked = [_key(c) for c in wanted if c.kind == "judged"]
     for key in sorted(set(asked), key=lambda k: (k[0] not in SETS, k[0] != SETS[0], *k)):
         own = [(c, r) for c, r in done if c.kind == "judged" and _key(c) == key]
