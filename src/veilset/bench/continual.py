@@ -44,7 +44,7 @@ METHODS = ("dp-condense", "dp-merf", DPSGD)
 BASELINES = ("dp-merf", DPSGD)
 PER_CLASS = {"dp-merf": 6000}  # images a class that a generator releases; of small sets, FEW
 FEW = 50
-NETWORK = "cnn"  # on few images nearly as good as the ConvNet, which would take an hour for each stream
+NETWORK = "cnn"  # the ConvNet would take an hour for each stream
 AIMS = {"mnist": 93.0, "fashion-mnist": 75.0}  # after the last task, at epsilon 10 a task
 # DP-SGD: the source's epochs, batch and bound. Its rate of 0.01 hardly moves a network; see `one_network`.
 EPOCHS, BATCH, CLIP, RATE = 5, 256, 0.1, 0.5
