@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 from collections.abc import Iterator
@@ -61,6 +62,7 @@ def _connect() -> Any:
     try:
         if not dist.is_initialized():
             dist.init_process_group("gloo", timeout=PATIENCE)
+            atexit.register(_leave)
         return dist.new_group(backend="gloo", timeout=PATIENCE)
     except (RuntimeError, ValueError) as e:
         words = " ".join(str(e).split())[:200]
@@ -68,6 +70,16 @@ def _connect() -> Any:
             f"WORLD_SIZE = {place()[1]}, but the processes do not meet ({words}); start them with torchrun, "
             "or unset RANK and WORLD_SIZE"
         ) from e
+
+
+def _leave() -> None:
+    """Close the groups that we opened, while the interpreter is whole: gloo's threads hold tensors, and one that
+    lets go of them later than that ends a finished run by SIGABRT, now and then."""
+    import torch.distributed as dist
+
+    _connect.cache_clear()
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 @contextmanager
