@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from veilset.audit.membership_records import inspect
 from veilset.bench import headline, leaderboard
 from veilset.bench.glyphs import make as real
 from veilset.bench.suite import Cell, run_suite
 from veilset.core.errors import ConfigError
+from veilset.core.types import Images
+from veilset.data.load import load
 from veilset.methods.catalogue import DEFAULT
 
 
@@ -47,6 +50,41 @@ def test_on_the_unseen_set_the_floor_is_the_baseline_and_a_deviation() -> None:
         assert rows[headline.BASELINE]["verdict"] is None
     alone = cells(DEFAULT, 93.0)
     assert headline.summary(alone, [c for c, _ in alone])["rows"][0]["verdict"] is None
+
+
+def test_the_floor_of_the_distance_is_half_of_the_baselines() -> None:
+    def cells(method: str, distance: float) -> list[tuple[Cell, dict[str, Any]]]:
+        made = done(85.0, 3, method)
+        return [(c, r | {"figures": r["figures"] | {headline.DISTANCE: distance}}) for c, r in made]
+
+    for ours, said in ((20.0, "passed"), (20.1, "missed")):
+        both = cells(headline.BASELINE, 40.0) + cells(DEFAULT, ours)
+        rows = {r["method"]: r for r in headline.summary(both, [c for c, _ in both])["rows"]}
+        assert (rows[DEFAULT]["distance_floor"], rows[DEFAULT]["distance_verdict"]) == (20.0, said)
+        assert rows[headline.BASELINE]["distance_verdict"] is None
+
+
+def test_a_first_cell_shows_its_images_and_counts_copies(tmp_path: Path) -> None:
+    """Copies are counted among released images; the test images beside them are no members."""
+    options = {"method": "dp-moments", "data": "digits", "epsilon": 10.0, "params": {"draws": 0}, "n": 300}
+    made = headline.judged(**options, seed=0, pictures=["coverage-gabor"])
+    later = headline.judged(**options, seed=1, pictures=["coverage-gabor"])
+    assert made["copies"]["near"] == 0 and made["copies"]["of"] >= 300 and "copies" not in later
+    assert 0 < made["copies"]["right"] < made["copies"]["guesses"] and made["copies"]["disproved"] < 10
+    cell = Cell("c", "judged", options | {"seed": 0, "pictures": []})
+    result = headline.summary([(cell, made | {"processor": "one", "versions": {}})], [cell])
+    (page,) = headline.pages(result).values()
+    assert result["rows"][0]["copies"] == made["copies"] and page.count("<image") == 1 and made["sheet"] in page
+
+
+def test_copies_are_found() -> None:
+    """A release that is the training set itself."""
+    data = load("digits")
+    assert isinstance(data.test, Images)
+    stolen = inspect(data.train, 0)
+    found = headline._copies(stolen, data.test, "digits")["copies"]
+    assert found["near"] == found["of"] == len(stolen) and found["near_of_test"] < len(data.test) / 10
+    assert found["right"] > 0.9 * found["guesses"] and found["disproved"] > 1
 
 
 def test_the_unseen_set_is_drawn_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def audit(
 
     run = open_run(Path(folder))
     members, others, origin = records_of(run, outsiders)
-    half = _halves(len(others), seed)
+    half = halves(len(others), seed)
     pool = make_pool(members, others[half[0]], origin, targets=candidates, seed=seed)
     released = run.model.sample(images, seed=seed)
     right, guesses = attack(pool.candidates, released, others[half[1]], seed)
@@ -110,7 +110,8 @@ def check(
     )
 
 
-def _halves(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def halves(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two halves of n outsiders by lot: candidates, and the reference."""
     import torch
 
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 1))

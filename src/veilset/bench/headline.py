@@ -7,9 +7,9 @@ import statistics
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from veilset.bench import glyphs
+from veilset.bench import glyphs, sheets
 from veilset.bench.quality import (
     SEEDS,
     fit_and_draw,
@@ -30,6 +30,9 @@ from veilset.bench.suite import Cell, missing
 from veilset.evaluation.protocols import THREE
 from veilset.methods.catalogue import DEFAULT
 
+if TYPE_CHECKING:
+    from veilset.core.types import Images
+
 COMMAND = "veilset bench headline --jobs 2"
 OPTIONS = ("methods", "data", "epsilon", "seeds")
 BASELINE = "dp-moments"
@@ -37,7 +40,11 @@ METHODS = (DEFAULT, BASELINE, "dp-feta")
 UNSEEN = glyphs.NAME  # nothing was tuned on it; it was named before it had a figure
 SETS = ("fashion-mnist", "mnist", UNSEEN)
 EPSILONS = (10.0, 1.0)
-PICTURES = ("fd-lite0", "precision-lite0", "recall-lite0")
+DISTANCE = "fd-lite0"
+PICTURES = (DISTANCE, "precision-lite0", "recall-lite0", "coverage-lite0")
+HALF = 0.5  # of the baseline's distance: the floor of the default's
+CONFIDENCE = 0.95  # of the bound by the attack on nearest images
+SHEETS = "headline.svg"
 LONGEST = 45.0  # minutes, fit and sampling
 FLOORS = {  # (floor, aim) of the mean of the three networks
     ("mnist", 1.0): (95, 97.5),
@@ -52,7 +59,11 @@ and recall: features of a public network, 10,000 test images. Mean and sample st
 reseed everything. Minutes are of one core, fit and sampling; a floor counts within {LONGEST:g}. MNIST and
 Fashion-MNIST are development sets: hyper-parameters were chosen on a validation part of their training splits. Nothing
 was chosen on {UNSEEN} (letters A to J in twenty fonts, `bench/glyphs.py`), which was named before it had a figure; its
-floor is the mean of {BASELINE} and the larger standard deviation of the two."""
+floor is the mean of {BASELINE} and the larger standard deviation of the two. The distance of the default has half of
+{BASELINE}'s for a floor. Coverage: share of the neighbourhoods of real images that hold a released one. Copies, of seed
+0: how many of 10,000 released images nearly equal a training image (closer than a tenth of their own contrast), with
+those of as many test images behind the stroke, and the epsilon that the attack by nearest images disproves (`veilset
+audit`; {CONFIDENCE:.0%}). Sheets of seed 0: [{SHEETS}]({SHEETS})."""
 
 
 def cells(
@@ -86,11 +97,31 @@ def judged(
     """One fit; its images train the three networks, each by its own protocol, and are compared as pictures."""
     with _source(data) as source:
         images, test, facts = fit_and_draw(method, source, float(epsilon), seed, params, n)
-    figures = judge(images, test, seed, [f"gen2real-{net}" for net in THREE], None)
-    mean = statistics.fmean(figures.values())
-    if pictures:
-        figures |= judge(images[: len(test)], test, 0, pictures)  # labels are interleaved, so the first are in balance
+        figures = judge(images, test, seed, [f"gen2real-{net}" for net in THREE], None)
+        mean = statistics.fmean(figures.values())
+        if pictures:
+            few = images[: len(test)]  # labels are interleaved, so the first are in balance
+            figures |= judge(few, test, 0, pictures)
+            facts |= {"sheet": sheets.sheet(few)} | (_copies(few, test, source) if seed == 0 else {})
     return {"figures": {"mean": mean} | figures} | facts
+
+
+def _copies(released: Images, test: Images, source: str) -> dict[str, Any]:
+    """Copies of training images, and what an attacker learns who has the images and others that were in no run."""
+    from veilset.audit.bounds import one_run_epsilon
+    from veilset.audit.membership_records import inspect, make_pool
+    from veilset.audit.nearest import CANDIDATES, attack, halves
+    from veilset.data.load import load
+    from veilset.evaluation.overlap import overlap
+
+    members = inspect(load(source).train, 0)
+    ours, usual = overlap(members, released), overlap(members, test)
+    strangers, reference = halves(len(test), 0)
+    pool = make_pool(members, test[strangers], "test split", targets=CANDIDATES, seed=0, drop_duplicates=True)
+    right, guesses = attack(pool.candidates, released, test[reference], 0)
+    bound = one_run_epsilon(1e-5, guesses, right, pool.each, 1 - CONFIDENCE)
+    counts = {"near": ours.near + ours.exact, "near_of_test": usual.near + usual.exact, "of": ours.of}
+    return {"copies": counts | {"guesses": guesses, "right": right, "disproved": bound}}
 
 
 @contextlib.contextmanager
@@ -121,11 +152,19 @@ def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell])
         mean = row["figures"].get("mean")
         row["accuracy"] = mean and {"mean": mean["mean"], "spread": mean["sd"]}
         row["minutes"] = row["fit_minutes"] + row["sample_minutes"] if own else None
+        row["copies"] = next((r["copies"] for _, r in own if "copies" in r), None)
         rows.append(row)
     for row in rows:
         row["floor"], row["aim"] = _bar(row, rows)
         row["verdict"] = _verdict(row)
-    return {"suite": "headline", "command": COMMAND, "default": DEFAULT, "rows": rows} | machine(done)
+        row["distance_floor"], row["distance_verdict"] = _distance(row, rows)
+    first = [(c, r) for c, r in done if c.params["seed"] == 0 and "sheet" in r]
+    shown = [{"row": _row(c), "column": c.params["method"], "png": r["sheet"]} for c, r in first]
+    return {"suite": "headline", "command": COMMAND, "default": DEFAULT, "rows": rows, "sheets": shown} | machine(done)
+
+
+def _row(cell: Cell) -> str:
+    return f"{cell.params['data']}, epsilon {float(cell.params['epsilon']):g}"
 
 
 def _key(cell: Cell) -> tuple[str, float, str]:
@@ -138,11 +177,27 @@ def _bar(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> tuple[float | N
         return None, None
     if row["data"] != UNSEEN:
         return FLOORS.get((row["data"], row["epsilon"]), (None, None))
-    same = [r for r in rows if (r["data"], r["epsilon"], r["method"]) == (UNSEEN, row["epsilon"], BASELINE)]
-    if not (same and same[0]["accuracy"] and row["accuracy"]):
+    same = _same(row, rows, BASELINE)
+    if not (same and same["accuracy"] and row["accuracy"]):
         return None, None
-    base = same[0]["accuracy"]
+    base = same["accuracy"]
     return base["mean"] + max(base["spread"] or 0.0, row["accuracy"]["spread"] or 0.0), None
+
+
+def _distance(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> tuple[float | None, str | None]:
+    """Half of the baseline's Frechet distance, and whether the default's is below; None for the others."""
+    base, own = _same(row, rows, BASELINE), row["figures"].get(DISTANCE)
+    if row["method"] != DEFAULT or base is None or own is None or DISTANCE not in base["figures"]:
+        return None, None
+    floor = HALF * base["figures"][DISTANCE]["mean"]
+    many = min(row["seeds"], base["seeds"]) >= SEEDS
+    return floor, ("passed" if own["mean"] <= floor else "missed") + ("" if many else " so far")
+
+
+def _same(row: dict[str, Any], rows: Sequence[dict[str, Any]], method: str) -> dict[str, Any] | None:
+    """The row of another method on the same set and budget."""
+    at = (row["data"], row["epsilon"], method)
+    return next((r for r in rows if (r["data"], r["epsilon"], r["method"]) == at), None)
 
 
 def _verdict(row: dict[str, Any]) -> str | None:
@@ -155,8 +210,8 @@ def _verdict(row: dict[str, Any]) -> str | None:
 
 def render(result: dict[str, Any]) -> str:
     """The suite's section of benchmarks/README.md."""
-    heads = ["set", "epsilon", "method", "mean", "floor", *THREE, "FD-lite0", "precision", "recall"]
-    heads += ["minutes", "epsilon spent", "seeds"]
+    heads = ["set", "epsilon", "method", "mean", "floor", *THREE, "FD-lite0", "precision", "recall", "coverage"]
+    heads += ["copies", "minutes", "epsilon spent", "seeds"]
     lines = [f"## headline\n\n`{result['command']}` {machine_words(result)}. {TEXT}\n"]
     lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     for r in result["rows"]:
@@ -164,8 +219,23 @@ def render(result: dict[str, Any]) -> str:
         figures += [plus_minus(r["figures"].get(name)) for name in PICTURES]
         bar = "" if r["floor"] is None else f"{r['floor']:.4g}: {r['verdict'] or 'not run'}"
         bar += "" if r["aim"] is None else f"; aim {r['aim']:g}"
+        bar += "" if r["distance_floor"] is None else f"; FD {r['distance_floor']:.4g}: {r['distance_verdict']}"
         row = [r["data"], f"{r['epsilon']:g}", r["method"], plus_minus(r["figures"].get("mean")), bar, *figures]
+        row.append(_copy_words(r["copies"]))
         lines.append(f"| {' | '.join([*row, minutes(r, 'minutes'), fixed(r['epsilon_spent'], 4), seeds_of(r)])} |")
     if result["missing"]:
         lines += ["", missing(result["missing"])]
     return "\n".join(lines) + "\n"
+
+
+def _copy_words(copies: dict[str, Any] | None) -> str:
+    return "" if copies is None else f"{copies['near']} / {copies['near_of_test']}, above {copies['disproved']:.2g}"
+
+
+def pages(result: dict[str, Any]) -> dict[str, str]:
+    """headline.svg: sheets of released images, a row for each set and budget, a column for each method."""
+    found = {(s["row"], s["column"]): s["png"] for s in result["sheets"]}
+    if not found:
+        return {}
+    rows, columns = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
+    return {SHEETS: sheets.side_by_side(found, rows, columns)}
