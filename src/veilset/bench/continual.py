@@ -307,7 +307,7 @@ def render(result: dict[str, Any]) -> str:
 
 
 def pages(result: dict[str, Any]) -> dict[str, str]:
-    """continual.svg: a panel for each set and budget, accuracy after each task."""
+    """continual.svg: a panel for each set and budget that has a figure, accuracy after each task."""
     panels = []
     for data, epsilon in dict.fromkeys((r["data"], r["epsilon"]) for r in result["rows"]):
         series = []
@@ -317,7 +317,8 @@ def pages(result: dict[str, Any]) -> dict[str, str]:
                 label = r["method"] if r["network"] == NETWORK else f"{r['method']}, {r['network']}"
                 points = [(i, f["mean"], f["sd"]) for i, f in enumerate(named)]
                 series.append(Series(label, points, dashed=r["method"] in BASELINES))
-        places = [str(2 * n) for n in range(1, len(ORDER) + 1)]
-        panels.append(Panel(f"{data}, epsilon {epsilon:g} a task: accuracy, %", series, "classes seen", places))
+        if series:
+            places = [str(2 * n) for n in range(1, len(ORDER) + 1)]
+            panels.append(Panel(f"{data}, epsilon {epsilon:g} a task: accuracy, %", series, "classes seen", places))
     notes = ["Accuracy on the test images of all classes seen so far. Dashed: baselines. Bars: one standard deviation."]
-    return {PLOT: draw(panels, notes)}
+    return {PLOT: draw(panels, notes, columns=2)}
