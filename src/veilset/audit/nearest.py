@@ -56,17 +56,37 @@ def audit(
         RunError, ModeError: not a research run, or its records changed.
         DataError: too few records, or an outsider equals a member.
     """
-    from veilset.audit.membership_records import make_pool, open_run, records_of
+    from veilset.audit.membership_records import open_run, records_of
 
     run = open_run(Path(folder))
     members, others, origin = records_of(run, outsiders)
-    half = halves(len(others), seed)
-    pool = make_pool(members, others[half[0]], origin, targets=candidates, seed=seed)
     released = run.model.sample(images, seed=seed)
-    right, guesses = attack(pool.candidates, released, others[half[1]], seed)
+    right, guesses, slots = guess(members, others, origin, released, candidates=candidates, seed=seed)
     assert run.model.receipt_ is not None  # a folder without a claim is no run
     spent, delta = Ledger(Path(folder) / LEDGER).spent(), float(run.model.receipt_.facts["delta"])
-    return check(right, guesses, pool.each, spent, delta, origin, checks)
+    return check(right, guesses, slots, spent, delta, origin, checks)
+
+
+def guess(
+    members: Images,
+    others: Images,
+    origin: str,
+    released: Images,
+    *,
+    candidates: int = CANDIDATES,
+    seed: int = 0,
+    drop_duplicates: bool = False,
+) -> tuple[int, int, int]:
+    """(right guesses, guesses, slots) of the attack; half of the others, by lot, are the reference.
+
+    Raises:
+        DataError: see `make_pool`.
+    """
+    from veilset.audit.membership_records import make_pool
+
+    strangers, reference = _halves(len(others), seed)
+    pool = make_pool(members, others[strangers], origin, targets=candidates, seed=seed, drop_duplicates=drop_duplicates)
+    return *attack(pool.candidates, released, others[reference], seed), pool.each
 
 
 def check(
@@ -110,8 +130,7 @@ def check(
     )
 
 
-def halves(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two halves of n outsiders by lot: candidates, and the reference."""
+def _halves(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed + 1))

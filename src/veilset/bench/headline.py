@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from veilset.audit.verdict import CONFIDENCE
 from veilset.bench import glyphs, sheets
 from veilset.bench.quality import (
     SEEDS,
@@ -43,7 +44,6 @@ EPSILONS = (10.0, 1.0)
 DISTANCE = "fd-lite0"
 PICTURES = (DISTANCE, "precision-lite0", "recall-lite0", "coverage-lite0")
 HALF = 0.5  # of the baseline's distance: the floor of the default's
-CONFIDENCE = 0.95  # of the bound by the attack on nearest images
 SHEETS = "headline.svg"
 LONGEST = 45.0  # minutes, fit and sampling
 FLOORS = {  # (floor, aim) of the mean of the three networks
@@ -102,24 +102,23 @@ def judged(
         if pictures:
             few = images[: len(test)]  # labels are interleaved, so the first are in balance
             figures |= judge(few, test, 0, pictures)
-            facts |= {"sheet": sheets.sheet(few)} | (_copies(few, test, source) if seed == 0 else {})
+            if seed == 0:
+                facts |= {"sheet": sheets.sheet(few)} | _copies(few, test, source)
     return {"figures": {"mean": mean} | figures} | facts
 
 
 def _copies(released: Images, test: Images, source: str) -> dict[str, Any]:
     """Copies of training images, and what an attacker learns who has the images and others that were in no run."""
     from veilset.audit.bounds import one_run_epsilon
-    from veilset.audit.membership_records import inspect, make_pool
-    from veilset.audit.nearest import CANDIDATES, attack, halves
+    from veilset.audit.membership_records import inspect
+    from veilset.audit.nearest import guess
     from veilset.data.load import load
     from veilset.evaluation.overlap import overlap
 
     members = inspect(load(source).train, 0)
     ours, usual = overlap(members, released), overlap(members, test)
-    strangers, reference = halves(len(test), 0)
-    pool = make_pool(members, test[strangers], "test split", targets=CANDIDATES, seed=0, drop_duplicates=True)
-    right, guesses = attack(pool.candidates, released, test[reference], 0)
-    bound = one_run_epsilon(1e-5, guesses, right, pool.each, 1 - CONFIDENCE)
+    right, guesses, slots = guess(members, test, "test split", released, drop_duplicates=True)
+    bound = one_run_epsilon(1e-5, guesses, right, slots, 1 - CONFIDENCE)
     counts = {"near": ours.near + ours.exact, "near_of_test": usual.near + usual.exact, "of": ours.of}
     return {"copies": counts | {"guesses": guesses, "right": right, "disproved": bound}}
 
@@ -158,7 +157,7 @@ def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell])
         row["floor"], row["aim"] = _bar(row, rows)
         row["verdict"] = _verdict(row)
         row["distance_floor"], row["distance_verdict"] = _distance(row, rows)
-    first = [(c, r) for c, r in done if c.params["seed"] == 0 and "sheet" in r]
+    first = [(c, r) for c, r in done if "sheet" in r]
     shown = [{"row": _row(c), "column": c.params["method"], "png": r["sheet"]} for c, r in first]
     return {"suite": "headline", "command": COMMAND, "default": DEFAULT, "rows": rows, "sheets": shown} | machine(done)
 
