@@ -59,6 +59,7 @@ METHODS = [
     (("plan", "tiny", "--bound=-3"), ">= 1"),
     (("plan", "tiny", "--shape", "flatt"), "Did you mean 'flat'?"),
     (("plan", "tiny", "--spread"), "a value is missing"),
+    (("plan", "--method", "tiny"), "named without it"),
     (("plan", "tiny", "--alow-large-delta"), "Did you mean '--allow-large-delta'?"),
     (("plan", "tiny", "--spread", "0", "--spread", "1"), "given twice"),
     (("plan", "tiny", "stray"), "'stray' is not understood"),

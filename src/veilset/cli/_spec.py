@@ -83,6 +83,8 @@ def _params(rest: Sequence[str], parser: argparse.ArgumentParser) -> dict[str, A
         name, eq, value = word.partition("=")
         if not eq:
             if not words or words[0].startswith("--"):
+                if name == "--method":  # its value was taken for METHOD, which stands alone
+                    raise ConfigError("--method: the method is named without it, as in `veilset fit dp-moments`")
                 raise ConfigError(f"{name}: a value is missing; write {name} VALUE.{suggest(name, known)}")
             value = words.pop(0)
         key = name[2:].replace("-", "_")
