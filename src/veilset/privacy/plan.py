@@ -14,6 +14,7 @@ from veilset.core.words import as_html, plan_table
 from veilset.privacy.accounting import Claim, Cost, Search, Spent, by_part, calibrate, claim, rdp_curve, rdp_epsilon
 from veilset.privacy.spec import Privacy
 
+LARGEST = 1000.0  # epsilon; above it a plan with sampled releases takes minutes and gigabytes to price
 USELESS = 0.1  # warn when the noise in a class mean exceeds this share of the largest possible mean
 
 
@@ -108,7 +109,8 @@ class Plan:
         """Set every noise multiplier so that the whole plan costs at most (epsilon, delta).
 
         Raises:
-            ConfigError: delta >= 1/N without permission, or a budget too small to reach with any sensible noise.
+            ConfigError: delta >= 1/N without permission, a budget too small to reach with any sensible noise, or a
+                finite one above LARGEST where releases are sampled.
         """
         privacy.check_units(info.units)
         if not privacy.private:
@@ -117,6 +119,9 @@ class Plan:
                 "epsilon is infinite: no noise, no privacy, no receipt; everything made from it is stamped NON-PRIVATE"
             )
             return replace(self, releases=priced, info=info, privacy=privacy, warnings=(warning,))
+
+        if privacy.epsilon > LARGEST and any(r.sample_rate < 1 for r in self.releases):
+            raise ConfigError(f"epsilon = {privacy.epsilon:g}: protects nobody; use at most {LARGEST:g}, or inf")
 
         def spend(scale: float) -> list[Spent]:
             return [s for r in self.releases for s in r.spent(scale, len(info.classes))]
