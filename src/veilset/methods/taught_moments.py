@@ -7,10 +7,13 @@ again for labels that are still wanted.
 
 Private access, shares of the budget set by `share`:
   mean, spread, cells, within   the sums of dp-moments
+  detail                        with the recipe pictures: histograms of grey levels and of fine bands, from which drawn
+                                images get the edges and the black ground that low frequencies lack (module `detail`);
+                                a fiftieth of the images' part; left out where the declared units are too few for it
   linear                        the clipped gradients of dp-scatter
 Everything after is free. Two things make the teacher fit for images that are no photographs:
   * It learns from private images that are reduced to the low frequencies of dp-moments, which is all that the drawn
-    images have.
+    images have. With detail it learns from whole images.
   * Its offsets are then set so that drawn images of all classes in equal numbers get all labels in equal numbers. The
     drawn images lack detail, and a teacher takes what lacks detail for one class (on Fashion-MNIST, for shirts).
 """
@@ -20,22 +23,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import ClassVar
 
 import torch
 
 from veilset.core.config import option
 from veilset.core.types import PublicInfo
-from veilset.methods import dp_scatter
-from veilset.methods.base import State, Synthesizer
+from veilset.methods import detail, dp_scatter
+from veilset.methods.base import BATCH, State, Synthesizer
 from veilset.methods.dp_moments import DPMoments
 from veilset.methods.training import loop_multiplier
 from veilset.networks.dct import low_frequencies
 from veilset.privacy.accounting import gaussian_noise_multiplier
+from veilset.privacy.features import Map
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
-IMAGES, TEACHER = "images.", "teacher."
+IMAGES, TEACHER, DETAIL = "images.", "teacher.", "detail.curves"
 FREQUENCIES = 136  # as many as dp-moments has by default
 ROUNDS = 8  # of drawing again; a label that still has no image then keeps one that was drawn for it
 TRIED, TURNS = 300, 200  # drawn images a class by which the offsets are set, and steps of setting them
@@ -49,6 +54,7 @@ class Config:
     steps: int | None = option(None, "gradient steps of the teacher; default as dp-scatter", ge=1)
     batch: int | None = option(None, "its expected units a step; default as dp-scatter", ge=1)
     draws: int = option(1000, "draws that correct the moments of a cell for clamping; as dp-moments", ge=0)
+    detail: bool = option(False, "give released images the private images' histograms of levels and fine bands")
 
 
 class TaughtMoments(Synthesizer):
@@ -56,6 +62,7 @@ class TaughtMoments(Synthesizer):
 
     name = "taught-moments"
     Config = Config
+    recipes: ClassVar = {"pictures": {"detail": True}}
 
     @property
     def _images(self) -> DPMoments:
@@ -65,36 +72,46 @@ class TaughtMoments(Synthesizer):
     def _teacher(self) -> dp_scatter.Config:
         return dp_scatter.Config(steps=self.config.steps, batch=self.config.batch)
 
+    @property
+    def _detail(self) -> float:
+        """Its part of the budget."""
+        return float((1 - self.config.share) * detail.SHARE)
+
+    def _detailed(self, info: PublicInfo, privacy: Privacy) -> bool:
+        return bool(self.config.detail) and detail.worth_having(info, privacy, self._detail)
+
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
         images = self._images._plan(info, privacy)
         linear = dp_scatter.release(self._teacher, info, privacy.epsilon)
-        linear = replace(linear, weight=_weight(linear, images, privacy, self.config.share))
         teacher = dp_scatter.cost(info, linear)
+        seconds, more = images.seconds + teacher.seconds, list[Release]()
+        left = 1 - self.config.share  # of the budget, for the images' sums
+        if self._detailed(info, privacy):
+            left -= self._detail
+            more = [replace(detail.release(info), weight=math.sqrt(left / (self._detail * _information(images))))]
+            seconds += detail.SECONDS
+        linear = replace(linear, weight=_weight(linear, images, privacy, self.config.share, left))
         return Plan(
-            (*images.releases, linear),
-            seconds=images.seconds + teacher.seconds,
-            memory_mb=max(images.memory_mb, teacher.memory_mb),
+            (*images.releases, *more, linear), seconds=seconds, memory_mb=max(images.memory_mb, teacher.memory_mb)
         )
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        images = self._images._fit(gate, info, plan)
-        teacher = dp_scatter.learn(gate, self._teacher, info, plan["linear"], self.device, blurred)
-        teacher = {name: value.detach().cpu() for name, value in teacher.items()}
-        y = torch.arange(len(info.classes)).repeat(TRIED)
-        parts = [self._images._sample(images, info, part) for part in y.split(1000)]
-        logits = torch.cat([dp_scatter.scores(teacher, part, blurred) for part in parts])
-        teacher["bias"] = teacher["bias"] + even_out(logits)
-        return {IMAGES + k: v for k, v in images.items()} | {TEACHER + k: v for k, v in teacher.items()}
+        state = {IMAGES + k: v for k, v in self._images._fit(gate, info, plan).items()}
+        if self._detailed(info, plan.budget):
+            wanted = detail.measure(gate, info)
+            state[DETAIL] = detail.learn(wanted, self._drawn(state, info, _each(info, detail.enough(info))), info)
+        teacher = dp_scatter.learn(gate, self._teacher, info, plan["linear"], self.device, _seen_in(state))
+        state |= {TEACHER + k: v.detach().cpu() for k, v in teacher.items()}
+        parts = _each(info, TRIED).split(BATCH)
+        logits = torch.cat([self._scores(state, self._drawn(state, info, part)) for part in parts])
+        state[TEACHER + "bias"] = state[TEACHER + "bias"] + even_out(logits)
+        return state
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        images, teacher = (
-            {name.removeprefix(kind): value for name, value in state.items() if name.startswith(kind)}
-            for kind in (IMAGES, TEACHER)
-        )
         out, open_ = torch.zeros(len(labels), *info.shape), torch.arange(len(labels))
         for _ in range(ROUNDS):
-            drawn = self._images._sample(images, info, labels[open_])
-            taught = dp_scatter.scores(teacher, drawn, blurred).argmax(1)
+            drawn = self._drawn(state, info, labels[open_])
+            taught = self._scores(state, drawn).argmax(1)
             out[open_] = drawn  # what has no better image by the last round keeps this
             left = []
             for k in range(len(info.classes)):
@@ -106,6 +123,29 @@ class TaughtMoments(Synthesizer):
             if not len(open_):
                 break
         return out
+
+    def _drawn(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """Images of the Gaussians of these labels, as the teacher will see them."""
+        own = _part(state, IMAGES)
+        x = torch.cat([self._images._sample(own, info, part) for part in labels.split(BATCH)])
+        return detail.apply(state[DETAIL], x, info) if DETAIL in state else x
+
+    def _scores(self, state: State, x: torch.Tensor) -> torch.Tensor:
+        return dp_scatter.scores(_part(state, TEACHER), x, _seen_in(state))
+
+
+def _part(state: State, kind: str) -> State:
+    return {name.removeprefix(kind): value for name, value in state.items() if name.startswith(kind)}
+
+
+def _each(info: PublicInfo, n: int) -> torch.Tensor:
+    """Labels of n images of every class."""
+    return torch.arange(len(info.classes)).repeat(n)
+
+
+def _seen_in(state: State) -> Map:
+    """What the teacher sees of an image: all of it where drawn images have fine structure, too."""
+    return dp_scatter.seen if DETAIL in state else blurred
 
 
 def blurred(x: torch.Tensor) -> torch.Tensor:
@@ -127,14 +167,18 @@ def even_out(logits: torch.Tensor) -> torch.Tensor:
     return offset
 
 
-def _weight(linear: Release, images: Plan, privacy: Privacy, share: float) -> float:
-    """The weight with which the loop costs `share` of the budget, where the images' sums cost the rest.
+def _information(images: Plan) -> float:
+    """Of the images' sums: 1 / noise_multiplier^2 in units of their scale, where shares add up."""
+    return sum(r.steps / r.weight**2 for r in images.releases)
+
+
+def _weight(linear: Release, images: Plan, privacy: Privacy, share: float, left: float) -> float:
+    """The weight with which the loop costs `share` of the budget, where the images' sums cost `left`.
 
     Shares are of mu^2, where they add up. Only the split follows this; the price is exact.
     """
     if not privacy.private:
         return 1.0
     one = gaussian_noise_multiplier(privacy.epsilon, privacy.delta)
-    alone = math.sqrt(sum(r.steps / r.weight**2 for r in images.releases))  # multiplier of the sums' scale, if alone
     noise = loop_multiplier(math.sqrt(share) / one, linear.sample_rate, linear.steps)
-    return noise * math.sqrt(1 - share) / (one * alone)
+    return noise * math.sqrt(left) / (one * math.sqrt(_information(images)))

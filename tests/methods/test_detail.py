@@ -1,0 +1,107 @@
+"""detail: bands that add up, histograms of bounded influence, and curves that bring drawn images to them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import veilset as vs
+from veilset.methods import detail
+from veilset.privacy.private import from_arrays
+
+INFO = vs.PublicInfo(name="x", classes=("a", "b"), shape=(1, 16, 16), units=40_000)
+
+
+def _blocks(n: int) -> torch.Tensor:
+    """Images of sharp edges on black ground."""
+    x = torch.zeros(n, 1, 16, 16)
+    for i, (top, left, size) in enumerate(torch.randint(1, 8, (n, 3)).tolist()):
+        x[i, :, top : top + size, left : left + size] = 0.4 + 0.6 * torch.rand(())
+    return x
+
+
+def test_rest_and_bands_add_up_and_bands_stay_in_their_range() -> None:
+    x = (torch.rand(5, 3, 16, 20) > 0.5).float()
+    rest, bands = detail.split(x, detail.SCALES)
+    assert torch.allclose(rest + sum(bands), x, atol=1e-6)
+    assert len(bands) == 9 and max(float(b.abs().max()) for b in bands) <= 0.5
+    assert all(float(b.abs().max()) < 1e-6 for b in detail.split(torch.full((1, 1, 9, 9), 0.3), (1, 2))[1])
+
+
+@pytest.mark.parametrize("band", [False, True])
+def test_a_table_of_no_change_changes_nothing(band: bool) -> None:
+    own = torch.rand(detail.CELLS) + 0.01
+    curve = detail._curve(own / own.sum(), own / own.sum())
+    v = torch.linspace(0, 1, 500) - (0.5 if band else 0)
+    assert float((detail._through(v, detail._table(curve, band), band) - v).abs().max()) < 1e-3
+
+
+def test_a_distribution_is_the_nearest_one() -> None:
+    given = torch.tensor([0.5, 0.3, 0.2])
+    assert torch.allclose(detail._distribution(given), given, atol=1e-6)
+    noisy = torch.tensor([0.9, 0.4, -0.3, 0.05])
+    found = detail._distribution(noisy)
+    assert torch.allclose(found, torch.tensor([0.75, 0.25, 0.0, 0.0]), atol=1e-6)
+    assert float(detail._distribution(torch.randn(50)).sum()) == pytest.approx(1, abs=1e-5)
+
+
+def test_one_image_changes_the_histograms_by_no_more_than_their_bound() -> None:
+    """Of any image, the sum of squares is at most one a histogram; an empty image reaches it."""
+    asked = {}
+
+    class Gate:
+        def sum(self, name, f):
+            asked[name] = f
+            return torch.zeros(10, detail.CELLS, dtype=torch.float64)
+
+    detail.measure(Gate(), INFO)
+    for x in (torch.zeros(1, 16, 16), torch.rand(1, 16, 16), torch.ones(1, 16, 16)):
+        value = asked["detail"](x, torch.tensor(0))
+        assert torch.allclose(value.sum(1), torch.ones(10), atol=1e-5)
+        assert float(value.norm()) <= detail.release(INFO).bound + 1e-5
+    assert float(asked["detail"](torch.zeros(1, 16, 16), torch.tensor(0)).norm()) == pytest.approx(math.sqrt(10))
+
+
+def test_drawn_images_get_the_histograms_of_private_ones() -> None:
+    torch.manual_seed(0)
+    real, other = _blocks(400), _blocks(400)
+    soft = torch.nn.functional.avg_pool2d(other, 3, 1, 1) + 0.05 * torch.rand(400, 1, 16, 16)
+    wanted = _histograms(real)
+    curves = detail.learn(wanted, soft[:300], INFO)
+    after = detail.apply(curves, soft[300:], INFO)
+    assert curves.shape == (detail.ROUNDS, 10, detail.CELLS)
+    assert float(after.min()) >= 0 and float(after.max()) <= 1
+    apart = [(_histograms(x) - _histograms(real[:100])).abs().sum(1) / 2 for x in (soft[300:], after)]
+    assert float(apart[0].mean()) > 0.4 and float(apart[1].mean()) < 0.5 * float(apart[0].mean())
+    assert float((after * 255 < 0.5).float().mean()) > 0.5, "the ground is black again"
+
+
+def _histograms(x: torch.Tensor) -> torch.Tensor:
+    bands = detail.split(x, detail.SCALES)[1]
+    return torch.stack([detail._histogram(x, False), *(detail._histogram(b, True) for b in bands)])
+
+
+def test_it_is_left_out_where_noise_would_drown_it() -> None:
+    few, many = (vs.PublicInfo(name="x", classes=("a", "b"), shape=(1, 16, 16), units=n) for n in (2000, 60_000))
+    for info, there in ((few, False), (many, True)):
+        names = [r.name for r in vs.make("taught-moments", recipe="pictures").plan(info, vs.Privacy(1.0)).releases]
+        assert ("detail" in names) is there
+    names = [r.name for r in vs.make("taught-moments").plan(many, vs.Privacy(1.0)).releases]
+    assert "detail" not in names
+    tiny = vs.PublicInfo(name="x", classes=("a", "b"), shape=(1, 2, 9), units=60_000)
+    assert not detail.worth_having(tiny, vs.Privacy(10.0), 0.5)
+
+
+def test_a_run_with_detail_releases_sharp_images_on_black() -> None:
+    torch.manual_seed(0)
+    x, y = (_blocks(1200)[:, :, :16] * 255).to(torch.uint8).numpy(), np.arange(1200) % 2
+    info = vs.PublicInfo(name="blocks", classes=("a", "b"), shape=(1, 16, 16), units=1200)
+    sharp, soft = (
+        vs.make("taught-moments", detail=on).fit(from_arrays(info, x, y), vs.Privacy(float("inf")), seed=0)
+        for on in (True, False)
+    )
+    black = [float((m.sample(200, seed=0).x == 0).float().mean()) for m in (sharp, soft)]
+    assert black[0] == pytest.approx((x == 0).mean(), abs=0.03) and black[1] < black[0] - 0.1
