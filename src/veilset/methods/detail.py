@@ -15,6 +15,7 @@ values lie in -1/2..1/2. One cell holds exactly 0, which is most of many images.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import pad
@@ -75,23 +76,19 @@ def learn(wanted: torch.Tensor, drawn: torch.Tensor, info: PublicInfo) -> torch.
     rounds = []
     for _ in range(ROUNDS):
         rest, bands = split(drawn, _scales(info))
-        own = []
-        for band, goal in zip(bands, wanted[1:], strict=True):
-            own.append(_curve(_histogram(band, True), goal))
-            rest = rest + _through(band, _table(own[-1], True), True)
-        own.insert(0, _curve(_histogram(rest, False), wanted[0]))
-        drawn = _through(rest, _table(own[0], False), False)
-        rounds.append(torch.stack(own))
+        others = [_curve(_histogram(band, True), goal) for band, goal in zip(bands, wanted[1:], strict=True)]
+        whole = _joined(rest, bands, others)
+        pixels = _curve(_histogram(whole, False), wanted[0])
+        drawn = _through(whole, _table(pixels, False), False)
+        rounds.append(torch.stack([pixels, *others]))
     return torch.stack(rounds)
 
 
 def apply(curves: torch.Tensor, x: torch.Tensor, info: PublicInfo) -> torch.Tensor:
     """Images [n, C, H, W] in [0, 1] after all rounds."""
     for pixels, *others in curves:
-        rest, bands = split(x, _scales(info))
-        for band, curve in zip(bands, others, strict=True):
-            rest = rest + _through(band, _table(curve, True), True)
-        x = _through(rest, _table(pixels, False), False)
+        whole = _joined(*split(x, _scales(info)), others)
+        x = _through(whole, _table(pixels, False), False)
     return x
 
 
@@ -107,6 +104,13 @@ def split(x: torch.Tensor, scales: tuple[int, ...]) -> tuple[torch.Tensor, list[
 
 
 # ---------------------------------------------------------------------- the pieces
+
+
+def _joined(rest: torch.Tensor, bands: Sequence[torch.Tensor], curves: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The rest, and each band after its curve."""
+    for band, curve in zip(bands, curves, strict=True):
+        rest = rest + _through(band, _table(curve, True), True)
+    return rest
 
 
 def _scales(info: PublicInfo) -> tuple[int, ...]:
