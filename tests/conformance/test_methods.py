@@ -12,6 +12,7 @@ import torch
 
 import veilset as vs
 from veilset.core.errors import VeilsetError
+from veilset.methods import detail
 from veilset.methods.catalogue import BUILT_IN, method_class
 
 # Small parameters, so that a fit takes well under a second.
@@ -303,3 +304,16 @@ def test_known_bad(bad):
     """The property that it breaks fails, or the gate itself refuses."""
     with pytest.raises((AssertionError, VeilsetError, RuntimeError), match=BAD[bad]):
         kit.check_synthesizer(bad)
+
+
+@pytest.mark.parametrize(
+    "holds", [kit.contributions_are_bounded_and_nothing_else_is_learned, kit.plan_and_ledger_agree],
+    ids=lambda p: p.__name__,
+)  # fmt: skip
+def test_taught_moments_with_detail(holds, monkeypatch) -> None:
+    """The kit's sets are so small that the plan would leave histograms out."""
+    monkeypatch.setattr(detail, "COARSE", float("inf"))
+    monkeypatch.setattr(detail, "VALUES", 2000)
+    names = [r.name for r in vs.make("taught-moments", recipe="pictures").plan(kit.INFO, kit.BUDGET).releases]
+    assert "detail" in names
+    holds(lambda: method_class("taught-moments")(**SMALL["taught-moments"], detail=True))

@@ -139,7 +139,8 @@ def _v(u: torch.Tensor, band: bool) -> torch.Tensor:
 
 
 def _cell(v: torch.Tensor, band: bool) -> torch.Tensor:
-    return (_u(v, band) * CELLS).long().clamp_max(CELLS - 1)
+    """Number of the cell of each value; what is no number counts in the first."""
+    return (_u(v, band) * CELLS).long().clamp(0, CELLS - 1)
 
 
 def _histogram(v: torch.Tensor, band: bool) -> torch.Tensor:
