@@ -14,7 +14,7 @@ from veilset.core.errors import ConfigError
 from veilset.evaluation.protocols import SIX
 
 SVG = "{http://www.w3.org/2000/svg}"
-CELLS = 3 * (2 * 4 * 2 * 3 + 2 * 2 * 2 + 2 * 2)
+CELLS = 3 * (2 * 4 * 2 * 3 + 2 * 2 * 2 * 5 + 2 * 2)
 
 
 def result(cell: Cell) -> dict[str, Any]:
@@ -22,8 +22,7 @@ def result(cell: Cell) -> dict[str, Any]:
     if cell.kind == "path":
         return path_result(cell, value)
     cost = {"fit_seconds": 60.0, "peak_mb": 300.0, "epsilon": 10.0, "config": {}, "threads": 1}
-    figures = dict.fromkeys(cell.params.get("networks", ["accuracy"]), value)
-    return {"figures": figures, "processor": "a", "versions": {}} | cost
+    return {"figures": {"accuracy": value}, "processor": "a", "versions": {}} | cost
 
 
 def path_result(cell: Cell, value: float) -> dict[str, Any]:
@@ -37,12 +36,10 @@ def test_cells_are_sizes_priors_and_six_networks() -> None:
     assert len(everything) == len({c.name for c in everything}) == CELLS
     got = [c for c in everything if c.kind == "judged"]
     assert {c.params["method"] for c in got if c.params["params"].get("prior")} == {"private-set"}
-    assert {(c.params["params"]["per_class"], c.params["network"]) for c in got} == {
-        (n, SIX[0]) for n in (1, 10, 20, 50)
-    }
-    five = [c.params for c in everything if c.kind == "others"]
-    assert {(p["params"]["per_class"], *p["networks"]) for p in five} == {(n, *SIX[1:]) for n in (10, 20)}
-    assert {p["epsilon"] for p in five} == {10.0}
+    five = [c.params for c in got if c.params["network"] != SIX[0]]
+    assert {p["params"]["per_class"] for p in (c.params for c in got) if p not in five} == {1, 10, 20, 50}
+    assert {(p["params"]["per_class"], p["network"]) for p in five} == {(n, net) for n in (10, 20) for net in SIX[1:]}
+    assert {p["epsilon"] for p in five} == {10.0} and not [p for p in five if "prior" in p["params"]]
 
 
 def test_paths_come_after_the_sizes_that_all_networks_judge() -> None:
@@ -95,5 +92,5 @@ def test_a_network_is_trained_on_the_set(plug: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(source_003, "fit_and_draw", lambda m, d, e, s, p, n: asked.append(n) or real(m, d, e, s, {}, n))
     got = source_003.judged(plug, "digits", "inf", 0, {"per_class": 4}, "mlp128")
     assert asked == [40] and got["figures"]["accuracy"] > 60
-    both = source_003.others(plug, "digits", "inf", 0, {"per_class": 4}, ["mlp128", "lenet"])
-    assert both["figures"]["mlp128"] == got["figures"]["accuracy"] and set(both["figures"]) == {"mlp128", "lenet"}
+    other = source_003.judged(plug, "digits", "inf", 0, {"per_class": 4}, "lenet")
+    assert other["figures"]["accuracy"] != got["figures"]["accuracy"], "another network"
