@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,15 +86,24 @@ def _histograms(x: torch.Tensor) -> torch.Tensor:
     return torch.stack([detail._histogram(x, False), *(detail._histogram(b, True) for b in bands)])
 
 
-def test_it_is_left_out_where_noise_would_drown_it() -> None:
+def test_it_is_left_out_where_noise_would_drown_it_and_the_plan_says_so() -> None:
     few, many = (vs.PublicInfo(name="x", classes=("a", "b"), shape=(1, 16, 16), units=n) for n in (2000, 60_000))
     for info, there in ((few, False), (many, True)):
-        names = [r.name for r in vs.make("taught-moments", recipe="pictures").plan(info, vs.Privacy(1.0)).releases]
-        assert ("detail" in names) is there
-    names = [r.name for r in vs.make("taught-moments").plan(many, vs.Privacy(1.0)).releases]
-    assert "detail" not in names
+        plan = vs.make("taught-moments", recipe="pictures").plan(info, vs.Privacy(1.0))
+        assert ("detail" in [r.name for r in plan.releases]) is there
+        assert [w.startswith("release 'detail' is left out") for w in plan.warnings] == ([] if there else [True])
+    need = int(re.search(r"needs about (\d+) units, and 2000", said(few)).group(1))
+    for units, there in ((need - 100, False), (need, True)):
+        assert ("left out" in said(replace(few, units=units))) is not there, "the number that is said is the rule"
+    plan = vs.make("taught-moments").plan(few, vs.Privacy(1.0))
+    assert "detail" not in [r.name for r in plan.releases] and not plan.warnings
     tiny = vs.PublicInfo(name="x", classes=("a", "b"), shape=(1, 2, 9), units=60_000)
-    assert not detail.worth_having(tiny, vs.Privacy(10.0), 0.5)
+    assert detail.least(tiny, vs.Privacy(10.0), 0.5) == math.inf
+
+
+def said(info: vs.PublicInfo) -> str:
+    """The warnings of a plan at epsilon 1."""
+    return " ".join(vs.make("taught-moments", recipe="pictures").plan(info, vs.Privacy(1.0)).warnings)
 
 
 def test_a_run_with_detail_releases_sharp_images_on_black() -> None:

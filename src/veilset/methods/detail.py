@@ -40,15 +40,16 @@ def release(info: PublicInfo) -> Release:
     return Release(name="detail", bound=math.sqrt(1 + 3 * len(_scales(info))))
 
 
-def worth_having(info: PublicInfo, privacy: Privacy, share: float) -> bool:
-    """Whether this share of the budget tells histograms well enough: a function of declared facts.
+def least(info: PublicInfo, privacy: Privacy, share: float) -> float:
+    """How many units must be declared for this share of the budget to tell histograms well enough.
 
-    Half of the cells of a histogram, summed, have noise of sqrt(CELLS / 2) times that of one.
+    Half of the cells of a histogram, summed, have noise of sqrt(CELLS / 2) times that of one. Images too small for a
+    band have no histograms worth having.
     """
     if not _scales(info):
-        return False
+        return math.inf
     noise = gaussian_noise_multiplier(privacy.epsilon, privacy.delta) if privacy.private else 0.0
-    return noise / math.sqrt(share) * release(info).bound * math.sqrt(CELLS / 2) <= COARSE * info.units
+    return noise / math.sqrt(share) * release(info).bound * math.sqrt(CELLS / 2) / COARSE
 
 
 def measure(gate: Gate, info: PublicInfo) -> torch.Tensor:

@@ -78,7 +78,7 @@ class TaughtMoments(Synthesizer):
         return float((1 - self.config.share) * detail.SHARE)
 
     def _detailed(self, info: PublicInfo, privacy: Privacy) -> bool:
-        return bool(self.config.detail) and detail.worth_having(info, privacy, self._detail)
+        return bool(self.config.detail) and info.units >= detail.least(info, privacy, self._detail)
 
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
         images = self._images._plan(info, privacy)
@@ -90,10 +90,10 @@ class TaughtMoments(Synthesizer):
             left -= self._detail
             more = [replace(detail.release(info), weight=math.sqrt(left / (self._detail * _information(images))))]
             seconds += detail.SECONDS
+        told = (_left_out(info, detail.least(info, privacy, self._detail)),) if self.config.detail and not more else ()
         linear = replace(linear, weight=_weight(linear, images, privacy, self.config.share, left))
-        return Plan(
-            (*images.releases, *more, linear), seconds=seconds, memory_mb=max(images.memory_mb, teacher.memory_mb)
-        )
+        memory = max(images.memory_mb, teacher.memory_mb)
+        return Plan((*images.releases, *more, linear), seconds=seconds, memory_mb=memory, warnings=told)
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
         state = {IMAGES + k: v for k, v in self._images._fit(gate, info, plan).items()}
@@ -165,6 +165,14 @@ def even_out(logits: torch.Tensor) -> torch.Tensor:
     for _ in range(TURNS):
         offset = offset - 0.2 * ((logits + offset).softmax(1).mean(0) * len(offset)).clamp_min(1e-6).log()
     return offset
+
+
+def _left_out(info: PublicInfo, least: float) -> str:
+    """Why the release of histograms is not in the plan. (Images too small for bands are too small for the teacher.)"""
+    return (
+        f"release 'detail' is left out, so that images stay smooth: at this epsilon its noise needs about "
+        f"{math.ceil(least / 100) * 100} units, and {info.units} are declared"
+    )
 
 
 def _information(images: Plan) -> float:

@@ -74,7 +74,7 @@ class Plan:
         seconds, memory_mb: estimate for fit on the reference machine (two cores).
         info: the declared facts the plan was made for, once priced.
         privacy: the budget, once priced.
-        warnings: what the owner should know before spending.
+        warnings: what the owner should know before spending: the method's own, and those that its price brings.
         search: the search that this is a trial of, whose price is then the price; see `veilset.tune`.
         stream: which task of which stream this is, and what all its tasks cost together; see `veilset.continual`.
     """
@@ -118,7 +118,7 @@ class Plan:
             warning = (
                 "epsilon is infinite: no noise, no privacy, no receipt; everything made from it is stamped NON-PRIVATE"
             )
-            return replace(self, releases=priced, info=info, privacy=privacy, warnings=(warning,))
+            return replace(self, releases=priced, info=info, privacy=privacy, warnings=(*self.warnings, warning))
 
         if privacy.epsilon > LARGEST and any(r.sample_rate < 1 for r in self.releases):
             raise ConfigError(f"epsilon = {privacy.epsilon:g}: protects nobody; use at most {LARGEST:g}, or inf")
@@ -133,7 +133,8 @@ class Plan:
                 f"epsilon = {privacy.epsilon:g} at delta = {privacy.delta:g}: no noise level found ({e})"
             ) from e
         priced = tuple(replace(r, noise_multiplier=scale * r.weight) for r in self.releases)
-        return replace(self, releases=priced, info=info, privacy=privacy, warnings=_warn(priced, info))
+        told = (*self.warnings, *_warn(priced, info))
+        return replace(self, releases=priced, info=info, privacy=privacy, warnings=told)
 
     def spent(self) -> list[Spent]:
         """The accountant's lines of the priced plan."""
