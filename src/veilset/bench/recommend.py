@@ -29,7 +29,7 @@ class Candidate:
     """A method beside the others.
 
     Attributes:
-        method: its name.
+        method: its name, or NAME:RECIPE.
         rows: what was measured of it at the nearest budget, one a set.
         minutes: what its plan estimates for these facts, on two cores; None if it cannot plan for them.
         why_not: why it is not compared; empty if it is.
@@ -46,7 +46,7 @@ class Advice:
     """A recommendation.
 
     Attributes:
-        method, reason: what to take, and why.
+        method, recipe, reason: what to take ("" for the method's defaults), and why.
         like: (measured epsilon that was compared with, the epsilon at which the measured sets would be like this one).
         candidates: every method with figures, the best first.
         plan: the priced plan of the method.
@@ -54,6 +54,7 @@ class Advice:
     """
 
     method: str
+    recipe: str
     reason: str
     like: tuple[float, float]
     candidates: tuple[Candidate, ...]
@@ -101,12 +102,14 @@ def recommend(
     best, spread = _score(compared[0], goal)
     level = [c for c in compared if best - _score(c, goal)[0] <= max(spread, _score(c, goal)[1])]
     taken = min(level, key=lambda c: c.minutes or 0.0)
+    name, _, recipe = taken.method.partition(":")
     return Advice(
-        method=taken.method,
+        method=name,
+        recipe=recipe,
         reason=_reason(taken, compared[0], goal, sets, near),
         like=(near, equal),
         candidates=(*compared, *(c for c in found if c.why_not)),
-        plan=make(taken.method).plan(info, privacy),
+        plan=make(name, recipe=recipe or None).plan(info, privacy),
         cautions=_cautions(info, near, equal, sets),
     )
 
@@ -135,10 +138,14 @@ def _candidate(
     from veilset.methods.catalogue import make
 
     own = tuple(r for r in rows if r.method == method)
+    name, _, recipe = method.partition(":")
     try:
-        estimate = make(method)._plan(info, privacy).seconds / 60
+        plan = make(name, recipe=recipe or None)._plan(info, privacy)
     except VeilsetError as e:
         return Candidate(method, own, None, str(e))
+    estimate = plan.seconds / 60
+    if plan.warnings:  # the method's own: it would not run here as it was measured
+        return Candidate(method, own, estimate, plan.warnings[0])
     if len(own) < len(sets):
         return Candidate(method, own, estimate, f"measured on {', '.join(r.data for r in own)} only")
     if any(r.sd is None for r in own):

@@ -34,9 +34,11 @@ def run(args: argparse.Namespace) -> int:
     info = load(data).info
     advice = recommend(info, args.epsilon, delta=args.delta, minutes=args.minutes, goal=args.goal)
     delta = "" if args.delta == 1e-5 else f" --delta {args.delta:g}"
-    command = f"veilset fit {advice.method} --data {data} --epsilon {args.epsilon:g}{delta} --out runs/{advice.method}"
+    words = advice.method + (f" --recipe {advice.recipe}" if advice.recipe else "")
+    command = f"veilset fit {words} --data {data} --epsilon {args.epsilon:g}{delta} --out runs/{advice.method}"
     facts = {
         "method": advice.method,
+        "recipe": advice.recipe or None,
         "reason": advice.reason,
         "data": info.to_json(),
         "epsilon": args.epsilon,
@@ -51,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     shape = "x".join(map(str, info.shape))
     head = f"{info.name}: {info.units} units in {len(info.classes)} classes, {shape}, epsilon {args.epsilon:g}"
     like = f"noise in a class mean as at epsilon {advice.like[1]:.3g} on the measured sets"
-    lines = [f"take {advice.method} for {head}", f"why: {advice.reason}", ""]
+    lines = [f"take {words} for {head}", f"why: {advice.reason}", ""]
     lines += [f"measured at epsilon {advice.like[0]:g} (here: {like})", *_table(advice.candidates), ""]
     lines += [str(advice.plan), *(f"caution: {c}" for c in advice.cautions), f"run: {command}"]
     say(args, facts, "\n".join(lines))
@@ -64,7 +66,8 @@ def _table(found: Sequence[Candidate]) -> list[str]:
     sets = list(dict.fromkeys(r.data for c in found for r in c.rows))
     titles = [f"{what} {s}" for what in ("%", "FD") for s in sets]
     wide = [max(15, len(t)) + 2 for t in titles]
-    head = f"{'method':<15}" + "".join(f"{t:>{w}}" for t, w in zip(titles, wide, strict=True))
+    first = max(15, *(len(c.method) for c in found))
+    head = f"{'method':<{first}}" + "".join(f"{t:>{w}}" for t, w in zip(titles, wide, strict=True))
     head += f"{'seeds':>7}{'min here':>10}"
     lines = [head, "-" * len(head)]
     for c in found:
@@ -73,7 +76,7 @@ def _table(found: Sequence[Candidate]) -> list[str]:
         texts += [plus_minus({"mean": of[s].distance, "sd": of[s].distance_sd}, 1) if s in of else "" for s in sets]
         seeds = "-".join(map(str, sorted({r.seeds for r in c.rows})))
         minutes = "" if c.minutes is None else f"{c.minutes:.1f}"
-        line = f"{c.method:<15}" + "".join(f"{t:>{w}}" for t, w in zip(texts, wide, strict=True))
+        line = f"{c.method:<{first}}" + "".join(f"{t:>{w}}" for t, w in zip(texts, wide, strict=True))
         line += f"{seeds:>7}{minutes:>10}"
         lines.append(line + (f"  {c.why_not}" if c.why_not else ""))
     words = "%: accuracy of a CNN trained on the images; FD: Frechet distance on Gabor features, which is not FID"
