@@ -57,14 +57,14 @@ def test_one_image_changes_the_histograms_by_no_more_than_their_bound() -> None:
     class Gate:
         def sum(self, name, f):
             asked[name] = f
-            return torch.zeros(10, detail.CELLS, dtype=torch.float64)
+            return torch.zeros(11, detail.CELLS, dtype=torch.float64)
 
     detail.measure(Gate(), INFO)
     for x in (torch.zeros(1, 16, 16), torch.rand(1, 16, 16), torch.ones(1, 16, 16)):
         value = asked["detail"](x, torch.tensor(0))
-        assert torch.allclose(value.sum(1), torch.ones(10), atol=1e-5)
+        assert torch.allclose(value.sum(1), torch.ones(11), atol=1e-5)
         assert float(value.norm()) <= detail.release(INFO).bound + 1e-5
-    assert float(asked["detail"](torch.zeros(1, 16, 16), torch.tensor(0)).norm()) == pytest.approx(math.sqrt(10))
+    assert float(asked["detail"](torch.zeros(1, 16, 16), torch.tensor(0)).norm()) == pytest.approx(math.sqrt(11))
 
 
 def test_drawn_images_get_the_histograms_of_private_ones() -> None:
@@ -74,7 +74,7 @@ def test_drawn_images_get_the_histograms_of_private_ones() -> None:
     wanted = _histograms(real)
     curves = detail.learn(wanted, soft[:300], INFO)
     after = detail.apply(curves, soft[300:], INFO)
-    assert curves.shape == (detail.ROUNDS, 10, detail.CELLS)
+    assert curves.shape == (detail.ROUNDS, 11, detail.CELLS)
     assert float(after.min()) >= 0 and float(after.max()) <= 1
     apart = [(_histograms(x) - _histograms(real[:100])).abs().sum(1) / 2 for x in (soft[300:], after)]
     assert float(apart[0].mean()) > 0.4 and float(apart[1].mean()) < 0.5 * float(apart[0].mean())
@@ -82,8 +82,29 @@ def test_drawn_images_get_the_histograms_of_private_ones() -> None:
 
 
 def _histograms(x: torch.Tensor) -> torch.Tensor:
-    bands = detail.split(x, detail.SCALES)[1]
-    return torch.stack([detail._histogram(x, False), *(detail._histogram(b, True) for b in bands)])
+    signed = [detail._relative(x)[0], *detail.split(x, detail.SCALES)[1]]
+    return torch.stack([detail._histogram(x, False), *(detail._histogram(v, True) for v in signed)])
+
+
+def test_ink_and_paper_of_other_greys_in_each_image_stay_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One curve for all images cannot tell ink from paper where both vary; relative pixels can."""
+    torch.manual_seed(0)
+    paper, ink = 0.4 * torch.rand(800, 1, 1, 1), 0.6 + 0.4 * torch.rand(800, 1, 1, 1)
+    real = paper + (_blocks(800) > 0) * (ink - paper)
+    soft = torch.nn.functional.avg_pool2d(real[400:], 5, 1, 2)
+    wanted = _histograms(real[:400])
+    after = detail.apply(detail.learn(wanted, soft[:300], INFO), soft[300:], INFO)
+    monkeypatch.setattr(detail, "_redrawn", lambda x, curve: x)
+    without = detail.apply(detail.learn(wanted, soft[:300], INFO), soft[300:], INFO)
+
+    def two(x: torch.Tensor) -> float:
+        """The share of pixels that are nearly their image's darkest or lightest."""
+        low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+        place = (x - low) / (high - low)
+        return float(((place < 0.15) | (place > 0.85)).float().mean())
+
+    assert two(real) == 1 and two(soft[300:]) < 0.5
+    assert two(after) > 0.8 > two(without) + 0.1, (two(after), two(without))
 
 
 def test_it_is_left_out_where_noise_would_drown_it_and_the_plan_says_so() -> None:

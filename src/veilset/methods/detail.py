@@ -5,11 +5,13 @@ histograms are one noisy sum over private images, and what is changed are images
 
 An image is split into a rest that is smooth and three bands a scale (edges upright, level, and both), each of the
 image's size; bands and rest add up to it. The histograms of the bands and of the pixels are pooled over positions,
-colours and classes. One round maps each band, and then the pixels, by the monotone curve that gives drawn images the
-private histogram. The map of a band changes the others, so there are several rounds.
+colours and classes. Pixels are counted twice: as they are, which tells of a ground that all images share, and relative
+to the mean and deviation of their own image, which tells of ink and paper where each image has other ones. One round
+maps each band, then the relative and then the plain pixels, by the monotone curve that gives drawn images the private
+histogram. The map of a band changes the others, so there are several rounds.
 
-Histograms have cells of unequal width, finest about 0: u = sqrt(v) for pixels, and its signed form for bands, whose
-values lie in -1/2..1/2. One cell holds exactly 0, which is most of many images.
+Histograms have cells of unequal width, finest about 0: u = sqrt(v) for pixels, and its signed form for the others,
+whose values lie in -1/2..1/2. One cell holds exactly 0, which is most of many images.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from veilset.privacy.spec import Privacy
 SCALES = (1, 2, 4)  # distances of neighbours, in pixels
 CELLS = 129  # of each histogram
 FINE = 2048  # entries less one of the tables that images go through
+WIDE, FLAT = 16.0, 0.03  # deviations of an image that relative pixels can differ by; what counts as no deviation
 ROUNDS, VALUES = 8, 2_400_000  # of matching, and pixels of drawn images that the curves are made of
 SHARE = 0.02  # of the images' part of the budget, in units of 1 / noise_multiplier^2
 COARSE = 0.03  # the largest error of a noisy share of all values that is worth having
@@ -37,7 +40,7 @@ SECONDS = 60.0  # what learning of it and more drawing take, about
 
 def release(info: PublicInfo) -> Release:
     """The noisy histograms. Each of an image is a distribution, of norm at most 1."""
-    return Release(name="detail", bound=math.sqrt(1 + 3 * len(_scales(info))))
+    return Release(name="detail", bound=math.sqrt(2 + 3 * len(_scales(info))))
 
 
 def least(info: PublicInfo, privacy: Privacy, share: float) -> float:
@@ -53,12 +56,13 @@ def least(info: PublicInfo, privacy: Privacy, share: float) -> float:
 
 
 def measure(gate: Gate, info: PublicInfo) -> torch.Tensor:
-    """Ask for the histograms: each row of [1 + bands, CELLS] is a distribution; the pixels' comes first."""
+    """Ask for the histograms: each row of [2 + bands, CELLS] is a distribution; those of the pixels come first."""
     scales = _scales(info)
 
     def f(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         _, bands = split(x[None], scales)
-        cells = torch.stack([_cell(x[None], False), *(_cell(b, True) for b in bands)]).flatten(1)
+        signed = [_relative(x[None])[0], *bands]
+        cells = torch.stack([_cell(x[None], False), *(_cell(v, True) for v in signed)]).flatten(1)
         return torch.zeros(len(cells), CELLS).scatter_add(
             1, cells, torch.full_like(cells, 1 / x.numel(), dtype=x.dtype)
         )
@@ -73,22 +77,24 @@ def enough(info: PublicInfo) -> int:
 
 
 def learn(wanted: torch.Tensor, drawn: torch.Tensor, info: PublicInfo) -> torch.Tensor:
-    """The curves [rounds, 1 + bands, CELLS] that take drawn images [n, C, H, W] to the wanted histograms. Free."""
+    """The curves [rounds, 2 + bands, CELLS] that take drawn images [n, C, H, W] to the wanted histograms. Free."""
     rounds = []
     for _ in range(ROUNDS):
         rest, bands = split(drawn, _scales(info))
-        others = [_curve(_histogram(band, True), goal) for band, goal in zip(bands, wanted[1:], strict=True)]
+        others = [_curve(_histogram(band, True), goal) for band, goal in zip(bands, wanted[2:], strict=True)]
         whole = _joined(rest, bands, others)
+        relative = _curve(_histogram(_relative(whole)[0], True), wanted[1])
+        whole = _redrawn(whole, relative)
         pixels = _curve(_histogram(whole, False), wanted[0])
         drawn = _through(whole, _table(pixels, False), False)
-        rounds.append(torch.stack([pixels, *others]))
+        rounds.append(torch.stack([pixels, relative, *others]))
     return torch.stack(rounds)
 
 
 def apply(curves: torch.Tensor, x: torch.Tensor, info: PublicInfo) -> torch.Tensor:
     """Images [n, C, H, W] in [0, 1] after all rounds."""
-    for pixels, *others in curves:
-        whole = _joined(*split(x, _scales(info)), others)
+    for pixels, relative, *others in curves:
+        whole = _redrawn(_joined(*split(x, _scales(info)), others), relative)
         x = _through(whole, _table(pixels, False), False)
     return x
 
@@ -112,6 +118,19 @@ def _joined(rest: torch.Tensor, bands: Sequence[torch.Tensor], curves: Sequence[
     for band, curve in zip(bands, curves, strict=True):
         rest = rest + _through(band, _table(curve, True), True)
     return rest
+
+
+def _relative(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(pixels about their image's mean in units of WIDE of its deviations, that mean, that unit) of [n, C, H, W]."""
+    deviation, mean = torch.std_mean(x, (1, 2, 3), correction=0, keepdim=True)
+    unit = WIDE * deviation.clamp_min(FLAT)
+    return (x - mean) / unit, mean, unit
+
+
+def _redrawn(x: torch.Tensor, curve: torch.Tensor) -> torch.Tensor:
+    """Images after the curve of their relative pixels."""
+    relative, mean, unit = _relative(x)
+    return mean + unit * _through(relative, _table(curve, True), True)
 
 
 def _scales(info: PublicInfo) -> tuple[int, ...]:
