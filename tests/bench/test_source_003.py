@@ -14,7 +14,7 @@ from veilset.core.errors import ConfigError
 from veilset.evaluation.protocols import SIX
 
 SVG = "{http://www.w3.org/2000/svg}"
-CELLS = 3 * (2 * 4 * 2 * 3 + 2 * 2 * 2 * 5 + 2 * 2)
+CELLS = 3 * 2 * ((3 * 2 + 4) + (1 + 3) + 2 * 5 + 2)  # seeds, sets; ConvNet at 10 and 1, networks, paths
 
 
 def result(cell: Cell) -> dict[str, Any]:
@@ -37,22 +37,35 @@ def test_cells_are_sizes_priors_and_six_networks() -> None:
     got = [c for c in everything if c.kind == "judged"]
     assert {c.params["method"] for c in got if c.params["params"].get("prior")} == {"private-set"}
     five = [c.params for c in got if c.params["network"] != SIX[0]]
-    assert {p["params"]["per_class"] for p in (c.params for c in got) if p not in five} == {1, 10, 20, 50}
-    assert {(p["params"]["per_class"], p["network"]) for p in five} == {(n, net) for n in (10, 20) for net in SIX[1:]}
+    assert {(p["params"]["per_class"], p["network"]) for p in five} == {(10, net) for net in SIX[1:]}
     assert {p["epsilon"] for p in five} == {10.0} and not [p for p in five if "prior" in p["params"]]
+    sizes: dict[Any, set[int]] = {}
+    for p in (c.params for c in got if c.params["network"] == SIX[0]):
+        row = p["method"], p["epsilon"], p["params"].get("prior", False)
+        sizes.setdefault(row, set()).add(p["params"]["per_class"])
+    published: dict[Any, set[int]] = {}
+    for _, e, n, prior in source_003.SIZE_TABLE:
+        published.setdefault(("private-set", e, prior), set()).add(n)
+    ours = {("dp-condense", 10.0, False): {1, 10, 20, 50}, ("dp-condense", 1.0, False): {10, 20, 50}}
+    assert sizes == published | ours, "a row for each published figure, and no other of that method"
+    other = source_003.cells(False, epsilon=["3"])
+    assert {(c.params["params"]["per_class"], c.params["network"]) for c in other} == {(20, SIX[0])}
 
 
-def test_paths_come_after_the_sizes_that_all_networks_judge() -> None:
-    got = [c for c in source_003.cells(False) if c.params["seed"] == 0]
-    first = next(i for i, c in enumerate(got) if c.kind == "path")
-    assert {(c.params["params"]["per_class"], c.params["epsilon"]) for c in got[:first]} == {(10, 10.0), (20, 10.0)}
-    assert [c.name for c in got[first : first + 5]] == [
-        "private-set.path.mnist.eps10.seed0",
-        "private-set.prior.path.mnist.eps10.seed0",
-        "private-set.path.fashion-mnist.eps10.seed0",
-        "private-set.prior.path.fashion-mnist.eps10.seed0",
-        "private-set.n1.convnet.mnist.eps10.seed0",
+def test_cells_come_in_the_order_of_worth() -> None:
+    got = [c.name.removesuffix(".eps10.seed0") for c in source_003.cells(False) if c.name.endswith(".eps10.seed0")]
+    assert [name.removesuffix(".mnist") for name in got if name.endswith(".mnist")][:9] == [
+        "private-set.n10.convnet",
+        "private-set.prior.n10.convnet",
+        "dp-condense.n10.convnet",
+        "private-set.n20.convnet",
+        "private-set.prior.n20.convnet",
+        "dp-condense.n20.convnet",
+        "private-set.n1.convnet",
+        "private-set.prior.n1.convnet",
+        "dp-condense.n50.convnet",
     ]
+    assert got[-1] == "dp-condense.n10.resnet18.fashion-mnist", "the longest comes last"
     for without in (source_003.cells(False, ["dp-condense"]), source_003.cells(False, epsilon=["1"])):
         assert without and not [c for c in without if c.kind == "path"]
 
@@ -76,7 +89,7 @@ def test_tables(done: int) -> None:
     assert f"| mnist | 10 | private-set | 20 | convnet | {ours} | 95.6 |" in text
     assert f"| fashion-mnist | 10 | private-set with prior | 1 | convnet | {ours} | 63.0 |" in text
     assert f"| mnist | 10 | dp-condense | 20 | convnet | {ours} |  |" in text, "no published figure is of our method"
-    assert f"| mnist | dp-condense, 20 a class | {' | '.join([ours] * len(SIX))} |" in text
+    assert f"| mnist | dp-condense, 10 a class | {' | '.join([ours] * len(SIX))} |" in text
     assert "| fashion-mnist | published: private-set, 20 a class | 77.7 | 68.0 | 59.1 | 76.8 | 70.8 | 62.2 |" in text
     assert (f"Missing {CELLS} cells" in text) == (done == 0)
     assert ("| fashion-mnist | with | 200 | 10.000 | 2.00 | 90.90 ± 1.00 | 3 of 3 |" in text) == (done == CELLS)
