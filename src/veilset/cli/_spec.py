@@ -70,7 +70,7 @@ def spec(args: argparse.Namespace, rest: Sequence[str], parser: argparse.Argumen
 
 
 def _params(rest: Sequence[str], parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """--features 2000 or --features=2000 -> {"features": "2000"}."""
+    """--steps 200 or --steps=200 -> {"steps": "200"}."""
     from veilset.core.errors import ConfigError, suggest
 
     known = [s for a in parser._actions for s in a.option_strings]
@@ -81,10 +81,10 @@ def _params(rest: Sequence[str], parser: argparse.ArgumentParser) -> dict[str, A
         if not word.startswith("--"):
             raise ConfigError(f"argument {word!r} is not understood; parameters look like --NAME VALUE")
         name, eq, value = word.partition("=")
+        if name == "--method":
+            raise ConfigError("--method: the method is named without it, as in `veilset fit dp-moments`")
         if not eq:
             if not words or words[0].startswith("--"):
-                if name == "--method":  # its value was taken for METHOD, which stands alone
-                    raise ConfigError("--method: the method is named without it, as in `veilset fit dp-moments`")
                 raise ConfigError(f"{name}: a value is missing; write {name} VALUE.{suggest(name, known)}")
             value = words.pop(0)
         key = name[2:].replace("-", "_")

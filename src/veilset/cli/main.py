@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 VERBS = {
@@ -53,6 +54,15 @@ def parser() -> Parser:
     return top
 
 
+def verb_parser(name: str) -> tuple[ModuleType, Parser]:
+    """The module of a verb, and the parser of what follows the verb."""
+    module = import_module(f"veilset.cli.{name}")
+    verb = Parser(prog=f"veilset {name}", description=module.__doc__, allow_abbrev=False)
+    verb.add_argument("--json", action="store_true", help="print one JSON object, for machines")
+    module.add(verb)
+    return module, verb
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status: 0 only on success."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -66,10 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _no_verb(argv)
         if argv[0] != "fit" and Team().size > 1:
             raise ConfigError(f"verb {argv[0]!r} runs in one process; only fit can share its work: leave out torchrun")
-        module = import_module(f"veilset.cli.{argv[0]}")
-        verb = Parser(prog=f"veilset {argv[0]}", description=module.__doc__, allow_abbrev=False)
-        verb.add_argument("--json", action="store_true", help="print one JSON object, for machines")
-        module.add(verb)
+        module, verb = verb_parser(argv[0])
         if hasattr(module, "run_with_rest"):
             named = len(argv) > 2 and not argv[1].startswith("-") and not hasattr(module, "WHAT")
             if {"-h", "--help"} & set(argv) and named:
