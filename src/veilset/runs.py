@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import RunError
+from veilset.core.facts import check_tested
 from veilset.core.io import lock, read_json, write_json
 from veilset.privacy.account import Account, check_mode
 from veilset.privacy.collective import Team
@@ -77,7 +78,7 @@ def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Synthesi
 
     Raises:
         RunError: the folder exists (without `resume`), is in use, or was started with other arguments; or another
-            process of this run ended.
+            process of this run ended; or the self-test of this installation failed.
         BudgetExceeded: the account does not cover the plan. ModeError: an account for a run that gives no privacy.
     """
     from veilset.methods.catalogue import open_model
@@ -85,6 +86,7 @@ def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Synthesi
     out, team = Path(out), Team()
     team.share(lambda: _check_folder(out, resume))
     data, model, plan, privacy = spec._prepare()
+    check_tested(spec.seed)
     data.train.check()
     account = Account(Path(spec.account)) if spec.account else None
     if account:

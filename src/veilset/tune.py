@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, RunError
+from veilset.core.facts import check_tested
 from veilset.core.words import as_html
 from veilset.privacy.account import Account, Payment, check_mode
 from veilset.privacy.accounting import Search, gaussian_noise_multiplier, search_claim
@@ -199,7 +200,8 @@ def tune(priced: Priced, out: str | Path) -> tuple[Synthesizer, float]:
         The model, and its score (with its noise, if it has any).
 
     Raises:
-        RunError: the folder exists. BudgetExceeded: the account does not cover the price; nothing was read.
+        RunError: the folder exists, or the last self-test failed. BudgetExceeded: the account does not cover the price;
+            nothing was read.
         ModeError: an account for a search with a seed. DataError: a file fault.
     """
     from veilset.data.load import load
@@ -207,6 +209,7 @@ def tune(priced: Priced, out: str | Path) -> tuple[Synthesizer, float]:
     t = priced.tuning
     if Path(out).exists():
         raise RunError(f"{out} exists; choose another folder")
+    check_tested(t.seed)
     payment = None
     if t.account:
         check_mode(t.seed, Privacy(t.epsilon, t.delta))

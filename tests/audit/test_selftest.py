@@ -14,9 +14,11 @@ from veilset.audit.checks.base import ALARM, MOST, Check, random_check, wrong
 from veilset.audit.selftest import FAMILY_ERROR, THEMES, Selftest, measured, selftest
 from veilset.cli.main import main
 from veilset.core import facts
+from veilset.core.errors import RunError
 from veilset.privacy import bounding
 from veilset.privacy import sampling as private_sampling
 from veilset.privacy.gate import Gate
+from veilset.runs import RunSpec, execute
 
 
 @pytest.fixture(autouse=True)
@@ -179,3 +181,17 @@ def test_a_receipt_carries_the_result_and_verifies_with_and_without_it(ok, tmp_p
     (bare / "receipt.json").write_text(json.dumps(said))
     _say(bare)
     assert "selftest" not in _read(bare) and verify(bare).ok and verify(bare).release
+
+
+def test_after_a_failure_nothing_is_released(monkeypatch, tmp_path):
+    only(monkeypatch, "bounding")
+    fit = ["fit", "dp-merf", "--data", "digits", "--epsilon", "1", "--frequencies", "20"]
+    facts.keep_selftest(False, 3)
+    with pytest.raises(RunError, match="self-test = FAILED"):
+        execute(RunSpec(method="dp-merf", data="digits", epsilon=1.0, params={"frequencies": 20}), tmp_path / "run")
+    assert main([*fit, "--out", str(tmp_path / "run")]) != 0
+    assert main(["tune", *fit[1:-1], "20,40", "--out", str(tmp_path / "run")]) != 0
+    assert not (tmp_path / "run").exists()
+    assert main([*fit, "--out", str(tmp_path / "seeded"), "--seed", "0"]) == 0, "no release"
+    assert selftest().ok
+    assert main([*fit, "--out", str(tmp_path / "run")]) == 0

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from veilset.continual.plan import StreamPlan
 from veilset.core.errors import ConfigError, DataError, RunError
+from veilset.core.facts import check_tested
 from veilset.core.io import lock, new_folder, read_json, write_json
 from veilset.core.types import Images, PublicInfo
 from veilset.core.vault import drop_torn_line
@@ -70,10 +71,12 @@ class TaskStream:
             account: file of the set's privacy account.
 
         Raises:
-            RunError: the folder exists. BudgetExceeded: the account does not cover all tasks.
+            RunError: the folder exists, or the last self-test failed. BudgetExceeded: the account does not cover all
+                tasks.
             ModeError: an account for a stream with a seed.
         """
         folder, drawn = Path(folder), None
+        check_tested(seed)
         # Two streams with the same plan are told apart by their id; a research stream repeats, so it has none.
         facts = plan.facts() | {"mode": "release" if seed is None else "research"}
         facts |= {"id": secrets.token_hex(16) if seed is None else ""}

@@ -56,6 +56,23 @@ def selftest() -> dict[str, Any] | None:
         return None
 
 
+def check_tested(seed: int | None) -> None:
+    """Refuse to spend a budget on what must not be relied upon.
+
+    Args:
+        seed: None for a release; a run with a seed is none, and is not refused.
+
+    Raises:
+        RunError: the last self-test of this installation failed.
+    """
+    tested = selftest() if seed is None else None
+    if tested and not tested["ok"]:
+        raise RunError(
+            "self-test = FAILED: a release by this installation may not be what it says; see `veilset selftest`, mend "
+            "what it names and run it again, or give a seed for a run that is no release"
+        )
+
+
 def keep_selftest(ok: bool, checks: int) -> None:
     """Remember a result for later receipts.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from veilset.core.errors import ConfigError, DataError, ModeError, RunError
+from veilset.core.facts import check_tested
 from veilset.core.io import lock, write_bytes
 from veilset.core.types import Images, PublicInfo
 from veilset.privacy.account import Account, Payment
@@ -50,6 +51,7 @@ def buy(
     """
     out = Path(out)
     check_place(plan, out, resume)
+    check_tested(seed)
     begun = (out / "ledger.jsonl").exists()
     data.check()
     try:
