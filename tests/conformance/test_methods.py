@@ -12,7 +12,7 @@ import torch
 
 import veilset as vs
 from veilset.core.errors import VeilsetError
-from veilset.methods import detail
+from veilset.methods import choosing, detail
 from veilset.methods.catalogue import BUILT_IN, method_class
 
 # Small parameters, so that a fit takes well under a second.
@@ -310,10 +310,13 @@ def test_known_bad(bad):
     "holds", [kit.contributions_are_bounded_and_nothing_else_is_learned, kit.plan_and_ledger_agree],
     ids=lambda p: p.__name__,
 )  # fmt: skip
-def test_taught_moments_with_detail(holds, monkeypatch) -> None:
-    """The kit's sets are so small that the plan would leave histograms out."""
+def test_taught_moments_with_its_options(holds, monkeypatch) -> None:
+    """The kit's sets are so small that the plan would leave histograms and the choice out."""
     monkeypatch.setattr(detail, "COARSE", float("inf"))
     monkeypatch.setattr(detail, "VALUES", 2000)
-    names = [r.name for r in vs.make("taught-moments", recipe="pictures").plan(kit.INFO, kit.BUDGET).releases]
-    assert "detail" in names
-    holds(lambda: method_class("taught-moments")(**SMALL["taught-moments"], detail=True))
+    monkeypatch.setattr(choosing, "COARSE", float("inf"))
+    monkeypatch.setattr(choosing, "IMAGES", 20)
+    options = {"detail": True, "choose": True}
+    names = [r.name for r in vs.make("taught-moments", **options).plan(kit.INFO, kit.BUDGET).releases]
+    assert {"detail", "choice"} <= set(names)
+    holds(lambda: method_class("taught-moments")(**SMALL["taught-moments"], **options))

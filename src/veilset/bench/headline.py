@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 COMMAND = "veilset bench headline --jobs 2"
 OPTIONS = ("methods", "data", "epsilon", "seeds")
 BASELINE = "dp-moments"
-METHODS = (DEFAULT, f"{DEFAULT}:pictures", BASELINE, "dp-feta")
+METHODS = (DEFAULT, f"{DEFAULT}:moved", f"{DEFAULT}:pictures", BASELINE, "dp-feta")
 UNSEEN = glyphs.NAME  # nothing was tuned on it; it was named before it had a figure
 SETS = ("fashion-mnist", "mnist", UNSEEN)
 EPSILONS = (10.0, 1.0)

@@ -29,7 +29,7 @@ import torch
 
 from veilset.core.config import option
 from veilset.core.types import PublicInfo
-from veilset.methods import detail, dp_scatter
+from veilset.methods import choosing, detail, dp_scatter
 from veilset.methods.base import BATCH, State, Synthesizer
 from veilset.methods.dp_moments import DPMoments
 from veilset.methods.training import loop_multiplier
@@ -40,7 +40,8 @@ from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
-IMAGES, TEACHER, DETAIL = "images.", "teacher.", "detail.curves"
+DETAIL, CHOICE = "detail", "choice"  # releases
+IMAGES, TEACHER, CURVES, STEP = "images.", "teacher.", "detail.curves", "choice.step"  # in the state
 FREQUENCIES = 136  # as many as dp-moments has by default
 ROUNDS = 8  # of drawing again; a label that still has no image then keeps one that was drawn for it
 TRIED, TURNS = 300, 200  # drawn images a class by which the offsets are set, and steps of setting them
@@ -55,6 +56,7 @@ class Config:
     batch: int | None = option(None, "its expected units a step; default as dp-scatter", ge=1)
     draws: int = option(1000, "draws that correct the moments of a cell for clamping; as dp-moments", ge=0)
     detail: bool = option(False, "give released images the private images' histograms of levels and fine bands")
+    choose: bool = option(False, "let the private images choose by how much released images are moved")
 
 
 class TaughtMoments(Synthesizer):
@@ -62,7 +64,7 @@ class TaughtMoments(Synthesizer):
 
     name = "taught-moments"
     Config = Config
-    recipes: ClassVar = {"pictures": {"detail": True}}
+    recipes: ClassVar = {"moved": {"choose": True}, "pictures": {"detail": True}}
 
     @property
     def _images(self) -> DPMoments:
@@ -72,42 +74,61 @@ class TaughtMoments(Synthesizer):
     def _teacher(self) -> dp_scatter.Config:
         return dp_scatter.Config(steps=self.config.steps, batch=self.config.batch)
 
-    @property
-    def _detail(self) -> float:
-        """Its part of the budget."""
-        return float((1 - self.config.share) * detail.SHARE)
-
-    def _detailed(self, info: PublicInfo, privacy: Privacy) -> bool:
-        return bool(self.config.detail) and info.units >= detail.least(info, privacy, self._detail)
-
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
         images = self._images._plan(info, privacy)
         linear = dp_scatter.release(self._teacher, info, privacy.epsilon)
         teacher = dp_scatter.cost(info, linear)
-        seconds, more = images.seconds + teacher.seconds, list[Release]()
-        left = 1 - self.config.share  # of the budget, for the images' sums
-        if self._detailed(info, privacy):
-            left -= self._detail
-            more = [replace(detail.release(info), weight=math.sqrt(left / (self._detail * _information(images))))]
+        parts, told = self._parts(info, privacy)
+        left = 1 - self.config.share - sum(parts.values())  # of the budget, for the sums of the images
+        weigh = {name: math.sqrt(left / (part * _information(images))) for name, part in parts.items()}
+        releases, seconds = list(images.releases), images.seconds + teacher.seconds
+        if DETAIL in parts:
+            releases.append(replace(detail.release(info), weight=weigh[DETAIL]))
             seconds += detail.SECONDS
-        told = (_left_out(info, detail.least(info, privacy, self._detail)),) if self.config.detail and not more else ()
-        linear = replace(linear, weight=_weight(linear, images, privacy, self.config.share, left))
+        releases.append(replace(linear, weight=_weight(linear, images, privacy, self.config.share, left)))
+        if CHOICE in parts:
+            releases.append(replace(choosing.release(), weight=weigh[CHOICE]))
+            seconds += choosing.SECONDS
         memory = max(images.memory_mb, teacher.memory_mb)
-        return Plan((*images.releases, *more, linear), seconds=seconds, memory_mb=memory, warnings=told)
+        return Plan(tuple(releases), seconds=seconds, memory_mb=memory, warnings=told)
+
+    def _parts(self, info: PublicInfo, privacy: Privacy) -> tuple[dict[str, float], tuple[str, ...]]:
+        """(parts of the budget for what is asked beside images and teacher, what is left out for want of units)."""
+        parts, told = dict[str, float](), list[str]()
+        if self.config.detail:
+            part = (1 - self.config.share) * detail.SHARE
+            if info.units >= (least := detail.least(info, privacy, part)):
+                parts[DETAIL] = part
+            else:
+                told.append(_left_out(DETAIL, "so that images stay smooth", info, least))
+        if self.config.choose:
+            if info.units >= (least := choosing.least(privacy)):
+                parts[CHOICE] = choosing.share(info, privacy)
+            else:
+                told.append(_left_out(CHOICE, "so that images are not moved", info, least))
+        return parts, tuple(told)
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
         state = {IMAGES + k: v for k, v in self._images._fit(gate, info, plan).items()}
-        if self._detailed(info, plan.budget):
+        asked = {release.name for release in plan.releases}
+        if DETAIL in asked:
             wanted = detail.measure(gate, info)
-            state[DETAIL] = detail.learn(wanted, self._drawn(state, info, _each(info, detail.enough(info))), info)
+            state[CURVES] = detail.learn(wanted, self._drawn(state, info, _each(info, detail.enough(info))), info)
         teacher = dp_scatter.learn(gate, self._teacher, info, plan["linear"], self.device, _seen_in(state))
         state |= {TEACHER + k: v.detach().cpu() for k, v in teacher.items()}
         parts = _each(info, TRIED).split(BATCH)
         logits = torch.cat([self._scores(state, self._drawn(state, info, part)) for part in parts])
         state[TEACHER + "bias"] = state[TEACHER + "bias"] + even_out(logits)
+        if CHOICE in asked:
+            state[STEP] = torch.tensor(choosing.choose(gate, info, lambda y: self._labelled(state, info, y)))
         return state
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        images = self._labelled(state, info, labels)
+        return choosing.moved(images, float(state[STEP])) if STEP in state else images
+
+    def _labelled(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """Images that the teacher gives these labels, but for the few that it gives to none in all rounds."""
         out, open_ = torch.zeros(len(labels), *info.shape), torch.arange(len(labels))
         for _ in range(ROUNDS):
             drawn = self._drawn(state, info, labels[open_])
@@ -128,7 +149,7 @@ class TaughtMoments(Synthesizer):
         """Images of the Gaussians of these labels, as the teacher will see them."""
         own = _part(state, IMAGES)
         x = torch.cat([self._images._sample(own, info, part) for part in labels.split(BATCH)])
-        return detail.apply(state[DETAIL], x, info) if DETAIL in state else x
+        return detail.apply(state[CURVES], x, info) if CURVES in state else x
 
     def _scores(self, state: State, x: torch.Tensor) -> torch.Tensor:
         return dp_scatter.scores(_part(state, TEACHER), x, _seen_in(state))
@@ -145,7 +166,7 @@ def _each(info: PublicInfo, n: int) -> torch.Tensor:
 
 def _seen_in(state: State) -> Map:
     """What the teacher sees of an image: all of it where drawn images have fine structure, too."""
-    return dp_scatter.seen if DETAIL in state else blurred
+    return dp_scatter.seen if CURVES in state else blurred
 
 
 def blurred(x: torch.Tensor) -> torch.Tensor:
@@ -167,11 +188,12 @@ def even_out(logits: torch.Tensor) -> torch.Tensor:
     return offset
 
 
-def _left_out(info: PublicInfo, least: float) -> str:
-    """Why the release of histograms is not in the plan. (Images too small for bands are too small for the teacher.)"""
+def _left_out(name: str, so: str, info: PublicInfo, least: float) -> str:
+    """Why a release is not in the plan. (Images too small for bands are too small for the teacher.)"""
+    needed = math.ceil(least / 100) * 100
     return (
-        f"release 'detail' is left out, so that images stay smooth: at this epsilon its noise needs about "
-        f"{math.ceil(least / 100) * 100} units, and {info.units} are declared"
+        f"release {name!r} is left out, {so}: at this epsilon its noise needs about {needed} units, "
+        f"and {info.units} are declared"
     )
 
 

@@ -1,4 +1,4 @@
-"""Small movements of images: one affine map, drawn at random, for all images that are to be moved alike."""
+"""Small movements of images by affine maps drawn at random: one for all images, or one for each."""
 
 from __future__ import annotations
 
@@ -36,3 +36,26 @@ def moved(x: torch.Tensor, move: torch.Tensor | None, outside: str = "zeros") ->
         return x
     grid = F.affine_grid(move.to(x)[None], [1, 1, *x.shape[2:]], align_corners=False)
     return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), padding_mode=outside, align_corners=False)
+
+
+def moved_apart(x: torch.Tensor, shift: float, scale: float, slant: float, turn: float) -> torch.Tensor:
+    """Images [n, C, H, W], each turned, slanted, stretched and shifted by a map of its own.
+
+    Uses torch's global generator. The outermost pixels go on outside.
+
+    Args:
+        x: images.
+        shift, scale, slant, turn: the most, as a part of a side, relative for each side, as a slope, in degrees; each
+            is drawn uniformly, in both directions.
+    """
+
+    def drawn(most: float) -> torch.Tensor:
+        return most * (2 * torch.rand(len(x)) - 1)
+
+    ratio = x.shape[2] / x.shape[3]  # sides are 2 units long in a map, whatever their number of pixels
+    angle, wide, high, lean = drawn(math.radians(turn)), 1 + drawn(scale), 1 + drawn(scale), drawn(slant)
+    first = [angle.cos() * wide, (lean - angle.sin() * high) * ratio, drawn(2 * shift)]
+    second = [angle.sin() * wide / ratio, angle.cos() * high, drawn(2 * shift)]
+    move = torch.stack([torch.stack(first, 1), torch.stack(second, 1)], 1)
+    grid = F.affine_grid(move.to(x), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
