@@ -60,8 +60,9 @@ reseed everything. Minutes are of one core, fit and sampling; a floor counts wit
 Fashion-MNIST are development sets: hyper-parameters were chosen on a validation part of their training splits. Nothing
 was chosen on {UNSEEN} (letters A to J in twenty fonts, `bench/glyphs.py`), which was named before it had a figure; its
 floor is the mean of {BASELINE} and the larger standard deviation of the two. The distance of the default has half of
-{BASELINE}'s for a floor; `:pictures` is its recipe that sharpens what it draws (it was changed after a first look at
-{UNSEEN}, see headline/search.md, so for the recipe they are not unseen). Coverage: share of the neighbourhoods
+{BASELINE}'s for a floor; `:pictures` is its recipe that sharpens what it draws and `:moved` the one
+whose images are moved as the private images choose (both were formed after looks at {UNSEEN}, see headline/search.md,
+so for them these letters are not unseen). Coverage: share of the neighbourhoods
 of real images that hold a released one. Copies, of seed 0: how many of 10,000 released images nearly equal a training
 image (closer than a tenth of their own contrast), with those of as many test images behind the stroke, and the epsilon
 that the attack by nearest images disproves (`veilset audit`; {CONFIDENCE:.0%}). Sheets of seed 0:

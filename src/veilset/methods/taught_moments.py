@@ -11,6 +11,9 @@ Private access, shares of the budget set by `share`:
                                 images get the edges and the black ground that low frequencies lack (module `detail`);
                                 a fiftieth of the images' part; left out where the declared units are too few for it
   linear                        the clipped gradients of dp-scatter
+  choice                        with the recipe moved: how many private images each of a few small networks gets right,
+                                which were trained on images moved by more and more (module `choosing`); as much of the
+                                budget as such counts need; left out where that is more than a twentieth
 Everything after is free. Two things make the teacher fit for images that are no photographs:
   * It learns from private images that are reduced to the low frequencies of dp-moments, which is all that the drawn
     images have. With detail it learns from whole images.
