@@ -65,6 +65,15 @@ def test_cells_come_in_the_order_of_worth() -> None:
         "private-set.prior.n1.convnet",
         "dp-condense.n50.convnet",
     ]
+    paths = [i for i, name in enumerate(got) if ".path." in name]
+    assert [got[i] for i in paths] == [
+        "private-set.path.mnist",
+        "private-set.prior.path.mnist",
+        "private-set.path.fashion-mnist",
+        "private-set.prior.path.fashion-mnist",
+    ]
+    networks = [i for i, name in enumerate(got) if ".path." not in name and ".convnet." not in name]
+    assert max(i for i, name in enumerate(got) if ".convnet." in name) < min(paths) and max(paths) < min(networks)
     assert got[-1] == "dp-condense.n10.resnet18.fashion-mnist", "the longest comes last"
     for without in (source_003.cells(False, ["dp-condense"]), source_003.cells(False, epsilon=["1"])):
         assert without and not [c for c in without if c.kind == "path"]

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
+from veilset.methods.base import BATCH
 from veilset.methods.training import cosine, fast
 from veilset.networks.classifiers import CNN
 from veilset.networks.moves import moved_apart
@@ -29,7 +30,7 @@ from veilset.privacy.spec import Privacy
 # Of one step, the largest shift (part of a side), stretch (relative), slant (slope) and turn (degrees).
 STEP = 0.054, 0.1, 0.1, 10.0
 STEPS = (0.0, 0.5, 1.0, 2.0)  # what is chosen from
-IMAGES, EPOCHS, BATCH, RATE = 15_000, 6, 128, 1e-3  # of the networks
+IMAGES, EPOCHS, FEW, RATE = 15_000, 6, 128, 1e-3  # of the networks: images, passes, images a step, learning rate
 COARSE, MOST = 0.005, 0.05  # wanted noise of a count, relative to the units; the largest part of a budget for it
 SECONDS = 180.0
 
@@ -63,7 +64,7 @@ def choose(gate: Gate, info: PublicInfo, drawn: Callable[[torch.Tensor], torch.T
         drawn: labels -> images [n, C, H, W] in [0, 1] as they are released before they are moved.
     """
     y = torch.arange(len(info.classes)).repeat(math.ceil(IMAGES / len(info.classes)))
-    x = torch.cat([drawn(part) for part in y.split(1000)])
+    x = torch.cat([drawn(part) for part in y.split(BATCH)])
     first = CNN(info.shape, len(info.classes))
     nets = [_taught(deepcopy(first), moved(x, STEPS[i]), y) for i in progress(range(len(STEPS)), "choice")]
 
@@ -82,8 +83,8 @@ def _taught(net: CNN, x: torch.Tensor, y: torch.Tensor) -> nn.Module:
     """The network after training on images [n, C, H, W] in [0, 1]; free."""
     net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     x = (2 * x - 1).contiguous(memory_format=torch.channels_last)
-    optimiser, at = torch.optim.Adam(net.parameters(), RATE), 0
-    orders = [part for _ in range(EPOCHS) for part in torch.randperm(len(x)).split(BATCH)]
+    optimiser = torch.optim.Adam(net.parameters(), RATE)
+    orders = [part for _ in range(EPOCHS) for part in torch.randperm(len(x)).split(FEW)]
     for at, chosen in enumerate(orders):
         optimiser.param_groups[0]["lr"] = RATE * cosine(at, len(orders))
         optimiser.zero_grad()

@@ -26,15 +26,16 @@ def drawn_move(shift: float, scale: float, turn: float) -> torch.Tensor:
 
 
 def moved(x: torch.Tensor, move: torch.Tensor | None, outside: str = "zeros") -> torch.Tensor:
-    """Images [n, C, H, W], all moved by the same map [2, 3]; None: as they are.
+    """Images [n, C, H, W], all moved by one map [2, 3] or each by its own of [n, 2, 3]; None: as they are.
 
     Args:
-        x: images. move: the map.
+        x: images. move: the map or maps.
         outside: what comes in: "zeros" (black) or "border" (the outermost pixels).
     """
     if move is None:
         return x
-    grid = F.affine_grid(move.to(x)[None], [1, 1, *x.shape[2:]], align_corners=False)
+    maps = move.to(x).view(-1, 2, 3)
+    grid = F.affine_grid(maps, [len(maps), 1, *x.shape[2:]], align_corners=False)
     return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), padding_mode=outside, align_corners=False)
 
 
@@ -56,6 +57,5 @@ def moved_apart(x: torch.Tensor, shift: float, scale: float, slant: float, turn:
     angle, wide, high, lean = drawn(math.radians(turn)), 1 + drawn(scale), 1 + drawn(scale), drawn(slant)
     first = [angle.cos() * wide, (lean - angle.sin() * high) * ratio, drawn(2 * shift)]
     second = [angle.sin() * wide / ratio, angle.cos() * high, drawn(2 * shift)]
-    move = torch.stack([torch.stack(first, 1), torch.stack(second, 1)], 1)
-    grid = F.affine_grid(move.to(x), list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    maps = torch.stack([torch.stack(first, 1), torch.stack(second, 1)], 1)
+    return moved(x, maps, outside="border")
