@@ -86,7 +86,7 @@ def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Synthesi
     out, team = Path(out), Team()
     team.share(lambda: _check_folder(out, resume))
     data, model, plan, privacy = spec._prepare()
-    check_tested(spec.seed)
+    check_tested(spec.seed)  # as `fit` does, which would be after the folder is made
     data.train.check()
     account = Account(Path(spec.account)) if spec.account else None
     if account:

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+import veilset as vs
 from veilset.audit import selftest as module
 from veilset.audit.checks import base, noise, sampling
 from veilset.audit.checks.base import ALARM, MOST, Check, random_check, wrong
@@ -191,6 +192,8 @@ def test_after_a_failure_nothing_is_released(monkeypatch, tmp_path):
         execute(RunSpec(method="dp-merf", data="digits", epsilon=1.0, params={"frequencies": 20}), tmp_path / "run")
     assert main([*fit, "--out", str(tmp_path / "run")]) != 0
     assert main(["tune", *fit[1:-1], "20,40", "--out", str(tmp_path / "run")]) != 0
+    with pytest.raises(RunError, match="self-test = FAILED"):
+        vs.make("dp-moments").fit(vs.load("digits").train, vs.Privacy(1.0))
     assert not (tmp_path / "run").exists()
     assert main([*fit, "--out", str(tmp_path / "seeded"), "--seed", "0"]) == 0, "no release"
     assert selftest().ok

@@ -16,6 +16,7 @@ import torch
 
 from veilset.core.config import build
 from veilset.core.errors import ConfigError, ModeError, RunError, suggest
+from veilset.core.facts import check_tested
 from veilset.core.io import new_folder, read_json, sha256_file, write_bytes, write_json
 from veilset.core.types import Images, PublicInfo
 from veilset.privacy.account import Account, Payment
@@ -109,6 +110,7 @@ class Method(ABC):
 
         Raises:
             ModeError: fitted already, or an account for a run that gives no privacy.
+            RunError: without a seed, after a self-test that failed.
             DataError, ConfigError, BudgetExceeded: as they say.
         """
         if self._state is not None:
@@ -131,6 +133,7 @@ class Method(ABC):
         payment: Payment | None,
     ) -> M:
         """`fit` by a plan that was priced before."""
+        check_tested(seed)
         self.device = device
         gate = Gate(data, plan, seed=seed, folder=folder, device=device, payment=payment)
         self._learn(gate, plan, Team().share(lambda: _public_seed(folder)) if seed is None else seed)
