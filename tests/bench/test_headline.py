@@ -93,7 +93,7 @@ def test_the_unseen_set_is_drawn_where_it_is_used(monkeypatch: pytest.MonkeyPatc
     got = headline.judged("dp-moments", headline.UNSEEN, 10.0, 0, {"draws": 0}, 300, [])
     assert got["figures"]["mean"] > 10
     assert {c.params["data"] for c in headline.cells(False)} == set(headline.SETS)
-    with pytest.raises(ConfigError, match="glyphs"):
+    with pytest.raises(ConfigError, match="greek"):
         leaderboard.cells(False, data=[headline.UNSEEN])
 
 

@@ -41,7 +41,7 @@ def test_every_method_joins_and_seed_0_comes_first() -> None:
     assert seeds == sorted(seeds)
     taught, cells = ([c for c in cells if (c.kind == "teacher") == want] for want in (True, False))
     assert {c.params["method"] for c in taught} == set(TEACHERS) and len(taught) == len(TEACHERS) * 2 * 2 * 3
-    wanted = [*methods(), *leaderboard.RECIPES]
+    wanted = [*methods()]
     assert {c.params["method"] for c in cells} == set(wanted) and len(cells) == len(wanted) * 2 * 2 * 3
     first = [(c.params["method"], c.params["data"]) for c in cells if c.params["seed"] == 0]
     floors = [key in leaderboard.FLOORS for key in first]

@@ -310,13 +310,12 @@ def test_known_bad(bad):
     "holds", [kit.contributions_are_bounded_and_nothing_else_is_learned, kit.plan_and_ledger_agree],
     ids=lambda p: p.__name__,
 )  # fmt: skip
-def test_taught_moments_with_its_options(holds, monkeypatch) -> None:
+def test_taught_moments_with_all_of_its_releases(holds, monkeypatch) -> None:
     """The kit's sets are so small that the plan would leave histograms and the choice out."""
     monkeypatch.setattr(detail, "COARSE", float("inf"))
     monkeypatch.setattr(detail, "VALUES", 2000)
     monkeypatch.setattr(choosing, "COARSE", float("inf"))
     monkeypatch.setattr(choosing, "IMAGES", 20)
-    options = {"detail": True, "choose": True}
-    names = [r.name for r in vs.make("taught-moments", **options).plan(kit.INFO, kit.BUDGET).releases]
+    names = [r.name for r in vs.make("taught-moments").plan(kit.INFO, kit.BUDGET).releases]
     assert {"detail", "choice"} <= set(names)
-    holds(lambda: method_class("taught-moments")(**SMALL["taught-moments"], **options))
+    holds(lambda: method_class("taught-moments")(**SMALL["taught-moments"]))

@@ -1,4 +1,4 @@
-"""choosing: counts of bounded influence, their price, and the step that they name."""
+"""choosing: counts of bounded influence, their price, and the form that they name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Gate:
     def sum(self, name, f):
         assert name == "choice"
         self.f = f
-        return torch.tensor(self.answer or [0.0] * len(choosing.STEPS), dtype=torch.float64)
+        return torch.tensor(self.answer or [0.0] * 4, dtype=torch.float64)
 
 
 def _bars(y: torch.Tensor) -> torch.Tensor:
@@ -40,20 +40,27 @@ def _small(monkeypatch):
     monkeypatch.setattr(choosing, "IMAGES", 400)
 
 
+def _faint(y: torch.Tensor) -> torch.Tensor:
+    return _bars(y) / 2
+
+
+KINDS = (_bars, _faint)
+
+
 def test_an_image_adds_zeros_and_ones_within_the_bound() -> None:
     gate = Gate()
-    choosing.choose(gate, INFO, _bars)
+    choosing.choose(gate, INFO, KINDS, "cpu")
     for x in (torch.rand(1, 28, 28), torch.zeros(1, 28, 28), torch.full((1, 28, 28), float("nan"))):
         for y in (0, 1):
             added = gate.f(x, torch.tensor(y))
-            assert added.shape == (len(choosing.STEPS),) and set(added.tolist()) <= {0.0, 1.0}
-            assert float(added.norm()) <= choosing.release().bound
-    assert choosing.release().bound == math.sqrt(len(choosing.STEPS))
+            assert added.shape == (4,) and set(added.tolist()) <= {0.0, 1.0}
+            assert float(added.norm()) <= choosing.release(len(KINDS)).bound
+    assert choosing.release(2).bound == 2.0 and choosing.release(1).bound == math.sqrt(2)
 
 
 def test_networks_learn_and_are_the_same_alone_and_together() -> None:
     gate = Gate()
-    choosing.choose(gate, INFO, _bars)
+    choosing.choose(gate, INFO, KINDS, "cpu")
     y = torch.arange(200) % 2
     x = _bars(y)
     right = torch.func.vmap(gate.f)(x, y)
@@ -61,56 +68,82 @@ def test_networks_learn_and_are_the_same_alone_and_together() -> None:
     assert torch.equal(right[:5], torch.stack([gate.f(*pair) for pair in zip(x[:5], y[:5], strict=True)]))
 
 
-@pytest.mark.parametrize("best", range(len(choosing.STEPS)))
-def test_the_step_with_the_largest_count_is_taken(best: int, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("percent", "taken"),
+    [
+        ((90, 80, 70, 60), (0, False)),
+        ((80, 90, 70, 60), (0, True)),
+        ((88, 87, 88.9, 80), (0, False)),  # the first kind is preferred
+        ((88, 87, 89.1, 80), (1, False)),  # but not by more than the margin
+        ((80, 70, 80, 90), (1, True)),
+        ((90, 90, 90, 90), (0, False)),
+    ],
+)
+def test_the_form_with_the_largest_count_is_taken(percent, taken, monkeypatch) -> None:
     monkeypatch.setattr(choosing, "EPOCHS", 1)
-    counts = [float(i == best) for i in range(len(choosing.STEPS))]
-    assert choosing.choose(Gate(counts), INFO, _bars) == choosing.STEPS[best]
+    counts = [INFO.units * p / 100 for p in percent]
+    assert choosing.choose(Gate(counts), INFO, KINDS, "cpu") == taken
 
 
-def test_the_first_step_moves_nothing_and_the_others_do() -> None:
-    x = _bars(torch.tensor([0, 1]))
-    assert torch.equal(choosing.moved(x, choosing.STEPS[0]), x)
-    far = [float((choosing.moved(x, s) - x).abs().mean()) for s in choosing.STEPS[1:]]
-    assert min(far) > 0.01
-    assert float(choosing.moved(x, 2.0).min()) >= 0 and float(choosing.moved(x, 2.0).max()) <= 1
+def test_images_are_moved_each_on_its_own() -> None:
+    x = _bars(torch.zeros(20, dtype=torch.int64))
+    far = choosing.moved(x) - x
+    assert float(far.abs().flatten(1).mean(1).min()) > 0.005
+    assert float((far[0] - far[1]).abs().mean()) > 0.005
+    assert float(choosing.moved(x).min()) >= 0 and float(choosing.moved(x).max()) <= 1
 
 
 @pytest.mark.parametrize("epsilon", [1.0, 10.0])
 def test_the_noise_of_a_count_is_small_beside_the_units(epsilon: float) -> None:
     """By the plan's own price: the part is no more than it needs."""
     privacy = vs.Privacy(epsilon)
-    plan = vs.make("taught-moments", choose=True).plan(INFO, privacy)
+    plan = vs.make("taught-moments").plan(INFO, privacy)
     row = plan["choice"]
     assert row.noise_multiplier * row.bound / INFO.units == pytest.approx(choosing.COARSE, rel=0.15)
     rows = {r["name"]: r["epsilon_share"] for r in plan.to_json()["releases"]}
     assert rows["choice"] < 0.005 and not plan.warnings
-    without = vs.make("taught-moments").plan(INFO, privacy)
+    without = vs.make("taught-moments", choose=False).plan(INFO, privacy)
     assert plan["linear"].noise_multiplier == pytest.approx(without["linear"].noise_multiplier, rel=0.01)
 
 
 def test_too_few_units_leave_it_out_and_the_plan_says_so() -> None:
     privacy = vs.Privacy(1.0)
-    least = choosing.least(privacy)
+    least = choosing.least(privacy, 1)
     few, enough = (replace(INFO, units=math.ceil(least) + more) for more in (-2, 1))
-    assert choosing.share(enough, privacy) == pytest.approx(choosing.MOST, rel=0.01)
-    plan = vs.make("taught-moments", choose=True).plan(few, privacy)
+    assert choosing.share(enough, privacy, 1) == pytest.approx(choosing.MOST, rel=0.01)
+    plan = vs.make("taught-moments", detail=False).plan(few, privacy)
     assert "choice" not in {r.name for r in plan.releases}
     (said,) = plan.warnings
     assert re.search(rf"'choice' is left out, .* about \d+00 units, and {few.units} are declared", said)
-    assert "choice" in {r.name for r in vs.make("taught-moments", choose=True).plan(enough, privacy).releases}
+    plan = vs.make("taught-moments", detail=False).plan(enough, privacy)
+    assert plan["choice"].bound == math.sqrt(2)
 
 
-def test_a_fit_keeps_the_step_and_moves_what_it_releases(monkeypatch) -> None:
+def _fitted(monkeypatch, counts: tuple[float, ...]) -> vs.methods.Synthesizer:
+    """A model of the digits whose choice is answered by these counts, added to a fit's own."""
     monkeypatch.setattr(choosing, "EPOCHS", 1)
-    monkeypatch.setattr(choosing, "STEPS", (1.0,))
-    data = vs.load("digits").train
-    model = vs.make("taught-moments", choose=True).fit(data, vs.Privacy(float("inf")), seed=0)
-    assert float(model._state["choice.step"]) == 1.0
+    asked = choosing.Gate.sum
+
+    def told(gate, name, f, **how):
+        answer = asked(gate, name, f, **how)
+        return torch.tensor(counts, dtype=torch.float64) if name == "choice" else answer
+
+    monkeypatch.setattr(choosing.Gate, "sum", told)
+    return vs.make("taught-moments").fit(vs.load("digits").train, vs.Privacy(float("inf")), seed=0)
+
+
+def test_a_fit_moves_what_it_releases_if_that_is_chosen(monkeypatch) -> None:
+    model = _fitted(monkeypatch, (0, 1000, 0, 0))
+    assert bool(model._state["choice.moved"]) and "detail.curves" in model._state
     images = model.sample(200, seed=0)
-    plain = {k: v for k, v in model._state.items() if k != "choice.step"}
+    plain = {k: v for k, v in model._state.items() if k != "choice.moved"}
     monkeypatch.setattr(model, "_state", plain)
     still = model.sample(200, seed=0)
     assert torch.equal(images.y, still.y)
     apart = (images.x.float() - still.x.float()).abs().flatten(1).mean(1)
     assert float((apart > 2).float().mean()) > 0.9, "each image is moved, after it was labelled"
+
+
+def test_a_fit_releases_draws_as_they_are_if_that_is_chosen(monkeypatch) -> None:
+    model = _fitted(monkeypatch, (0, 0, 1000, 0))
+    assert not bool(model._state["choice.moved"]) and "detail.curves" not in model._state

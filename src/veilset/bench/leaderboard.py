@@ -23,7 +23,7 @@ from veilset.bench.quality import (
     some_methods,
 )
 from veilset.bench.suite import Cell, missing
-from veilset.methods.catalogue import DEFAULT, TEACHERS
+from veilset.methods.catalogue import TEACHERS
 from veilset.methods.catalogue import methods as catalogue
 
 __all__ = ["ELSEWHERE", "OPTIONS", "cells", "quality", "render", "summary", "teacher", "words"]
@@ -43,7 +43,6 @@ ELSEWHERE = ("spine",)  # its cells of the same name and parameters are not made
 SETS = ("mnist", "fashion-mnist")
 EPSILONS = (1.0, 10.0)
 LONGEST_FIT = 30.0  # minutes
-RECIPES = (f"{DEFAULT}:pictures",)  # beside the methods with their defaults: another answer where pictures matter more
 # What limits a method that misses its floor, where an experiment says so; printed while it is missed.
 LIMITS = {("dp-feta", "fashion-mnist"): "search-diffusion.md"}
 # Least accuracy at epsilon 1 and 10. The order of the methods is the order in which cells are made.
@@ -68,7 +67,7 @@ def cells(
     epsilon: Iterable[Any] | None = None,
     seeds: int | None = None,
 ) -> list[Cell]:
-    """The cells of these methods (None: the catalogue and RECIPES), sets, budgets and seeds, the most wanted first.
+    """The cells of these methods (None: the catalogue), sets, budgets and seeds, the most wanted first.
 
     First seed 0 of all, then seed 1, ...; within a seed the teachers (asked for by the name of one of them, or by
     None) come first, then the cells with a floor in the order of FLOORS.
@@ -76,7 +75,7 @@ def cells(
     asked = None if methods is None else list(methods)
     taught = asked is None or bool(set(asked) & set(TEACHERS))
     drawn = None if asked is None else [name for name in asked if name not in TEACHERS]
-    names = [] if taught and drawn == [] else some_methods(drawn, (*catalogue(), *RECIPES))
+    names = [] if taught and drawn == [] else some_methods(drawn, catalogue())
     sets, budgets, which = sets_budgets_seeds(quick, data, epsilon, seeds, SETS, EPSILONS)
     wanted = [(m, d, e, s) for s in which for d in sets for m in names for e in budgets]
     wanted.sort(key=lambda w: (w[3], _rank(w[0], w[1], w[2])))

@@ -46,7 +46,7 @@ class Advice:
     """A recommendation.
 
     Attributes:
-        method, recipe, reason: what to take ("" for the method's defaults), and why.
+        method, reason: what to take, with its defaults, and why.
         like: (measured epsilon that was compared with, the epsilon at which the measured sets would be like this one).
         candidates: every method with figures, the best first.
         plan: the priced plan of the method.
@@ -54,7 +54,6 @@ class Advice:
     """
 
     method: str
-    recipe: str
     reason: str
     like: tuple[float, float]
     candidates: tuple[Candidate, ...]
@@ -102,15 +101,14 @@ def recommend(
     best, spread = _score(compared[0], goal)
     level = [c for c in compared if best - _score(c, goal)[0] <= max(spread, _score(c, goal)[1])]
     taken = min(level, key=lambda c: c.minutes or 0.0)
-    name, _, recipe = taken.method.partition(":")
+    plan = make(taken.method).plan(info, privacy)
     return Advice(
-        method=name,
-        recipe=recipe,
+        method=taken.method,
         reason=_reason(taken, compared[0], goal, sets, near),
         like=(near, equal),
         candidates=(*compared, *(c for c in found if c.why_not)),
-        plan=make(name, recipe=recipe or None).plan(info, privacy),
-        cautions=_cautions(info, near, equal, sets),
+        plan=plan,
+        cautions=_cautions(info, near, equal, sets, plan),
     )
 
 
@@ -138,14 +136,11 @@ def _candidate(
     from veilset.methods.catalogue import make
 
     own = tuple(r for r in rows if r.method == method)
-    name, _, recipe = method.partition(":")
     try:
-        plan = make(name, recipe=recipe or None)._plan(info, privacy)
+        plan = make(method)._plan(info, privacy)
     except VeilsetError as e:
         return Candidate(method, own, None, str(e))
     estimate = plan.seconds / 60
-    if plan.warnings:  # the method's own: it would not run here as it was measured
-        return Candidate(method, own, estimate, plan.warnings[0])
     if len(own) < len(sets):
         return Candidate(method, own, estimate, f"measured on {', '.join(r.data for r in own)} only")
     if any(r.sd is None for r in own):
@@ -174,7 +169,7 @@ def _reason(taken: Candidate, first: Candidate, goal: str, sets: Sequence[str], 
     return f"{where}, its mean {what} is within the spread of the best ({first.method}), and it is the quicker one"
 
 
-def _cautions(info: PublicInfo, near: float, equal: float, sets: Sequence[str]) -> tuple[str, ...]:
+def _cautions(info: PublicInfo, near: float, equal: float, sets: Sequence[str], plan: Plan) -> tuple[str, ...]:
     from veilset.privacy.accounting import gaussian_noise_multiplier
 
     out = []
@@ -182,6 +177,8 @@ def _cautions(info: PublicInfo, near: float, equal: float, sets: Sequence[str]) 
     if not 1 / FAR <= ratio <= FAR:
         way = "expect worse images, and prefer methods of few sums" if ratio < 1 else "methods of gradients may gain"
         out.append(f"mu N / K is {ratio:.2g} of that of the nearest measured budget, epsilon {near:g}: {way}")
+    if any("left out" in w for w in plan.warnings):
+        out.append("the method was measured with the releases that this plan leaves out")
     if info.shape != (1, 28, 28):
         out.append(f"all figures are of grey images of 28 x 28; none of shape {list(info.shape)}")
     if info.max_images_per_unit > 1:

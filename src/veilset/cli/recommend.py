@@ -34,11 +34,9 @@ def run(args: argparse.Namespace) -> int:
     info = load(data).info
     advice = recommend(info, args.epsilon, delta=args.delta, minutes=args.minutes, goal=args.goal)
     delta = "" if args.delta == 1e-5 else f" --delta {args.delta:g}"
-    words = advice.method + (f" --recipe {advice.recipe}" if advice.recipe else "")
-    command = f"veilset fit {words} --data {data} --epsilon {args.epsilon:g}{delta} --out runs/{advice.method}"
+    command = f"veilset fit {advice.method} --data {data} --epsilon {args.epsilon:g}{delta} --out runs/{advice.method}"
     facts = {
         "method": advice.method,
-        "recipe": advice.recipe or None,
         "reason": advice.reason,
         "data": info.to_json(),
         "epsilon": args.epsilon,
@@ -53,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     shape = "x".join(map(str, info.shape))
     head = f"{info.name}: {info.units} units in {len(info.classes)} classes, {shape}, epsilon {args.epsilon:g}"
     like = f"noise in a class mean as at epsilon {advice.like[1]:.3g} on the measured sets"
-    lines = [f"take {words} for {head}", f"why: {advice.reason}", ""]
+    lines = [f"take {advice.method} for {head}", f"why: {advice.reason}", ""]
     lines += [f"measured at epsilon {advice.like[0]:g} (here: {like})", *_table(advice.candidates), ""]
     lines += [str(advice.plan), *(f"caution: {c}" for c in advice.cautions), f"run: {command}"]
     say(args, facts, "\n".join(lines))

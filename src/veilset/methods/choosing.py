@@ -1,15 +1,16 @@
-"""Choosing: the private images say which last change of the released images a network learns from best.
+"""Choosing: the private images say which form of the drawn images a network learns from best.
 
 Idea: ours. Drawn images that are turned and shifted a little after they got their labels teach a network more where a
-class is a shape in any pose (digits, letters), and less where the pose tells the class (clothes), and no declared fact
-tells which. So a small network is trained on images of each kind, and the gate counts how many private images each one
-gets right: one noisy sum of a few numbers, which costs almost nothing where units are many.
+class is a shape in any pose (digits, letters), and less where the pose tells the class (clothes); fine structure that
+is pooled over classes helps on some sets and misleads on others. No declared fact tells which. So a small network is
+trained on images of each form, and the gate counts how many private images each one gets right: one noisy sum of a few
+numbers, which costs almost nothing where units are many.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 import torch
@@ -27,56 +28,67 @@ from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Release
 from veilset.privacy.spec import Privacy
 
-# Of one step, the largest shift (part of a side), stretch (relative), slant (slope) and turn (degrees).
-STEP = 0.054, 0.1, 0.1, 10.0
-STEPS = (0.0, 0.5, 1.0, 2.0)  # what is chosen from
+# The most by which an image is moved: shift (part of a side), stretch (relative), slant (slope), turn (degrees).
+MOVES = 0.054, 0.1, 0.1, 10.0
 IMAGES, EPOCHS, FEW, RATE = 15_000, 6, 128, 1e-3  # of the networks: images, passes, images a step, learning rate
 COARSE, MOST = 0.005, 0.05  # wanted noise of a count, relative to the units; the largest part of a budget for it
-SECONDS = 180.0
+MARGIN = 0.01  # of the units: what a form that is preferred may count less than another one
+SECONDS = 90.0  # of a kind of images
+
+Draw = Callable[[torch.Tensor], torch.Tensor]
 
 
-def release() -> Release:
-    """The noisy counts: an image adds 0 or 1 to each."""
-    return Release(name="choice", bound=math.sqrt(len(STEPS)))
+def release(kinds: int) -> Release:
+    """The noisy counts, two for each kind of images; an image adds 0 or 1 to each."""
+    return Release(name="choice", bound=math.sqrt(2 * kinds))
 
 
-def share(info: PublicInfo, privacy: Privacy) -> float:
+def share(info: PublicInfo, privacy: Privacy, kinds: int) -> float:
     """The part of the budget, in units of 1 / noise_multiplier^2, at which a count's noise is COARSE of the units."""
-    return max(1e-6, (_alone(privacy) / (COARSE * info.units)) ** 2)
+    return max(1e-6, (_alone(privacy, kinds) / (COARSE * info.units)) ** 2)
 
 
-def least(privacy: Privacy) -> float:
+def least(privacy: Privacy, kinds: int) -> float:
     """How many units must be declared so that this part is at most MOST."""
-    return _alone(privacy) / (COARSE * math.sqrt(MOST))
+    return _alone(privacy, kinds) / (COARSE * math.sqrt(MOST))
 
 
-def _alone(privacy: Privacy) -> float:
+def _alone(privacy: Privacy, kinds: int) -> float:
     """Noise of a count that has all of the budget."""
-    return gaussian_noise_multiplier(privacy.epsilon, privacy.delta) * release().bound if privacy.private else 0.0
+    return gaussian_noise_multiplier(privacy.epsilon, privacy.delta) * release(kinds).bound if privacy.private else 0.0
 
 
-def choose(gate: Gate, info: PublicInfo, drawn: Callable[[torch.Tensor], torch.Tensor]) -> float:
-    """The step of STEPS that the private images prefer.
+def choose(gate: Gate, info: PublicInfo, kinds: Sequence[Draw], device: str) -> tuple[int, bool]:
+    """(which of the kinds, whether its images are to be moved): what the private images prefer.
 
     Args:
         gate: answers "choice".
         info: declared facts.
-        drawn: labels -> images [n, C, H, W] in [0, 1] as they are released before they are moved.
+        kinds: each takes labels and draws images [n, C, H, W] in [0, 1] as they are released before they are moved.
+            The first whose better count is at most MARGIN of the units below the best of all is taken.
+        device: where the gate runs what it is asked.
     """
     y = torch.arange(len(info.classes)).repeat(math.ceil(IMAGES / len(info.classes)))
-    x = torch.cat([drawn(part) for part in y.split(BATCH)])
+    still = [torch.cat([drawn(part) for part in y.split(BATCH)]) for drawn in kinds]
     first = CNN(info.shape, len(info.classes))
-    nets = [_taught(deepcopy(first), moved(x, STEPS[i]), y) for i in progress(range(len(STEPS)), "choice")]
+    forms = [(x, move) for x in still for move in (False, True)]
+    nets = list[nn.Module]()
+    for i in progress(range(len(forms)), "choice"):
+        x, move = forms[i]
+        nets.append(_taught(deepcopy(first), moved(x) if move else x, y).to(device))
 
     def f(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return torch.stack([(net(2 * x[None] - 1)[0].argmax() == y).float() for net in nets])
 
-    return STEPS[int(gate.sum("choice", f).argmax())]
+    counts = gate.sum("choice", f).view(len(kinds), 2)
+    enough = counts.amax(1) >= counts.max() - MARGIN * info.units
+    which = int(enough.nonzero()[0])
+    return which, bool(counts[which, 1] > counts[which, 0])
 
 
-def moved(x: torch.Tensor, step: float) -> torch.Tensor:
-    """Images [n, C, H, W], each moved on its own by up to so many steps."""
-    return moved_apart(x, *(most * step for most in STEP)) if step else x
+def moved(x: torch.Tensor) -> torch.Tensor:
+    """Images [n, C, H, W], each moved on its own."""
+    return moved_apart(x, *MOVES)
 
 
 def _taught(net: CNN, x: torch.Tensor, y: torch.Tensor) -> nn.Module:

@@ -63,9 +63,8 @@ def measure(gate: Gate, info: PublicInfo) -> torch.Tensor:
         _, bands = split(x[None], scales)
         signed = [_relative(x[None])[0], *bands]
         cells = torch.stack([_cell(x[None], False), *(_cell(v, True) for v in signed)]).flatten(1)
-        return torch.zeros(len(cells), CELLS).scatter_add(
-            1, cells, torch.full_like(cells, 1 / x.numel(), dtype=x.dtype)
-        )
+        none = torch.zeros(len(cells), CELLS, device=x.device)
+        return none.scatter_add(1, cells, torch.full_like(cells, 1 / x.numel(), dtype=x.dtype))
 
     noisy = gate.sum("detail", f).float() / info.units
     return torch.stack([_distribution(row) for row in noisy])

@@ -7,16 +7,17 @@ again for labels that are still wanted.
 
 Private access, shares of the budget set by `share`:
   mean, spread, cells, within   the sums of dp-moments
-  detail                        with the recipe pictures: histograms of grey levels and of fine bands, from which drawn
-                                images get the edges and the black ground that low frequencies lack (module `detail`);
-                                a fiftieth of the images' part; left out where the declared units are too few for it
+  detail                        histograms of grey levels and of fine bands, from which drawn images get the edges and
+                                the black ground that low frequencies lack (module `detail`); a fiftieth of the images'
+                                part; left out where the declared units are too few for it
   linear                        the clipped gradients of dp-scatter
-  choice                        with the recipe moved: how many private images each of a few small networks gets right,
-                                which were trained on images moved by more and more (module `choosing`); as much of the
-                                budget as such counts need; left out where that is more than a twentieth
+  choice                        how many private images each of a few small networks gets right, which were trained on
+                                images with detail and without, moved after they got their labels and not (module
+                                `choosing`); as much of the budget as such counts need; left out where that is more
+                                than a twentieth
 Everything after is free. Two things make the teacher fit for images that are no photographs:
-  * It learns from private images that are reduced to the low frequencies of dp-moments, which is all that the drawn
-    images have. With detail it learns from whole images.
+  * It learns from private images that are reduced to the low frequencies of dp-moments, and reads drawn images so.
+    A teacher of whole images is better on those and worse on drawn ones, whose fine structure belongs to no class.
   * Its offsets are then set so that drawn images of all classes in equal numbers get all labels in equal numbers. The
     drawn images lack detail, and a teacher takes what lacks detail for one class (on Fashion-MNIST, for shirts).
 """
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import ClassVar
 
 import torch
@@ -38,13 +39,12 @@ from veilset.methods.dp_moments import DPMoments
 from veilset.methods.training import loop_multiplier
 from veilset.networks.dct import low_frequencies
 from veilset.privacy.accounting import gaussian_noise_multiplier
-from veilset.privacy.features import Map
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
 DETAIL, CHOICE = "detail", "choice"  # releases
-IMAGES, TEACHER, CURVES, STEP = "images.", "teacher.", "detail.curves", "choice.step"  # in the state
+IMAGES, TEACHER, CURVES, MOVED = "images.", "teacher.", "detail.curves", "choice.moved"  # in the state
 FREQUENCIES = 136  # as many as dp-moments has by default
 ROUNDS = 8  # of drawing again; a label that still has no image then keeps one that was drawn for it
 TRIED, TURNS = 300, 200  # drawn images a class by which the offsets are set, and steps of setting them
@@ -58,8 +58,8 @@ class Config:
     steps: int | None = option(None, "gradient steps of the teacher; default as dp-scatter", ge=1)
     batch: int | None = option(None, "its expected units a step; default as dp-scatter", ge=1)
     draws: int = option(1000, "draws that correct the moments of a cell for clamping; as dp-moments", ge=0)
-    detail: bool = option(False, "give released images the private images' histograms of levels and fine bands")
-    choose: bool = option(False, "let the private images choose by how much released images are moved")
+    detail: bool = option(True, "give released images the private images' histograms of levels and fine bands")
+    choose: bool = option(True, "let the private images choose whether with this detail, and whether images are moved")
 
 
 class TaughtMoments(Synthesizer):
@@ -67,7 +67,7 @@ class TaughtMoments(Synthesizer):
 
     name = "taught-moments"
     Config = Config
-    recipes: ClassVar = {"moved": {"choose": True}, "pictures": {"detail": True}}
+    recipes: ClassVar = {"plain": {"detail": False, "choose": False}}
 
     @property
     def _images(self) -> DPMoments:
@@ -82,6 +82,7 @@ class TaughtMoments(Synthesizer):
         linear = dp_scatter.release(self._teacher, info, privacy.epsilon)
         teacher = dp_scatter.cost(info, linear)
         parts, told = self._parts(info, privacy)
+        kinds = 1 + (DETAIL in parts)
         left = 1 - self.config.share - sum(parts.values())  # of the budget, for the sums of the images
         weigh = {name: math.sqrt(left / (part * _information(images))) for name, part in parts.items()}
         releases, seconds = list(images.releases), images.seconds + teacher.seconds
@@ -90,8 +91,8 @@ class TaughtMoments(Synthesizer):
             seconds += detail.SECONDS
         releases.append(replace(linear, weight=_weight(linear, images, privacy, self.config.share, left)))
         if CHOICE in parts:
-            releases.append(replace(choosing.release(), weight=weigh[CHOICE]))
-            seconds += choosing.SECONDS
+            releases.append(replace(choosing.release(kinds), weight=weigh[CHOICE]))
+            seconds += choosing.SECONDS * kinds
         memory = max(images.memory_mb, teacher.memory_mb)
         return Plan(tuple(releases), seconds=seconds, memory_mb=memory, warnings=told)
 
@@ -105,37 +106,44 @@ class TaughtMoments(Synthesizer):
             else:
                 told.append(_left_out(DETAIL, "so that images stay smooth", info, least))
         if self.config.choose:
-            if info.units >= (least := choosing.least(privacy)):
-                parts[CHOICE] = choosing.share(info, privacy)
+            kinds = 1 + (DETAIL in parts)
+            if info.units >= (least := choosing.least(privacy, kinds)):
+                parts[CHOICE] = choosing.share(info, privacy, kinds)
             else:
                 told.append(_left_out(CHOICE, "so that images are not moved", info, least))
         return parts, tuple(told)
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        state = {IMAGES + k: v for k, v in self._images._fit(gate, info, plan).items()}
+        kinds = [{IMAGES + k: v for k, v in self._images._fit(gate, info, plan).items()}]
         asked = {release.name for release in plan.releases}
         if DETAIL in asked:
             wanted = detail.measure(gate, info)
-            state[CURVES] = detail.learn(wanted, self._drawn(state, info, _each(info, detail.enough(info))), info)
-        teacher = dp_scatter.learn(gate, self._teacher, info, plan["linear"], self.device, _seen_in(state))
-        state |= {TEACHER + k: v.detach().cpu() for k, v in teacher.items()}
-        parts = _each(info, TRIED).split(BATCH)
-        logits = torch.cat([self._scores(state, self._drawn(state, info, part)) for part in parts])
-        state[TEACHER + "bias"] = state[TEACHER + "bias"] + even_out(logits)
-        if CHOICE in asked:
-            state[STEP] = torch.tensor(choosing.choose(gate, info, lambda y: self._labelled(state, info, y)))
-        return state
+            curves = detail.learn(wanted, self._drawn(kinds[0], info, _each(info, detail.enough(info))), info)
+            kinds.insert(0, kinds[0] | {CURVES: curves})
+        learned = dp_scatter.learn(gate, self._teacher, info, plan["linear"], self.device, blurred)
+        teacher = {TEACHER + k: v.detach().cpu() for k, v in learned.items()}
+        kinds = [self._balanced(kind | teacher, info) for kind in kinds]
+        if CHOICE not in asked:
+            return kinds[0]
+        draws = [partial(self._labelled, kind, info) for kind in kinds]
+        which, moved = choosing.choose(gate, info, draws, self.device)
+        return kinds[which] | {MOVED: torch.tensor(moved)}
+
+    def _balanced(self, state: State, info: PublicInfo) -> State:
+        """The state, its teacher's offsets set so that what it draws gets all labels equally often."""
+        logits = torch.cat([_scores(state, self._drawn(state, info, part)) for part in _each(info, TRIED).split(BATCH)])
+        return state | {TEACHER + "bias": state[TEACHER + "bias"] + even_out(logits)}
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         images = self._labelled(state, info, labels)
-        return choosing.moved(images, float(state[STEP])) if STEP in state else images
+        return choosing.moved(images) if state.get(MOVED) else images
 
     def _labelled(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         """Images that the teacher gives these labels, but for the few that it gives to none in all rounds."""
         out, open_ = torch.zeros(len(labels), *info.shape), torch.arange(len(labels))
         for _ in range(ROUNDS):
             drawn = self._drawn(state, info, labels[open_])
-            taught = self._scores(state, drawn).argmax(1)
+            taught = _scores(state, drawn).argmax(1)
             out[open_] = drawn  # what has no better image by the last round keeps this
             left = []
             for k in range(len(info.classes)):
@@ -154,9 +162,6 @@ class TaughtMoments(Synthesizer):
         x = torch.cat([self._images._sample(own, info, part) for part in labels.split(BATCH)])
         return detail.apply(state[CURVES], x, info) if CURVES in state else x
 
-    def _scores(self, state: State, x: torch.Tensor) -> torch.Tensor:
-        return dp_scatter.scores(_part(state, TEACHER), x, _seen_in(state))
-
 
 def _part(state: State, kind: str) -> State:
     return {name.removeprefix(kind): value for name, value in state.items() if name.startswith(kind)}
@@ -167,9 +172,9 @@ def _each(info: PublicInfo, n: int) -> torch.Tensor:
     return torch.arange(len(info.classes)).repeat(n)
 
 
-def _seen_in(state: State) -> Map:
-    """What the teacher sees of an image: all of it where drawn images have fine structure, too."""
-    return dp_scatter.seen if CURVES in state else blurred
+def _scores(state: State, x: torch.Tensor) -> torch.Tensor:
+    """The teacher's scores [n, K] of images [n, C, H, W] in [0, 1]."""
+    return dp_scatter.scores(_part(state, TEACHER), x, blurred)
 
 
 def blurred(x: torch.Tensor) -> torch.Tensor:
