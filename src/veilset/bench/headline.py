@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from veilset.audit.verdict import CONFIDENCE
 from veilset.bench import glyphs, sheets
 from veilset.bench.quality import (
+    MEASURES,
     SEEDS,
     fit_and_draw,
     fixed,
@@ -96,11 +97,15 @@ def cells(
 def judged(
     method: str, data: str, epsilon: float | str, seed: int, params: dict[str, Any], n: int, pictures: list[str]
 ) -> dict[str, Any]:
-    """One fit; its images train the three networks, each by its own protocol, and are compared as pictures."""
+    """One fit; its images train the three networks, each by its own protocol, and are compared as pictures.
+
+    It has the figures of the leaderboard, too, whose cell of the same name need not be made then.
+    """
     with _source(data) as source:
         images, test, facts = fit_and_draw(method, source, float(epsilon), seed, params, n)
         figures = judge(images, test, seed, [f"gen2real-{net}" for net in THREE], None)
         mean = statistics.fmean(figures.values())
+        figures |= judge(images, test, seed, [m for m in MEASURES if m not in figures])
         if pictures:
             few = images[: len(test)]  # labels are interleaved, so the first are in balance
             figures |= judge(few, test, 0, pictures)

@@ -188,13 +188,13 @@ def over_seeds(cells: Sequence[tuple[Cell, dict[str, Any]]], wanted: int) -> dic
     """What a row says about the finished cells of its seeds.
 
     Returns:
-        seeds and wanted (counts); figures: name -> mean and sd (sample standard deviation, None for one seed); means
-        of fit_minutes, sample_minutes and epsilon_spent, the largest peak_mb and threads (None where no cell has it);
-        mixed: True if the cells were made with different settings of the method; older: True if the method's defaults
-        have changed since one of them was made.
+        seeds and wanted (counts); figures: name -> mean and sd (sample standard deviation, None for one seed) of those
+        that all cells have; means of fit_minutes, sample_minutes and epsilon_spent, the largest peak_mb and threads
+        (None where no cell has it); mixed: True if the cells were made with different settings of the method; older:
+        True if the method's defaults have changed since one of them was made.
     """
     results = [r for _, r in cells]
-    names = results[0]["figures"] if results else {}
+    names = [n for n in results[0]["figures"] if all(n in r["figures"] for r in results)] if results else []
     fit, draw = (_mean([_seconds(r, k) / 60 for r in results if f"{k}_seconds" in r]) for k in ("fit", "sample"))
     return {
         "seeds": len(results),

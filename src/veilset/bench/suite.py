@@ -6,8 +6,9 @@ The module of a suite offers
 * the functions that cells name by their `kind`: they run in a process of their own and return JSON facts;
 * `words(result)`: one line about a finished cell;
 * `summary(done, wanted)` and `render(summary)`: the suite's JSON, and its section of README.md as Markdown;
-* perhaps OPTIONS (names of the options of `cells`), ELSEWHERE (suites whose cells of the same name and parameters count
-  as finished) and `pages(summary)` (file name -> text of further files beside README.md).
+* perhaps OPTIONS (names of the options of `cells`), ELSEWHERE (suites whose cells of the same name count as
+  finished, if no parameter that both have differs) and `pages(summary)` (file name -> text of further files beside
+  README.md).
 """
 
 from __future__ import annotations
@@ -165,10 +166,12 @@ class Table:
         """What a cell found, or None. A file made with other parameters does not count."""
         for place in (self._name, *getattr(self.suite, "ELSEWHERE", ())):
             path = self._folder / place / f"{cell.name}.json"
-            if path.exists():
-                facts = read_json(path)
-                if isinstance(facts, dict) and facts.get("cell") == cell.params:
-                    return facts
+            facts = read_json(path) if path.exists() else None
+            made = facts.get("cell") if isinstance(facts, dict) else None
+            if made == cell.params:
+                return facts
+            if made and place != self._name and all(made.get(k, v) == v for k, v in cell.params.items()):
+                return facts
         return None
 
     def write(self) -> dict[str, Any]:
