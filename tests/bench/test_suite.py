@@ -84,9 +84,10 @@ def test_a_cell_of_other_parameters_does_not_count(fake: Kind, tmp_path: Path) -
 def test_a_cell_of_another_suite_counts_if_it_is_the_same(fake: Kind, tmp_path: Path) -> None:
     other = tmp_path / "b" / "other"
     other.mkdir(parents=True)
-    for s, x in ((0, 0), (1, 5)):
-        (other / f"a.seed{s}.json").write_text(json.dumps({"cell": {"x": x}, "sum": 100 + s}))
-    assert run(tmp_path / "b")[0]["rows"] == {"a.seed0": 100, "a.seed1": 2, "z": 0}
+    for s, made in ((0, {"x": 0}), (1, {"x": 5}), (2, {"x": 2, "more": True}), (3, {})):
+        (other / f"a.seed{s}.json").write_text(json.dumps({"cell": made, "sum": 100 + s}))
+    rows = run(tmp_path / "b", options={"seeds": 4})[0]["rows"]
+    assert rows == {"a.seed0": 100, "a.seed1": 2, "a.seed2": 102, "a.seed3": 4, "z": 0}
 
 
 def test_a_cell_file_cut_short_is_named(fake: Kind, tmp_path: Path) -> None:
