@@ -30,10 +30,11 @@ from veilset.privacy.spec import Privacy
 
 # The most by which an image is moved: shift (part of a side), stretch (relative), slant (slope), turn (degrees).
 MOVES = 0.054, 0.1, 0.1, 10.0
-IMAGES, EPOCHS, FEW, RATE = 15_000, 6, 128, 1e-3  # of the networks: images, passes, images a step, learning rate
+IMAGES, VALUES = 15_000, 36_000_000  # the most that a network learns from: images, and pixels of all of them
+EPOCHS, FEW, RATE = 6, 128, 1e-3  # of the networks: passes, images a step, learning rate
 COARSE, MOST = 0.005, 0.05  # wanted noise of a count, relative to the units; the largest part of a budget for it
 MARGIN = 0.01  # of the units: what a form that is preferred may count less than another one
-SECONDS = 90.0  # of a kind of images
+SECONDS, COUNTED = 90.0, 5000  # of a kind of 28 x 28: to draw and learn, and the units that are counted in a second
 
 Draw = Callable[[torch.Tensor], torch.Tensor]
 
@@ -53,6 +54,16 @@ def least(privacy: Privacy, kinds: int) -> float:
     return _alone(privacy, kinds) / (COARSE * math.sqrt(MOST))
 
 
+def seconds(info: PublicInfo, kinds: int) -> float:
+    """What it takes, about."""
+    size = info.pixels / 784
+    return kinds * size * (SECONDS * _images(info) / IMAGES + info.units / COUNTED)
+
+
+def _images(info: PublicInfo) -> int:
+    return max(1, min(IMAGES, VALUES // info.pixels))
+
+
 def _alone(privacy: Privacy, kinds: int) -> float:
     """Noise of a count that has all of the budget."""
     return gaussian_noise_multiplier(privacy.epsilon, privacy.delta) * release(kinds).bound if privacy.private else 0.0
@@ -68,7 +79,7 @@ def choose(gate: Gate, info: PublicInfo, kinds: Sequence[Draw], device: str) -> 
             The first whose better count is at most MARGIN of the units below the best of all is taken.
         device: where the gate runs what it is asked.
     """
-    y = torch.arange(len(info.classes)).repeat(math.ceil(IMAGES / len(info.classes)))
+    y = torch.arange(len(info.classes)).repeat(math.ceil(_images(info) / len(info.classes)))
     still = [torch.cat([drawn(part) for part in y.split(BATCH)]) for drawn in kinds]
     first = CNN(info.shape, len(info.classes))
     forms = [(x, move) for x in still for move in (False, True)]

@@ -92,7 +92,7 @@ class TaughtMoments(Synthesizer):
         releases.append(replace(linear, weight=_weight(linear, images, privacy, self.config.share, left)))
         if CHOICE in parts:
             releases.append(replace(choosing.release(kinds), weight=weigh[CHOICE]))
-            seconds += choosing.SECONDS * kinds
+            seconds += choosing.seconds(info, kinds)
         memory = max(images.memory_mb, teacher.memory_mb)
         return Plan(tuple(releases), seconds=seconds, memory_mb=memory, warnings=told)
 
