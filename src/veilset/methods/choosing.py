@@ -35,6 +35,7 @@ EPOCHS, FEW, RATE = 6, 128, 1e-3  # of the networks: passes, images a step, lear
 COARSE, MOST = 0.005, 0.05  # wanted noise of a count, relative to the units; the largest part of a budget for it
 MARGIN = 0.01  # of the units: what a form that is preferred may count less than another one
 SECONDS, COUNTED = 90.0, 5000  # of a kind of 28 x 28: to draw and learn, and the units that are counted in a second
+MEMORY = 1000.0  # MB, beside what the teacher holds: the networks see as many pixels at a time, whatever the images
 
 Draw = Callable[[torch.Tensor], torch.Tensor]
 

@@ -93,7 +93,7 @@ class TaughtMoments(Synthesizer):
         if CHOICE in parts:
             releases.append(replace(choosing.release(kinds), weight=weigh[CHOICE]))
             seconds += choosing.seconds(info, kinds)
-        memory = max(images.memory_mb, teacher.memory_mb)
+        memory = max(images.memory_mb, teacher.memory_mb) + (choosing.MEMORY if CHOICE in parts else 0.0)
         return Plan(tuple(releases), seconds=seconds, memory_mb=memory, warnings=told)
 
     def _parts(self, info: PublicInfo, privacy: Privacy) -> tuple[dict[str, float], tuple[str, ...]]:
