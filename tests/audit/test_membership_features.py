@@ -29,7 +29,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "dp-cgan": {"steps": 3, "copies": 1},
     "dp-diffusion": {"steps": 2, "batch": 32, "copies": 1},
     "dp-feta": {"steps": 2, "batch": 32, "copies": 1, "warm_steps": 2},
-    "taught-moments": {"steps": 2},
+    "taught-moments": {"steps": 2, "choose": False},
     "dp-kip": {"steps": 2, "per_class": 2},
     "private-set": {"networks": 1, "stages": 2, "per_class": 2, "width": 4, "start": "noise"},
     "dp-condense": {"steps": 2, "per_class": 2, "networks": 2, "width": 4},

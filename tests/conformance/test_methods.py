@@ -22,7 +22,7 @@ SMALL = {
     "dp-kip": {"per_class": 2, "steps": 2, "batch": 10},
     "private-set": {"per_class": 2, "width": 4, "networks": 1, "stages": 2, "epochs": 1, "batch": 10, "start": "noise"},
     "dp-condense": {"per_class": 2, "networks": 2, "width": 4, "steps": 2},
-    "taught-moments": {"steps": 2, "batch": 10, "draws": 20},
+    "taught-moments": {"steps": 2, "batch": 10, "draws": 20, "detail": False, "choose": False},
     "dp-cvae": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
     "vae-gm": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
     "au-gm": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
@@ -316,6 +316,7 @@ def test_taught_moments_with_all_of_its_releases(holds, monkeypatch) -> None:
     monkeypatch.setattr(detail, "VALUES", 2000)
     monkeypatch.setattr(choosing, "COARSE", float("inf"))
     monkeypatch.setattr(choosing, "IMAGES", 20)
-    names = [r.name for r in vs.make("taught-moments").plan(kit.INFO, kit.BUDGET).releases]
+    options = SMALL["taught-moments"] | {"detail": True, "choose": True}
+    names = [r.name for r in vs.make("taught-moments", **options).plan(kit.INFO, kit.BUDGET).releases]
     assert {"detail", "choice"} <= set(names)
-    holds(lambda: method_class("taught-moments")(**SMALL["taught-moments"]))
+    holds(lambda: method_class("taught-moments")(**options))
