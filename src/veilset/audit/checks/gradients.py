@@ -168,7 +168,27 @@ def mixing() -> Iterator[Check]:
     yield wrong("layers that mix records are refused", "layers that are accepted", of=of)
 
 
-CHECKS = (against_a_loop, single_records, many_norms, cancelling, not_finite, mixing)
+def mapped() -> Iterator[Check]:
+    """A public map in front of the loss: one more record moves the sum by its own clipped gradient and no more."""
+    info = facts(SHAPE)
+    x, y = pictures(RECORDS + 1, info)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = nn.Linear(64, CLASSES)
+
+    def loss(net: Any, row: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(net(row[None]), y[None])
+
+    def asked(n: int) -> torch.Tensor:
+        gate = gate_for(hidden(info, x[:n], y[:n]), Release(name="r", verb="grad", bound=1e-2))
+        got = gate.grad("r", loss, net, features=lambda image: 2 * image.flatten())
+        return torch.cat([g.flatten() for g in got.values()]).double() * info.units
+
+    moved = float((asked(RECORDS + 1) - asked(RECORDS)).norm()) / 1e-2
+    yield Check("a map in front of a loss sees one record", moved, 1 - SPARE / 2, "movement / bound")
+
+
+CHECKS = (against_a_loop, single_records, many_norms, cancelling, not_finite, mixing, mapped)
 
 
 def _networks() -> list[tuple[nn.Module, Loss]]:
