@@ -138,5 +138,5 @@ def test_without_a_name_plan_and_fit_take_the_default(tmp_path: Path, capsys: py
     assert unnamed == capsys.readouterr().out
     assert main(["plan", "--data", "digits", "--epsilon", "1", "--draws", "3", "--json"]) == 0
     assert capsys.readouterr().out == unnamed, "an option of the default method, which changes no release"
-    assert main(["fit", "--data", "digits", "--epsilon", "5", "--out", str(tmp_path / "run")]) == 0
+    assert main(["fit", "--data", "digits", "--epsilon", "5", "--choose", "false", "--out", str(tmp_path / "run")]) == 0
     assert vs.open_model(tmp_path / "run").name == DEFAULT
