@@ -34,7 +34,8 @@ IMAGES, VALUES = 15_000, 36_000_000  # the most that a network learns from: imag
 EPOCHS, FEW, RATE = 6, 128, 1e-3  # of the networks: passes, images a step, learning rate
 COARSE, MOST = 0.005, 0.05  # wanted noise of a count, relative to the units; the largest part of a budget for it
 MARGIN = 0.01  # of the units: what a form that is preferred may count less than another one
-SECONDS, COUNTED = 90.0, 5000  # of a kind of 28 x 28: to draw and learn, and the units that are counted in a second
+# Of a kind: to draw and learn, for any size and for each 784 pixels; units of so many that are counted in a second.
+FIXED, SECONDS, COUNTED = 40.0, 50.0, 5000
 MEMORY = 1000.0  # MB, beside what the teacher holds: the networks see as many pixels at a time, whatever the images
 
 Draw = Callable[[torch.Tensor], torch.Tensor]
@@ -58,7 +59,7 @@ def least(privacy: Privacy, kinds: int) -> float:
 def seconds(info: PublicInfo, kinds: int) -> float:
     """What it takes, about."""
     size = info.pixels / 784
-    return kinds * size * (SECONDS * _images(info) / IMAGES + info.units / COUNTED)
+    return kinds * ((FIXED + SECONDS * size) * _images(info) / IMAGES + size * info.units / COUNTED)
 
 
 def _images(info: PublicInfo) -> int:
