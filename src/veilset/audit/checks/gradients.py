@@ -170,21 +170,15 @@ def mixing() -> Iterator[Check]:
 
 def mapped() -> Iterator[Check]:
     """A public map in front of the loss: one more record moves the sum by its own clipped gradient and no more."""
-    info = facts(SHAPE)
-    x, y = pictures(RECORDS + 1, info)
+    x, y = pictures(RECORDS + 1, facts(SHAPE))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = nn.Linear(64, CLASSES)
-
-    def loss(net: Any, row: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return F.cross_entropy(net(row[None]), y[None])
-
-    def asked(n: int) -> torch.Tensor:
-        gate = gate_for(hidden(info, x[:n], y[:n]), Release(name="r", verb="grad", bound=1e-2))
-        got = gate.grad("r", loss, net, features=lambda image: 2 * image.flatten())
-        return torch.cat([g.flatten() for g in got.values()]).double() * info.units
-
-    moved = float((asked(RECORDS + 1) - asked(RECORDS)).norm()) / 1e-2
+    without, beside = (
+        _asked(net, classify, x[:n], y[:n], 1e-2, None, 1, features=lambda image: 2 * image.flatten())[0]
+        for n in (RECORDS, RECORDS + 1)
+    )
+    moved = float((beside - without).norm()) / 1e-2
     yield Check("a map in front of a loss sees one record", moved, 1 - SPARE / 2, "movement / bound")
 
 
@@ -219,13 +213,13 @@ def _clipped(rows: torch.Tensor, bound: float) -> torch.Tensor:
 
 
 def _asked(
-    net: nn.Module, loss: Loss, x: Array, y: Array, bound: float, units: Array | None, images: int
+    net: nn.Module, loss: Loss, x: Array, y: Array, bound: float, units: Array | None, images: int, **how: Any
 ) -> tuple[torch.Tensor, bool]:
     """(the gate's clipped sum without noise, whether it fell back to the slow path)."""
     info = facts(SHAPE, max_images_per_unit=images)
     gate = gate_for(hidden(info, x, y, units), Release(name="r", verb="grad", bound=bound))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        got = gate.grad("r", loss, net)
+        got = gate.grad("r", loss, net, **how)
     slow = any("slower general path" in str(w.message) for w in told)
     return torch.cat([g.flatten() for g in got.values()]).double() * info.units, slow
