@@ -120,7 +120,7 @@ def test_too_few_units_leave_it_out_and_the_plan_says_so() -> None:
 
 
 def _fitted(monkeypatch, counts: tuple[float, ...]) -> vs.methods.Synthesizer:
-    """A model of the digits whose choice is answered by these counts, added to a fit's own."""
+    """A model of the digits whose choice is answered by these counts in place of its own."""
     monkeypatch.setattr(choosing, "EPOCHS", 1)
     asked = choosing.Gate.sum
 
