@@ -8,7 +8,8 @@ image's size; bands and rest add up to it. The histograms of the bands and of th
 colours and classes. Pixels are counted twice: as they are, which tells of a ground that all images share, and relative
 to the mean and deviation of their own image, which tells of ink and paper where each image has other ones. One round
 maps each band, then the relative and then the plain pixels, by the monotone curve that gives drawn images the private
-histogram. The map of a band changes the others, so there are several rounds.
+histogram. The map of a band changes the others, so there are several rounds. Values of a band are the rarer the larger
+they are, and so are their densities' noisy estimates made to be.
 
 Histograms have cells of unequal width, finest about 0: u = sqrt(v) for pixels, and its signed form for the others,
 whose values lie in -1/2..1/2. One cell holds exactly 0, which is most of many images.
@@ -23,6 +24,7 @@ import torch
 from torch.nn.functional import pad
 
 from veilset.core.types import PublicInfo
+from veilset.methods.histograms import peaked, stepped
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Release
@@ -66,8 +68,11 @@ def measure(gate: Gate, info: PublicInfo) -> torch.Tensor:
         none = torch.zeros(len(cells), CELLS, device=x.device)
         return none.scatter_add(1, cells, torch.full_like(cells, 1 / x.numel(), dtype=x.dtype))
 
-    noisy = gate.sum("detail", f).float() / info.units
-    return torch.stack([_distribution(row) for row in noisy])
+    release = gate.plan["detail"]
+    deviation = release.noise_multiplier * release.bound / info.units
+    plain, relative, *bands = gate.sum("detail", f).float() / info.units
+    pixels = [stepped(row, deviation) for row in (plain, relative)]
+    return torch.stack([*pixels, *(peaked(row, deviation, _widths()) for row in bands)])
 
 
 def enough(info: PublicInfo) -> int:
@@ -162,15 +167,13 @@ def _cell(v: torch.Tensor, band: bool) -> torch.Tensor:
     return (_u(v, band) * CELLS).long().clamp(0, CELLS - 1)
 
 
+def _widths() -> torch.Tensor:
+    """Of the cells of a band."""
+    return _v(torch.arange(CELLS + 1) / CELLS, True).diff()
+
+
 def _histogram(v: torch.Tensor, band: bool) -> torch.Tensor:
     return torch.bincount(_cell(v, band).flatten(), minlength=CELLS) / v.numel()
-
-
-def _distribution(noisy: torch.Tensor) -> torch.Tensor:
-    """The distribution nearest to noisy shares: all less one number, at least 0, of sum 1."""
-    falling = noisy.sort(descending=True).values
-    excess = (falling.cumsum(0) - 1) / torch.arange(1, len(noisy) + 1)
-    return (noisy - excess[(falling > excess).nonzero().max()]).clamp_min(0)
 
 
 def _curve(own: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
