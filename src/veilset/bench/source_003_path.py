@@ -16,9 +16,9 @@ PLOT = "source-003.svg"
 TEXT = f"""Convergence of `{METHOD}` at epsilon {EPSILON:g}, {PER_CLASS} images a class: one run, whose images were
 copied before its first question, after some, and after the last (the released set). Each copy trains a LeNet by the
 document's protocol, since the ConvNet takes minutes a point. Epsilon is that of what was asked until then, by the
-accountant: without prior it counts the sums of `dp-moments`, from which the first images are drawn; with prior these
-come from a generator's random weights, for nothing. Minutes are of the processor, without the copies and what is done
-with them. A point is not the end of a shorter run, whose noise and rate would be others."""
+accountant, and counts the sums of `dp-moments`, from which the first images are drawn; a prior learns to draw them
+before the first question. Minutes are of the processor, without the copies and what is done with them. A point is not
+the end of a shorter run, whose noise and rate would be others."""
 
 
 def cells(quick: bool, data: Iterable[str], seed: int) -> list[Cell]:

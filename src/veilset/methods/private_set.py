@@ -14,7 +14,8 @@ With `prior` the images are those of a small generator for fixed random codes, a
 pixels. Only the images of these codes are kept.
 
 What the paper does not have, each with a switch; it is off in the recipes:
-  start     images drawn from a `dp-moments` model that is paid in the same plan, in place of noise
+  start     images drawn from a `dp-moments` model that is paid in the same plan, in place of noise. A prior first
+            learns to draw them: from random weights it needs far more steps than the answers last for
   replay    an answer stays true of its network, so it can be matched again, for nothing. There are few, large queries
             and many steps on the images for each, against answers drawn from all that were got
   trust     the noise's size is known, so the part of a unit's gradient that is noise can be estimated; a unit of a
@@ -72,6 +73,8 @@ from veilset.privacy.spec import Privacy
 
 LARGEST_BATCH = 2048
 MOVE = 0.125, 0.2, 15  # of an augmentation: shift as a part of a side, relative size, degrees
+TAUGHT, TAUGHT_RATE = 300, 2e-3  # steps in which a prior learns to draw start images, and their rate
+PRIOR_SECONDS = 1.5e-3  # of a step of the prior, for each of its images
 WIDE = 64  # from this width on bfloat16 is the faster
 # Images a class: (stages, epochs). The paper's O and I: together always 500 epochs or fewer.
 PUBLISHED = {1: (1, 1), 10: (10, 50), 20: (20, 25), 50: (50, 10)}
@@ -94,8 +97,10 @@ class Config:
     distance: str = option("gm", "between gradients: gm by output unit, mse, cos of the whole", choices=DISTANCES)
     augment: bool = option(False, "shift, scale or turn all images, private and not, alike in each question")
     prior: bool = option(False, "change the weights of a generator in place of pixels")
-    start: str | None = option(
-        None, "first images; default moments, or noise with a prior", choices=("noise", "moments")
+    start: str = option(
+        "moments",
+        "first images; a prior learns to draw them, or keeps its random weights",
+        choices=("noise", "moments"),
     )
     share: float = option(0.2, "part of the budget for start moments", gt=0, lt=1)
     optimizer: str = option("adam", "of the images or prior", choices=("adam", "sgd"))
@@ -135,7 +140,7 @@ class PrivateSet(Synthesizer):
         with torch.device("meta"):  # draws nothing; refuses sides that it cannot take
             size = sum(p.numel() for p in ConvNet(info.shape, len(info.classes), c.width).parameters())
         seconds, memory = self._cost(info, match, size)
-        if self._start != "moments":
+        if self.config.start != "moments":
             return Plan((match,), seconds=seconds, memory_mb=memory)
         moments = DPMoments()._plan(info, part_of(privacy, c.share))
         first = sums_beside(moments, match, privacy, c.share)
@@ -171,10 +176,6 @@ class PrivateSet(Synthesizer):
     # ------------------------------------------------------------------ parts of the plan
 
     @property
-    def _start(self) -> str:
-        return str(self.config.start or ("noise" if self.config.prior else "moments"))
-
-    @property
     def _rate(self) -> float:
         return float(self.config.rate or (0.01 if self.config.prior else 0.02))
 
@@ -183,12 +184,10 @@ class PrivateSet(Synthesizer):
 
     def _check(self, info: PublicInfo) -> None:
         """What the declared facts do not allow, before anything is asked."""
-        c, classes = self.config, len(info.classes)
+        classes = len(info.classes)
         if classes < 2:
             raise ConfigError(f"classes = {list(info.classes)}: private-set matches a classifier; declare at least two")
         self._each(info)
-        if c.prior and self._start == "moments":
-            raise ConfigError("start = 'moments': a generator starts from random weights; use start noise with prior")
 
     def _cost(self, info: PublicInfo, match: Release, size: int) -> tuple[float, float]:
         """(seconds, MB) on the reference machine; maps grow as pixels x width, products as pixels x width^2."""
@@ -198,21 +197,27 @@ class PrivateSet(Synthesizer):
         an_image = pixels * c.width * (9e-9 + 1e-10 * c.width)
         maps = (1.3e-3 + 4e-4 * len(info.classes) * self._each(info)) * pixels * c.width
         memory = 500 + maps + 8e-6 * size * (min(MOST_KEPT, match.steps) if c.replay else 1)
-        return match.steps * (private + public) * an_image, memory
+        taught = TAUGHT if c.start == "moments" else 0
+        prior = (match.steps * (1 + c.replay) + taught) * len(info.classes) * self._each(info) if c.prior else 0
+        return match.steps * (private + public) * an_image + prior * PRIOR_SECONDS, memory
 
     # ------------------------------------------------------------------ parts of the loop
 
     def _first(self, gate: Gate, info: PublicInfo, plan: Plan, y: torch.Tensor) -> nn.Module:
         """The module that gives the images, before any step."""
         c = self.config
+        drawn = self._drawn(gate, info, plan, y) if c.start == "moments" else None
         if c.prior:
-            return CodeImages(info.shape, len(info.classes), y)
-        if self._start == "noise":
-            return Pixels(0.5 + UNIT * torch.randn(len(y), *info.shape))
+            prior = CodeImages(info.shape, len(info.classes), y).to(self.device)
+            return prior if drawn is None else taught(prior, drawn.to(self.device))
+        return Pixels(0.5 + UNIT * torch.randn(len(y), *info.shape) if drawn is None else drawn)
+
+    def _drawn(self, gate: Gate, info: PublicInfo, plan: Plan, y: torch.Tensor) -> torch.Tensor:
+        """Images [n, C, H, W] of the labels y, of a `dp-moments` model that is bought here."""
         moments = DPMoments()
         moments.device = self.device
-        bought = moments._fit(gate, info, dataclasses.replace(plan, privacy=part_of(plan.budget, c.share)))
-        return Pixels(moments._sample(bought, info, y.cpu()))
+        bought = moments._fit(gate, info, dataclasses.replace(plan, privacy=part_of(plan.budget, self.config.share)))
+        return moments._sample(bought, info, y.cpu())
 
     def _optimiser(self, images: nn.Module) -> torch.optim.Optimizer:
         c = self.config
@@ -255,6 +260,17 @@ class Pixels(nn.Module):
         """Back into [0, 1]."""
         with torch.no_grad():
             self.u.clamp_(0, 1 / UNIT)
+
+
+def taught(prior: CodeImages, x: torch.Tensor) -> CodeImages:
+    """The generator, trained to draw the images x [n, C, H, W] for its codes. Free: reads nothing but x."""
+    adam = torch.optim.Adam(prior.parameters(), TAUGHT_RATE)
+    for t in range(TAUGHT):
+        adam.param_groups[0]["lr"] = TAUGHT_RATE * cosine(t, TAUGHT, warm=1)
+        adam.zero_grad()
+        F.binary_cross_entropy(prior(), x).backward()
+        adam.step()
+    return prior
 
 
 def _loss(move: torch.Tensor | None) -> Loss:
