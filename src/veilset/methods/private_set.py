@@ -97,10 +97,8 @@ class Config:
     distance: str = option("gm", "between gradients: gm by output unit, mse, cos of the whole", choices=DISTANCES)
     augment: bool = option(False, "shift, scale or turn all images, private and not, alike in each question")
     prior: bool = option(False, "change the weights of a generator in place of pixels")
-    start: str = option(
-        "moments",
-        "first images; a prior learns to draw them, or keeps its random weights",
-        choices=("noise", "moments"),
+    start: str | None = option(
+        None, "first images; default moments, which a prior learns to draw first", choices=("noise", "moments")
     )
     share: float = option(0.2, "part of the budget for start moments", gt=0, lt=1)
     optimizer: str = option("adam", "of the images or prior", choices=("adam", "sgd"))
@@ -140,7 +138,7 @@ class PrivateSet(Synthesizer):
         with torch.device("meta"):  # draws nothing; refuses sides that it cannot take
             size = sum(p.numel() for p in ConvNet(info.shape, len(info.classes), c.width).parameters())
         seconds, memory = self._cost(info, match, size)
-        if self.config.start != "moments":
+        if self._start != "moments":
             return Plan((match,), seconds=seconds, memory_mb=memory)
         moments = DPMoments()._plan(info, part_of(privacy, c.share))
         first = sums_beside(moments, match, privacy, c.share)
@@ -176,6 +174,10 @@ class PrivateSet(Synthesizer):
     # ------------------------------------------------------------------ parts of the plan
 
     @property
+    def _start(self) -> str:
+        return str(self.config.start or "moments")
+
+    @property
     def _rate(self) -> float:
         return float(self.config.rate or (0.01 if self.config.prior else 0.02))
 
@@ -197,7 +199,7 @@ class PrivateSet(Synthesizer):
         an_image = pixels * c.width * (9e-9 + 1e-10 * c.width)
         maps = (1.3e-3 + 4e-4 * len(info.classes) * self._each(info)) * pixels * c.width
         memory = 500 + maps + 8e-6 * size * (min(MOST_KEPT, match.steps) if c.replay else 1)
-        taught = TAUGHT if c.start == "moments" else 0
+        taught = TAUGHT if self._start == "moments" else 0
         prior = (match.steps * (1 + c.replay) + taught) * len(info.classes) * self._each(info) if c.prior else 0
         return match.steps * (private + public) * an_image + prior * PRIOR_SECONDS, memory
 
@@ -206,7 +208,7 @@ class PrivateSet(Synthesizer):
     def _first(self, gate: Gate, info: PublicInfo, plan: Plan, y: torch.Tensor) -> nn.Module:
         """The module that gives the images, before any step."""
         c = self.config
-        drawn = self._drawn(gate, info, plan, y) if c.start == "moments" else None
+        drawn = self._drawn(gate, info, plan, y) if self._start == "moments" else None
         if c.prior:
             prior = CodeImages(info.shape, len(info.classes), y).to(self.device)
             return prior if drawn is None else taught(prior, drawn.to(self.device))
