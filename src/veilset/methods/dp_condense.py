@@ -29,7 +29,7 @@ Differs from the papers and their code:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -38,7 +38,7 @@ from veilset.core.config import option
 from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State, Synthesizer
-from veilset.methods.dp_moments import DPMoments
+from veilset.methods.dp_moments import DPMoments, bought
 from veilset.methods.few import each, picked
 from veilset.methods.training import cosine, part_of, sums_beside
 from veilset.networks.classifiers import fast_dtype
@@ -106,11 +106,9 @@ class DPCondense(Synthesizer):
         c, classes, many = self.config, len(info.classes), each(self.config.per_class, PER_CLASS, info)
         release = plan["embedding"]
         if c.start == "moments":
-            moments = DPMoments()
-            moments.device = self.device
-            bought = moments._fit(gate, info, replace(plan, privacy=part_of(plan.budget, c.share)))
-            x = _drawn(moments, bought, info, many)
-            reference = _drawn(moments, bought, info, REFERENCE)
+            moments = bought(gate, info, plan, c.share, self.device)
+            x = _drawn(moments, info, many)
+            reference = _drawn(moments, info, REFERENCE)
         else:
             x, reference = torch.rand(classes, many, *info.shape), None
         expected = release.sample_rate * info.units / classes
@@ -209,8 +207,8 @@ def _pace(high: int, wide: int, bend: float) -> torch.Tensor:
     return pace / pace.square().mean().sqrt()
 
 
-def _drawn(moments: DPMoments, bought: State, info: PublicInfo, each: int) -> torch.Tensor:
+def _drawn(moments: State, info: PublicInfo, each: int) -> torch.Tensor:
     """Images [K, each, C, H, W] of a dp-moments model."""
     y = torch.arange(len(info.classes)).repeat_interleave(each)
-    x = torch.cat([moments._sample(bought, info, part) for part in y.split(1000)])
+    x = torch.cat([DPMoments()._sample(moments, info, part) for part in y.split(1000)])
     return x.unflatten(0, (len(info.classes), each))

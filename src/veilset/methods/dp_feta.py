@@ -29,7 +29,6 @@ Differs from the paper and its code:
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ from veilset.core.types import PublicInfo
 from veilset.methods import dp_diffusion
 from veilset.methods.base import State
 from veilset.methods.dp_diffusion import PUBLISHED, DPDiffusion, Network
-from veilset.methods.dp_moments import DPMoments
+from veilset.methods.dp_moments import DPMoments, bought
 from veilset.methods.training import average, cosine, fast, loop_multiplier, part_of, sums_beside
 from veilset.networks.diffusion import HIGHEST, errors
 from veilset.privacy.accounting import gaussian_noise_multiplier
@@ -114,11 +113,9 @@ class DPFETA(DPDiffusion):
         epsilon = plan.budget.epsilon
         if self.config.warm_start != "moments":
             return self._train(gate, info, self._pretrained(info, epsilon, self._central(gate, info)))
-        moments = DPMoments()
-        moments.device = self.device
-        bought = moments._fit(gate, info, dataclasses.replace(plan, privacy=part_of(plan.budget, self._share)))
-        weights = self._train(gate, info, self._pretrained(info, epsilon, _pool(bought, info)))
-        return weights | {MOMENTS + k: v for k, v in bought.items()}
+        moments = bought(gate, info, plan, self._share, self.device)
+        weights = self._train(gate, info, self._pretrained(info, epsilon, _pool(moments, info)))
+        return weights | {MOMENTS + k: v for k, v in moments.items()}
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         weights = {k: v for k, v in state.items() if not k.startswith(MOMENTS)}
@@ -208,10 +205,10 @@ def _one_hot(x: torch.Tensor, levels: int) -> torch.Tensor:
 # ---------------------------------------------------------------------- free post-processing
 
 
-def _pool(bought: State, info: PublicInfo) -> Draw:
+def _pool(moments: State, info: PublicInfo) -> Draw:
     """Draws from a fixed pool of images of a `dp-moments` model."""
     y = torch.arange(max(POOL, len(info.classes))) % len(info.classes)
-    x = torch.cat([DPMoments()._sample(bought, info, part) for part in y.split(1000)])
+    x = torch.cat([DPMoments()._sample(moments, info, part) for part in y.split(1000)])
 
     def draw(n: int) -> tuple[torch.Tensor, torch.Tensor]:
         at = torch.randint(0, len(y), (n,))

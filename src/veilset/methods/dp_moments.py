@@ -20,7 +20,7 @@ shape, not the covariance itself. That bounds an image's influence by constructi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -29,6 +29,7 @@ from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.shrinkage import shrunk, shrunk_towards
+from veilset.methods.training import part_of
 from veilset.networks.dct import half, low_frequencies, whole
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
@@ -131,6 +132,13 @@ class DPMoments(Synthesizer):
         for r in row.unique():  # one product a cell, instead of one gathered matrix an image
             out[row == r] = mean[r] + e[row == r] @ root[r].T
         return (out @ state["basis"]).clamp(0, 1).unflatten(1, info.shape)
+
+
+def bought(gate: Gate, info: PublicInfo, plan: Plan, share: float, device: str) -> State:
+    """What `DPMoments()` draws from, asked within another method's plan, for a share of its budget."""
+    moments = DPMoments()
+    moments.device = device
+    return moments._fit(gate, info, replace(plan, privacy=part_of(plan.budget, share)))
 
 
 def _noise_ratio(info: PublicInfo, privacy: Privacy) -> float:

@@ -37,7 +37,6 @@ Differs from the paper and its code:
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -50,7 +49,7 @@ from veilset.core.config import option
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State, Synthesizer
-from veilset.methods.dp_moments import DPMoments
+from veilset.methods.dp_moments import DPMoments, bought
 from veilset.methods.few import each, picked
 from veilset.methods.matching import (
     DISTANCES,
@@ -208,18 +207,13 @@ class PrivateSet(Synthesizer):
     def _first(self, gate: Gate, info: PublicInfo, plan: Plan, y: torch.Tensor) -> nn.Module:
         """The module that gives the images, before any step."""
         c = self.config
-        drawn = self._drawn(gate, info, plan, y) if self._start == "moments" else None
+        drawn = None
+        if self._start == "moments":
+            drawn = DPMoments()._sample(bought(gate, info, plan, c.share, self.device), info, y.cpu())
         if c.prior:
             prior = CodeImages(info.shape, len(info.classes), y).to(self.device)
             return prior if drawn is None else taught(prior, drawn.to(self.device))
         return Pixels(0.5 + UNIT * torch.randn(len(y), *info.shape) if drawn is None else drawn)
-
-    def _drawn(self, gate: Gate, info: PublicInfo, plan: Plan, y: torch.Tensor) -> torch.Tensor:
-        """Images [n, C, H, W] of the labels y, of a `dp-moments` model that is bought here."""
-        moments = DPMoments()
-        moments.device = self.device
-        bought = moments._fit(gate, info, dataclasses.replace(plan, privacy=part_of(plan.budget, self.config.share)))
-        return moments._sample(bought, info, y.cpu())
 
     def _optimiser(self, images: nn.Module) -> torch.optim.Optimizer:
         c = self.config
