@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
@@ -76,7 +74,5 @@ def test_two_peaks_are_believed_where_noise_cannot_be_their_reason() -> None:
     assert float(seen[MIDDLE + 30]) == pytest.approx(float(two[MIDDLE + 30]), abs=0.005)
     assert float(seen[MIDDLE + 29]) < 0.01
     hidden = peaked(two + 0.2 * torch.randn(CELLS), 0.2, WIDTHS)
-    assert (
-        math.isclose(float(hidden.sum()), 1, abs_tol=1e-5)
-        and float((hidden / WIDTHS).diff()[MIDDLE + 1 :].max()) <= 1e-4
-    )
+    assert float(hidden.sum()) == pytest.approx(1, abs=1e-5)
+    assert float((hidden / WIDTHS).diff()[MIDDLE + 1 :].max()) <= 1e-4

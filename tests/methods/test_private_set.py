@@ -219,8 +219,8 @@ def test_without_noise_it_learns_the_digits() -> None:
 
 @pytest.mark.parametrize("how", [
     {"distance": "mse", "optimizer": "sgd"}, {"distance": "cos", "augment": True}, {"prior": True, "rate": 0.01},
-    {"start": "moments", "share": 0.5, "trust": False, "epsilon": 5.0},
-    {"prior": True, "start": "moments", "epsilon": 5.0},
+    {"start": None, "share": 0.5, "trust": False, "epsilon": 5.0},
+    {"prior": True, "start": None, "epsilon": 5.0},
 ], ids=str)  # fmt: skip
 def test_every_option_runs(how: dict) -> None:
     budget = vs.Privacy(how.get("epsilon", math.inf))

@@ -72,7 +72,8 @@ def measure(gate: Gate, info: PublicInfo) -> torch.Tensor:
     deviation = release.noise_multiplier * release.bound / info.units
     plain, relative, *bands = gate.sum("detail", f).float() / info.units
     pixels = [stepped(row, deviation) for row in (plain, relative)]
-    return torch.stack([*pixels, *(peaked(row, deviation, _widths()) for row in bands)])
+    widths = _widths()
+    return torch.stack([*pixels, *(peaked(row, deviation, widths) for row in bands)])
 
 
 def enough(info: PublicInfo) -> int:

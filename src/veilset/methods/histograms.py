@@ -6,8 +6,6 @@ histogram of fine structure that is speckle. Two forms help: a density with one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -68,9 +66,8 @@ def _peaked(shares: Array, width: Array) -> Array:
     """The nearest shares of this form, at least 0, of any sum."""
     middle = len(shares) // 2
     before, after = slice(None, middle), slice(middle + 1, None)
-    fit: Callable[..., Array] = isotonic_regression
     out = shares.copy()
     for side, rises in ((before, True), (after, False)):
         w = width[side]
-        out[side] = w * fit(shares[side] / w, sample_weight=w**2, increasing=rises)
+        out[side] = w * isotonic_regression(shares[side] / w, sample_weight=w**2, increasing=rises)
     return out.clip(0)
