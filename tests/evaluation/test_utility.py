@@ -13,6 +13,7 @@ from veilset.evaluation import CNN_PROTOCOL, Protocol, evaluate
 from veilset.evaluation.training import logreg_images, predict, train_logreg
 from veilset.evaluation.training import train as train_network
 from veilset.evaluation.utility import accuracy, calibration_error, recalls
+from veilset.networks.classifiers import fast_dtype
 
 
 def shuffled(images: Images) -> Images:
@@ -59,10 +60,28 @@ def test_a_seed_repeats_bit_for_bit_and_leaves_torch_alone(train: Images, short:
     assert not all(torch.equal(first[k], other[k]) for k in first)
 
 
-def test_without_native_bfloat16_everything_runs_in_float32(
+@pytest.mark.parametrize(
+    ("known", "dtype"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, torch.float32),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False}, torch.float32),
+        ({"avx512_bf16": True}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_bfloat16_is_for_processors_that_are_quicker_in_it(
+    known: dict[str, object], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert fast_dtype() == dtype
+
+
+def test_where_torch_cannot_tell_everything_runs_in_float32(
     train: Images, test: Images, short: Protocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     m = evaluate(train[:200], test, seeds=1, metrics=["gen2real-cnn"], protocol=short)["gen2real-cnn"]
     assert m.detail["dtype"] == "float32" and 0 <= m.value <= 100
 

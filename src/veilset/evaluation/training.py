@@ -49,7 +49,7 @@ def train(network: str, images: Images, seed: int, protocol: Protocol = CNN_PROT
     """Train a network by a protocol and return it in evaluation mode; it reads pixels in [-1, 1].
 
     Each epoch visits the images in a new order; batches run on across epochs, so no image is left out but the last few.
-    Convolutions run in bfloat16 where the processor has it; loss, weights and optimiser stay float32.
+    Convolutions run in bfloat16 where the processor is quicker in it; loss, weights and optimiser stay float32.
 
     Args:
         network: a name of `networks.architectures.make_network`.

@@ -97,7 +97,7 @@ def average(net: nn.Module, decay: float) -> AveragedModel:
 
 
 def fast(enabled: bool = True) -> AbstractContextManager[object]:
-    """bfloat16 arithmetic inside, where the processor has it; weights, norms and sums stay float32."""
+    """bfloat16 arithmetic inside, where the processor is quicker in it; weights, norms and sums stay float32."""
     if enabled and fast_dtype() == torch.bfloat16:
         return torch.autocast("cpu", torch.bfloat16)
     return nullcontext()
