@@ -61,6 +61,14 @@ def test_one_image_changes_the_histograms_by_no_more_than_their_bound() -> None:
     assert float(asked["detail"](torch.zeros(1, 16, 16), torch.tensor(0)).norm()) == pytest.approx(math.sqrt(11))
 
 
+def test_how_many_images_are_changed_at_a_time_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    soft, curves = torch.rand(7, 1, 16, 16), detail.learn(_histograms(_blocks(50)), torch.rand(50, 1, 16, 16), INFO)
+    together = detail.apply(curves, soft, INFO)
+    for images in (0, 1, 3):
+        monkeypatch.setattr(detail, "PART", images * INFO.pixels)
+        assert torch.equal(detail.apply(curves, soft, INFO), together)
+
+
 def test_drawn_images_get_the_histograms_of_private_ones() -> None:
     torch.manual_seed(0)
     real, other = _blocks(400), _blocks(400)

@@ -34,6 +34,7 @@ SCALES = (1, 2, 4)  # distances of neighbours, in pixels
 CELLS = 129  # of each histogram
 FINE = 2048  # entries less one of the tables that images go through
 WIDE, FLAT = 16.0, 0.03  # deviations of an image that relative pixels can differ by; what counts as no deviation
+PART = 160_000  # pixels that go through the curves at a time
 ROUNDS, VALUES = 8, 2_400_000  # of matching, and pixels of drawn images that the curves are made of
 SHARE = 0.02  # of the images' part of the budget, in units of 1 / noise_multiplier^2
 COARSE = 0.03  # the largest error of a noisy share of all values that is worth having
@@ -97,11 +98,14 @@ def learn(wanted: torch.Tensor, drawn: torch.Tensor, info: PublicInfo) -> torch.
 
 
 def apply(curves: torch.Tensor, x: torch.Tensor, info: PublicInfo) -> torch.Tensor:
-    """Images [n, C, H, W] in [0, 1] after all rounds."""
-    for pixels, relative, *others in curves:
-        whole = _redrawn(_joined(*split(x, _scales(info)), others), relative)
-        x = _through(whole, _table(pixels, False), False)
-    return x
+    """Images [n, C, H, W] in [0, 1] after all rounds; some at a time, so that bands stay in the processor's cache."""
+    parts = []
+    for part in x.split(max(1, PART // info.pixels)):
+        for pixels, relative, *others in curves:
+            whole = _redrawn(_joined(*split(part, _scales(info)), others), relative)
+            part = _through(whole, _table(pixels, False), False)
+        parts.append(part)
+    return torch.cat(parts)
 
 
 def split(x: torch.Tensor, scales: tuple[int, ...]) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -196,4 +200,5 @@ def _table(curve: torch.Tensor, band: bool) -> torch.Tensor:
 
 def _through(v: torch.Tensor, table: torch.Tensor, band: bool) -> torch.Tensor:
     """Values by the table, each at its nearest entry."""
-    return table[((v + (0.5 if band else 0.0)) * FINE + 0.5).to(torch.int32).clamp(0, FINE)]
+    nearest = ((v + (0.5 if band else 0.0)) * FINE + 0.5).to(torch.int32).clamp_(0, FINE)
+    return table.index_select(0, nearest.flatten()).view_as(v)  # in half the time of table[nearest]
