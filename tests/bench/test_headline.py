@@ -109,6 +109,7 @@ def test_one_cell_on_digits(tmp_path: Path) -> None:
     (row,) = [r for r in json.loads((tmp_path / "headline.json").read_text())["rows"] if r["accuracy"]]
     assert (row["data"], row["epsilon"], row["method"]) == ("digits", 10.0, "dp-moments") and row["minutes"] > 0
     each = [row["figures"][f"gen2real-{net}"]["mean"] for net in headline.THREE]
-    assert abs(row["accuracy"]["mean"] - sum(each) / 3) < 1e-9 and len(set(each)) == 3
+    assert abs(row["accuracy"]["mean"] - sum(each) / 3) < 1e-9
+    assert len(set(each)) > 1, "different networks; two may agree on 360 digits"
     text = (tmp_path / "README.md").read_text()
     assert "## headline" in text and f"{row['accuracy']['mean']:.2f}" in text
