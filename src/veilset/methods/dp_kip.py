@@ -5,6 +5,7 @@ arXiv 2011.00050.
 Idea: kernel ridge regression from a set of support images predicts a private image's label; the squared error of that
 prediction is a loss of the private image alone, so its gradient can be clipped. The kernel is the product of scattering
 features. The support images start as noise, are changed along the noisy gradients, and are all that is released.
+They are made for that regression and look like nothing: networks trained on them learn little (`bench leaderboard`).
 
 Private access, one loop:
   targets   clipped gradients of the squared errors of Poisson batches
