@@ -1,21 +1,55 @@
-"""Write the evidence that `veilset recommend` reads from benchmarks/leaderboard.json: python docs/make_evidence.py"""
+"""Write from benchmarks/leaderboard.json what leans on it: python docs/make_evidence.py
+
+That is the evidence which `veilset recommend` reads, and the figures in the README's table of methods.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 from veilset.bench.evidence import FILE, gathered
 from veilset.core.io import read_json
 
-LEADERBOARD = Path(__file__).parents[1] / "benchmarks" / "leaderboard.json"
+ROOT = Path(__file__).parents[1]
+LEADERBOARD, README = ROOT / "benchmarks" / "leaderboard.json", ROOT / "README.md"
+ROW = re.compile(r"^(\| \[`(.+?)`\].*\| )[^|]* \|$", re.MULTILINE)  # of the README's table of methods
+SETS, EPSILON, ALL = ("mnist", "fashion-mnist"), 1.0, 3
 
 
 def text() -> str:
-    """The file: one row a line, so that a change can be read."""
+    """The file of evidence: one row a line, so that a change can be read."""
     rows = ",\n".join(json.dumps(row) for row in gathered(read_json(LEADERBOARD)))
     return f"[\n{rows}\n]\n"
 
 
+def readme() -> str:
+    """README.md with the committed figures in the last column of its table of methods."""
+    rows = {(r["method"], r["data"]): r for r in read_json(LEADERBOARD)["rows"] if r["epsilon"] == EPSILON}
+    return ROW.sub(lambda m: f"{m[1]}{_figures([rows[m[2], name] for name in SETS])} |", README.read_text())
+
+
+def _figures(rows: list[dict[str, Any]]) -> str:
+    """Accuracy on both sets, with the number of seeds where it is not three."""
+    texts = [_figure(r["figures"]["gen2real-cnn"]) for r in rows]
+    seeds = [r["seeds"] for r in rows]
+    if seeds[0] == seeds[1]:
+        return " / ".join(texts) + _seeds(seeds[0])
+    return " / ".join(t + _seeds(n) for t, n in zip(texts, seeds, strict=True))
+
+
+def _figure(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value['mean']:.1f}" + (f" ± {value['sd']:.1f}" if value["sd"] is not None else "")
+
+
+def _seeds(n: int) -> str:
+    return "" if n in (0, ALL) else f" ({n} seed{'s' if n > 1 else ''})"
+
+
 if __name__ == "__main__":
     FILE.write_text(text())
+    README.write_text(readme())

@@ -15,7 +15,7 @@ from veilset.bench.evidence import FILE, Row, evidence
 from veilset.bench.recommend import recommend
 from veilset.cli.main import main
 from veilset.core.errors import ConfigError
-from veilset.methods.catalogue import DEFAULT
+from veilset.methods.catalogue import BUILT_IN, DEFAULT
 
 ROOT = Path(__file__).parents[2]
 MNIST, DIGITS = vs.load("mnist").info, vs.load("digits").info
@@ -38,12 +38,14 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
     return made
 
 
-def test_evidence_is_that_of_the_committed_leaderboard() -> None:
+def test_evidence_and_readme_are_those_of_the_committed_leaderboard() -> None:
     spec = importlib.util.spec_from_file_location("make_evidence", ROOT / "docs" / "make_evidence.py")
     assert spec and spec.loader
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     assert FILE.read_text() == script.text(), "out of date; run: python docs/make_evidence.py"
+    assert script.README.read_text() == script.readme(), "out of date; run: python docs/make_evidence.py"
+    assert len(script.ROW.findall(script.README.read_text())) == len(BUILT_IN), "a method is not in the table"
 
 
 def test_the_default_method_has_the_best_mean_over_sets_and_budgets() -> None:
