@@ -244,6 +244,18 @@ def test_a_prior_learns_to_draw_its_start() -> None:
     assert left < 0.1, left
 
 
+def test_questions_do_not_drive_a_prior_far_from_what_it_has_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    def images(**how: float) -> torch.Tensor:
+        params = TINY | {"start": "moments", "prior": True} | how
+        return vs.make("private-set", **params).fit(vs.load("digits").train, QUIET, seed=0)._state["x"]
+
+    monkeypatch.setattr(private_set, "TAUGHT", 10)
+
+    start = images(rate=1e-12)
+    own, fast = (float((x - start).square().mean()) for x in (images(), images(rate=0.01)))
+    assert 0 < own < fast / 2
+
+
 def test_an_augmentation_moves_private_and_synthetic_images_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     moves: list[torch.Tensor] = []
     real = private_set.moved

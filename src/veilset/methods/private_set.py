@@ -102,7 +102,9 @@ class Config:
     share: float = option(0.2, "part of the budget for start moments", gt=0, lt=1)
     optimizer: str = option("adam", "of the images or prior", choices=("adam", "sgd"))
     rate: float | None = option(
-        None, "learning rate; default 0.02 for pixels (in units of 0.3 of their range), 0.01 for a prior", gt=0
+        None,
+        "learning rate; default 0.02 for pixels (in units of 0.3 of their range), for a prior 0.001, from noise 0.01",
+        gt=0,
     )
     momentum: float = option(0.5, "of sgd; adam has its own", ge=0, lt=1)
     replay: int = option(
@@ -178,7 +180,10 @@ class PrivateSet(Synthesizer):
 
     @property
     def _rate(self) -> float:
-        return float(self.config.rate or (0.01 if self.config.prior else 0.02))
+        c = self.config
+        if c.rate or not c.prior:
+            return float(c.rate or 0.02)
+        return 0.001 if self._start == "moments" else 0.01  # a faster one forgets what the prior has learned
 
     def _each(self, info: PublicInfo) -> int:
         return each(self.config.per_class, 10, info)
