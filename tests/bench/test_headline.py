@@ -105,11 +105,10 @@ def test_seed_0_comes_first_and_a_cell_has_60000_images() -> None:
 
 def test_one_cell_on_digits(tmp_path: Path) -> None:
     told: list[str] = []
-    run_suite("headline", tmp_path, quick=True, options={"methods": ["dp-moments"]}, tell=told.append)
+    run_suite("headline", tmp_path, quick=True, options={"methods": ["dp-moments"], "seeds": 2}, tell=told.append)
     (row,) = [r for r in json.loads((tmp_path / "headline.json").read_text())["rows"] if r["accuracy"]]
     assert (row["data"], row["epsilon"], row["method"]) == ("digits", 10.0, "dp-moments") and row["minutes"] > 0
     each = [row["figures"][f"gen2real-{net}"]["mean"] for net in headline.THREE]
-    assert abs(row["accuracy"]["mean"] - sum(each) / 3) < 1e-9
-    assert len(set(each)) > 1, "different networks; two may agree on 360 digits"
+    assert abs(row["accuracy"]["mean"] - sum(each) / 3) < 1e-9 and len(set(each)) == 3
     text = (tmp_path / "README.md").read_text()
     assert "## headline" in text and f"{row['accuracy']['mean']:.2f}" in text
