@@ -88,9 +88,9 @@ def learn(wanted: torch.Tensor, drawn: torch.Tensor, info: PublicInfo) -> torch.
     for _ in range(ROUNDS):
         rest, bands = split(drawn, _scales(info))
         others = [_curve(_histogram(band, True), goal) for band, goal in zip(bands, wanted[2:], strict=True)]
-        whole = _joined(rest, bands, others)
+        whole = _joined(rest, bands, [_table(curve, True) for curve in others])
         relative = _curve(_histogram(_relative(whole)[0], True), wanted[1])
-        whole = _redrawn(whole, relative)
+        whole = _redrawn(whole, _table(relative, True))
         pixels = _curve(_histogram(whole, False), wanted[0])
         drawn = _through(whole, _table(pixels, False), False)
         rounds.append(torch.stack([pixels, relative, *others]))
@@ -99,11 +99,12 @@ def learn(wanted: torch.Tensor, drawn: torch.Tensor, info: PublicInfo) -> torch.
 
 def apply(curves: torch.Tensor, x: torch.Tensor, info: PublicInfo) -> torch.Tensor:
     """Images [n, C, H, W] in [0, 1] after all rounds; some at a time, so that bands stay in the processor's cache."""
-    parts = []
+    scales, parts = _scales(info), []
+    tables = [[_table(curve, i > 0) for i, curve in enumerate(one)] for one in curves]  # a round's; the first of pixels
     for part in x.split(max(1, PART // info.pixels)):
-        for pixels, relative, *others in curves:
-            whole = _redrawn(_joined(*split(part, _scales(info)), others), relative)
-            part = _through(whole, _table(pixels, False), False)
+        for pixels, relative, *others in tables:
+            whole = _redrawn(_joined(*split(part, scales), others), relative)
+            part = _through(whole, pixels, False)
         parts.append(part)
     return torch.cat(parts)
 
@@ -122,10 +123,10 @@ def split(x: torch.Tensor, scales: tuple[int, ...]) -> tuple[torch.Tensor, list[
 # ---------------------------------------------------------------------- the pieces
 
 
-def _joined(rest: torch.Tensor, bands: Sequence[torch.Tensor], curves: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The rest, and each band after its curve."""
-    for band, curve in zip(bands, curves, strict=True):
-        rest = rest + _through(band, _table(curve, True), True)
+def _joined(rest: torch.Tensor, bands: Sequence[torch.Tensor], tables: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The rest, and each band after its table."""
+    for band, table in zip(bands, tables, strict=True):
+        rest = rest + _through(band, table, True)
     return rest
 
 
@@ -136,10 +137,10 @@ def _relative(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     return (x - mean) / unit, mean, unit
 
 
-def _redrawn(x: torch.Tensor, curve: torch.Tensor) -> torch.Tensor:
-    """Images after the curve of their relative pixels."""
+def _redrawn(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Images after the table of their relative pixels."""
     relative, mean, unit = _relative(x)
-    return mean + unit * _through(relative, _table(curve, True), True)
+    return mean + unit * _through(relative, table, True)
 
 
 def _scales(info: PublicInfo) -> tuple[int, ...]:
