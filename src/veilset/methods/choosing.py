@@ -32,7 +32,10 @@ from veilset.privacy.spec import Privacy
 MOVES = 0.054, 0.1, 0.1, 10.0
 IMAGES, VALUES = 15_000, 36_000_000  # the most that a network learns from: images, and pixels of all of them
 EPOCHS, FEW, RATE = 6, 128, 1e-3  # of the networks: passes, images a step, learning rate
-COARSE, MOST = 0.005, 0.05  # wanted noise of a count, relative to the units; the largest part of a budget for it
+# Wanted noise of a count, relative to the units, and the largest part of a budget for it: first what counts must have
+# to be of use, then what they get where it is cheap, since on digits forms lie as little as 0.003 apart.
+COARSE, MOST = 0.005, 0.05
+FINE, CHEAP = 0.001, 0.01
 MARGIN = 0.01  # of the units: what a form that is preferred may count less than another one
 # Of a kind: to draw and learn, for any size and for each 784 pixels; units of so many that are counted in a second.
 FIXED, SECONDS, COUNTED = 40.0, 50.0, 5000
@@ -47,12 +50,16 @@ def release(kinds: int) -> Release:
 
 
 def share(info: PublicInfo, privacy: Privacy, kinds: int) -> float:
-    """The part of the budget, in units of 1 / noise_multiplier^2, at which a count's noise is COARSE of the units."""
-    return max(1e-6, (_alone(privacy, kinds) / (COARSE * info.units)) ** 2)
+    """The part of the budget, in units of 1 / noise_multiplier^2, that the counts get.
+
+    At it a count's noise is FINE of the units, or more, down to CHEAP of the budget, but never more than COARSE.
+    """
+    coarse, fine = ((_alone(privacy, kinds) / (noise * info.units)) ** 2 for noise in (COARSE, FINE))
+    return max(1e-6, coarse, min(fine, CHEAP))
 
 
 def least(privacy: Privacy, kinds: int) -> float:
-    """How many units must be declared so that this part is at most MOST."""
+    """How many units must be declared so that a noise of COARSE costs at most MOST of the budget."""
     return _alone(privacy, kinds) / (COARSE * math.sqrt(MOST))
 
 
