@@ -59,10 +59,8 @@ class DPMoments(Synthesizer):
     Config = Config
 
     def _cells(self, info: PublicInfo, privacy: Privacy) -> int:
-        """How many cells the noise can carry: a function of declared facts, one rule for all sets."""
-        if self.config.cells is not None:
-            return int(self.config.cells)
-        return max(1, min(16, round(CELLS / math.sqrt(max(_noise_ratio(info, privacy), 1e-12)))))
+        """How many Gaussians a class has."""
+        return int(self.config.cells) if self.config.cells is not None else cells_for(info, privacy, CELLS)
 
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
         side = math.sqrt(info.pixels)
@@ -139,6 +137,11 @@ def bought(gate: Gate, info: PublicInfo, plan: Plan, share: float, device: str) 
     moments = DPMoments()
     moments.device = device
     return moments._fit(gate, info, replace(plan, privacy=part_of(plan.budget, share)))
+
+
+def cells_for(info: PublicInfo, privacy: Privacy, scale: float) -> int:
+    """How many cells the noise can carry: a function of declared facts, one rule for all sets."""
+    return max(1, min(16, round(scale / math.sqrt(max(_noise_ratio(info, privacy), 1e-12)))))
 
 
 def _noise_ratio(info: PublicInfo, privacy: Privacy) -> float:

@@ -35,7 +35,7 @@ from veilset.core.config import option
 from veilset.core.types import PublicInfo
 from veilset.methods import choosing, detail, dp_scatter
 from veilset.methods.base import BATCH, State, Synthesizer
-from veilset.methods.dp_moments import DPMoments
+from veilset.methods.dp_moments import DPMoments, cells_for
 from veilset.methods.training import loop_multiplier
 from veilset.networks.dct import low_frequencies
 from veilset.privacy.accounting import gaussian_noise_multiplier
@@ -46,6 +46,7 @@ from veilset.privacy.spec import Privacy
 DETAIL, CHOICE = "detail", "choice"  # releases
 IMAGES, TEACHER, CURVES, MOVED = "images.", "teacher.", "detail.curves", "choice.moved"  # in the state
 FREQUENCIES = 136  # as many as dp-moments has by default
+CELLS = 0.055  # half of dp-moments': what fewer, broader Gaussians draw wrongly, the teacher puts under the right label
 ROUNDS = 8  # of drawing again; a label that still has no image then keeps one that was drawn for it
 TRIED, TURNS = 300, 200  # drawn images a class by which the offsets are set, and steps of setting them
 
@@ -57,6 +58,9 @@ class Config:
     )
     steps: int | None = option(None, "gradient steps of the teacher; default as dp-scatter", ge=1)
     batch: int | None = option(None, "its expected units a step; default as dp-scatter", ge=1)
+    cells: int | None = option(
+        None, "Gaussians a class; default 0.055 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
+    )
     draws: int = option(1000, "draws that correct the moments of a cell for clamping; as dp-moments", ge=0)
     detail: bool = option(True, "give released images the private images' histograms of levels and fine bands")
     choose: bool = option(True, "let the private images choose whether with this detail, and whether images are moved")
@@ -69,16 +73,16 @@ class TaughtMoments(Synthesizer):
     Config = Config
     recipes: ClassVar = {"plain": {"detail": False, "choose": False}}
 
-    @property
-    def _images(self) -> DPMoments:
-        return DPMoments(size=FREQUENCIES, draws=self.config.draws)
+    def _images(self, info: PublicInfo, privacy: Privacy) -> DPMoments:
+        cells = self.config.cells or cells_for(info, privacy, CELLS)
+        return DPMoments(size=FREQUENCIES, cells=cells, draws=self.config.draws)
 
     @property
     def _teacher(self) -> dp_scatter.Config:
         return dp_scatter.Config(steps=self.config.steps, batch=self.config.batch)
 
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        images = self._images._plan(info, privacy)
+        images = self._images(info, privacy)._plan(info, privacy)
         linear = dp_scatter.release(self._teacher, info, privacy.epsilon)
         teacher = dp_scatter.cost(info, linear)
         parts, told = self._parts(info, privacy)
@@ -114,7 +118,8 @@ class TaughtMoments(Synthesizer):
         return parts, tuple(told)
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        kinds = [{IMAGES + k: v for k, v in self._images._fit(gate, info, plan).items()}]
+        images = self._images(info, plan.budget)._fit(gate, info, plan)
+        kinds = [{IMAGES + k: v for k, v in images.items()}]
         asked = {release.name for release in plan.releases}
         if DETAIL in asked:
             wanted = detail.measure(gate, info)
@@ -159,7 +164,7 @@ class TaughtMoments(Synthesizer):
     def _drawn(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         """Images of the Gaussians of these labels, as the teacher will see them."""
         own = _part(state, IMAGES)
-        x = torch.cat([self._images._sample(own, info, part) for part in labels.split(BATCH)])
+        x = torch.cat([DPMoments()._sample(own, info, part) for part in labels.split(BATCH)])
         return detail.apply(state[CURVES], x, info) if CURVES in state else x
 
 
