@@ -16,6 +16,7 @@ from veilset.evaluation.protocols import BRIEF, CLASSIFIERS, DPDM, GS_WGAN, PSG,
 from veilset.evaluation.training import augmented, predict, probabilities, train_any
 from veilset.evaluation.training import train as train_network
 from veilset.evaluation.utility import accuracy
+from veilset.networks import precision
 from veilset.networks.architectures import SIX as NETWORKS
 from veilset.networks.architectures import as_module
 
@@ -169,7 +170,7 @@ def test_logistic_regression_as_a_network_says_the_same(classes: int, train: Ima
 @pytest.mark.parametrize("network", ["convnet32", "resnet8"])
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(network: str, digits: Images, monkeypatch) -> None:
     """In float32, to rounding; the last part of a batch is smaller than the others, and counts for less."""
-    monkeypatch.setattr(module, "fast", contextlib.nullcontext)
+    monkeypatch.setattr(precision, "fast", contextlib.nullcontext)
     made = []
     for part, steps in ((100, 2), (8, 2), (100, 1)):
         monkeypatch.setattr(module, "PART", part)

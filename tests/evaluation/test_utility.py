@@ -13,7 +13,7 @@ from veilset.evaluation import CNN_PROTOCOL, Protocol, evaluate
 from veilset.evaluation.training import logreg_images, predict, train_logreg
 from veilset.evaluation.training import train as train_network
 from veilset.evaluation.utility import accuracy, calibration_error, recalls
-from veilset.networks.classifiers import fast_dtype
+from veilset.networks.precision import fast_dtype
 
 
 def shuffled(images: Images) -> Images:

@@ -135,8 +135,8 @@ def _critic(model: Any, state: State, info: Any, folder: Path, x: torch.Tensor, 
 def _denoiser(model: Any, state: State, info: Any, folder: Path, x: torch.Tensor, y: torch.Tensor) -> Feature:
     """dp-diffusion, dp-feta: the loss that was trained on, at the noise levels that were trained at."""
     from veilset.methods.dp_diffusion import size_of
-    from veilset.methods.training import fast
     from veilset.networks.diffusion import errors
+    from veilset.networks.precision import fast
 
     net = model._network(info, *size_of(state))
     net.load_state_dict({k: v for k, v in state.items() if k in net.state_dict()})

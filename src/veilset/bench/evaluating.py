@@ -196,8 +196,9 @@ def steps(steps: int) -> dict[str, Any]:
     import torch
 
     from veilset.evaluation.protocols import SIX
-    from veilset.evaluation.training import fast, to_network
+    from veilset.evaluation.training import to_network
     from veilset.networks.architectures import make_network
+    from veilset.networks.precision import fast
 
     x = to_network(torch.randint(0, 256, (256, 1, 28, 28), dtype=torch.uint8))
     y, out = torch.arange(256) % 10, {}

@@ -64,6 +64,7 @@ def train(network: str, images: Images, seed: int, protocol: Protocol = CNN_PROT
     from torch.nn import functional as F
 
     from veilset.networks.architectures import InstanceNorm, Standardised, make_network
+    from veilset.networks.precision import fast
 
     shape = (images.x.shape[1], images.x.shape[2], images.x.shape[3])
     kept, held = _held_out(images, seed, protocol)
@@ -198,16 +199,6 @@ def augmented(x: torch.Tensor, how: str) -> torch.Tensor:
     return (moved + outside).contiguous(memory_format=torch.channels_last)
 
 
-def fast() -> Any:
-    """Autocast to bfloat16 where that is faster."""
-    import torch
-
-    from veilset.networks.classifiers import fast_dtype
-
-    dtype = fast_dtype()
-    return torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
-
-
 # ---------------------------------------------------------------------- logistic regression
 
 
@@ -286,6 +277,8 @@ def predict(model: Any, x: torch.Tensor) -> torch.Tensor:
 
 def _each(x: torch.Tensor, f: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     import torch
+
+    from veilset.networks.precision import fast
 
     with torch.no_grad(), fast():
         return torch.cat([f(part) for part in x.split(1000)])

@@ -50,7 +50,7 @@ def calibration_error(said: torch.Tensor, true: torch.Tensor) -> float:
 def _facts(trial: Trial, classifier: str, train: Images, test: Images) -> dict[str, Any]:
     """What a reader needs to compare a figure with another one."""
     from veilset.evaluation.training import LOGREG_ITERATIONS, logreg_images
-    from veilset.networks.classifiers import fast_dtype
+    from veilset.networks.precision import fast_dtype
 
     absent = sorted(set(range(len(train.classes))) - set(train.y.unique().tolist()))
     known: dict[str, Any] = {}

@@ -10,9 +10,9 @@ from torch import nn
 
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State
-from veilset.methods.training import fast
 from veilset.networks.critics import class_loss, fake_loss, generator_loss, real_loss, score
 from veilset.networks.gan_generators import Codes, settle
+from veilset.networks.precision import fast
 from veilset.privacy.gradients import Clipped, Loss
 from veilset.privacy.spec import Privacy
 

@@ -14,9 +14,10 @@ from veilset.core.config import option
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
 from veilset.methods import codes
-from veilset.methods.training import average, descend, dp_sgd, fast, loop_multiplier
+from veilset.methods.training import average, descend, dp_sgd, loop_multiplier
 from veilset.networks.activations import NAMES
 from veilset.networks.dct import half, low_frequencies, whole
+from veilset.networks.precision import fast
 from veilset.networks.vae import VAE, Frame
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate

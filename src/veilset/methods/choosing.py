@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
 from veilset.methods.base import BATCH
-from veilset.methods.training import cosine, fast
+from veilset.methods.training import cosine
 from veilset.networks.classifiers import CNN
 from veilset.networks.moves import moved_apart
+from veilset.networks.precision import fast
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Release

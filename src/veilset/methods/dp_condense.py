@@ -41,9 +41,9 @@ from veilset.methods.base import State, Synthesizer
 from veilset.methods.dp_moments import DPMoments, bought
 from veilset.methods.few import each, picked
 from veilset.methods.training import cosine, part_of, sums_beside
-from veilset.networks.classifiers import fast_dtype
 from veilset.networks.dct import dct
 from veilset.networks.embeddings import Embeddings
+from veilset.networks.precision import fast_dtype
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy

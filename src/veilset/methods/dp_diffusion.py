@@ -37,9 +37,10 @@ import torch
 from veilset.core.config import option
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State, Synthesizer
-from veilset.methods.training import average, cosine, descend, dp_sgd, fast
+from veilset.methods.training import average, cosine, descend, dp_sgd
 from veilset.networks.diffusion import EDM, HIGHEST, SAMPLERS, Kind, Velocity, draw, guided, record_loss, time_grid
 from veilset.networks.perceptron import Perceptron
+from veilset.networks.precision import fast
 from veilset.networks.unet import UNet
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan

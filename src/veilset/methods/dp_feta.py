@@ -44,8 +44,9 @@ from veilset.methods import dp_diffusion
 from veilset.methods.base import State
 from veilset.methods.dp_diffusion import PUBLISHED, DPDiffusion, Network
 from veilset.methods.dp_moments import DPMoments, bought
-from veilset.methods.training import average, cosine, fast, loop_multiplier, part_of, sums_beside
+from veilset.methods.training import average, cosine, loop_multiplier, part_of, sums_beside
 from veilset.networks.diffusion import HIGHEST, errors
+from veilset.networks.precision import fast
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release

@@ -47,10 +47,11 @@ from veilset.methods.adversarial import (
     teach,
 )
 from veilset.methods.base import State, Synthesizer
-from veilset.methods.training import average, descend, dp_sgd, fast
+from veilset.methods.training import average, descend, dp_sgd
 from veilset.networks.activations import NAMES
 from veilset.networks.critics import LOSSES, ConvCritic, MLPCritic, weight_clip_bound
 from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator
+from veilset.networks.precision import fast
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
 from veilset.privacy.spec import Privacy

@@ -31,8 +31,8 @@ from veilset.core.config import option
 from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State, Synthesizer
-from veilset.networks.classifiers import fast_dtype
 from veilset.networks.generators import CellGenerator, ConvGenerator
+from veilset.networks.precision import fast_dtype
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy

@@ -61,10 +61,11 @@ from veilset.methods.matching import (
     renew,
     train_on,
 )
-from veilset.methods.training import cosine, dp_sgd, fast, part_of, sums_beside
+from veilset.methods.training import cosine, dp_sgd, part_of, sums_beside
 from veilset.networks.convnet import UNIT, ConvNet
 from veilset.networks.generators import CodeImages
 from veilset.networks.moves import drawn_move, moved
+from veilset.networks.precision import fast
 from veilset.privacy.gate import Gate
 from veilset.privacy.gradients import Loss
 from veilset.privacy.plan import Plan, Release

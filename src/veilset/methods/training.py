@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from veilset.networks.classifiers import fast_dtype
 from veilset.privacy.accounting import gaussian_epsilon, gaussian_noise_multiplier
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
@@ -94,10 +92,3 @@ def average(net: nn.Module, decay: float) -> AveragedModel:
         return keep * old + (1 - keep) * new
 
     return AveragedModel(net, avg_fn=mix, use_buffers=True)
-
-
-def fast(enabled: bool = True) -> AbstractContextManager[object]:
-    """bfloat16 arithmetic inside, where the processor is quicker in it; weights, norms and sums stay float32."""
-    if enabled and fast_dtype() == torch.bfloat16:
-        return torch.autocast("cpu", torch.bfloat16)
-    return nullcontext()

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from veilset.networks.classifiers import fast_dtype
 from veilset.networks.dct import low_frequencies
+from veilset.networks.precision import fast_dtype
 
 
 class ConvGenerator(nn.Module):
