@@ -201,7 +201,7 @@ class PrivateSet(Synthesizer):
         c, pixels = self.config, math.prod(info.shape[1:])
         private = match.sample_rate * info.units
         public = (3.5 * (1 + c.replay) + 0.6 * c.epochs) * len(info.classes) * self._each(info)
-        an_image = pixels * c.width * (9e-9 + 1e-10 * c.width)
+        an_image = pixels * c.width * (1.3e-8 + 1.5e-10 * c.width)
         maps = (1.3e-3 + 4e-4 * len(info.classes) * self._each(info)) * pixels * c.width
         memory = 500 + maps + 8e-6 * size * (min(MOST_KEPT, match.steps) if c.replay else 1)
         taught = TAUGHT if self._start == "moments" else 0
