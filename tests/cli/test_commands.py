@@ -49,6 +49,14 @@ def test_parameters_reach_the_method(veilset: Run) -> None:
         assert veilset("plan", *BASE, *words, "--json").json["releases"][0]["bound"] == 7
 
 
+def test_a_flag_needs_no_value(veilset: Run) -> None:
+    command = ("plan", "private-set", "--data", "digits", "--epsilon", "1", "--json")
+    given, without, false = (veilset(*command, *words).json for words in (["--prior"], [], ["--prior", "false"]))
+    assert given == veilset(*command, "--prior", "true", "--per-class", "10").json
+    assert given != without == false
+    veilset(*command, "--prior", "maybe").refused("prior = 'maybe': must be true or false")
+
+
 def test_a_large_delta_is_shown(veilset: Run, tmp_path: Path) -> None:
     fit = ("fit", *BASE, "--delta", "0.01", "--allow-large-delta", "--out", tmp_path / "run", "--json")
     assert veilset(*fit).json["receipt"]["large_delta"] is True

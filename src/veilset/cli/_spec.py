@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     from veilset.cli.main import number
 
     parser.usage = f"{parser.prog} [METHOD] --data D --epsilon E [options] [--FIELD VALUE ...]"
-    parser.epilog = f"`{parser.prog} METHOD --help` lists the method's own parameters (the --FIELD options)."
+    parser.epilog = f"`{parser.prog} METHOD --help` lists the method's own parameters; --FIELD alone is true."
     parser.add_argument("method", metavar="METHOD", help="a name from `veilset methods`; see `veilset recommend`")
     parser.add_argument(
         "--data", required=True, metavar="D", help="digits, mnist, fashion-mnist, or a path with a declaration"
@@ -53,8 +53,11 @@ def help_fields(method: str) -> str:
 
 def spec(args: argparse.Namespace, rest: Sequence[str], parser: argparse.ArgumentParser) -> RunSpec:
     """The RunSpec of parsed arguments; `rest` holds the method's parameters."""
+    from veilset.core.config import fields
+    from veilset.methods.catalogue import method_class
     from veilset.runs import RunSpec
 
+    flags = {f.name for f in fields(method_class(args.method).Config) if f.type is bool}
     return RunSpec(
         method=args.method,
         data=args.data,
@@ -64,13 +67,13 @@ def spec(args: argparse.Namespace, rest: Sequence[str], parser: argparse.Argumen
         seed=getattr(args, "seed", None),
         device=getattr(args, "device", "cpu"),
         account=getattr(args, "account", None),
-        params=_params(rest, parser),
+        params=_params(rest, parser, flags),
         recipe=args.recipe,
     )
 
 
-def _params(rest: Sequence[str], parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """--steps 200 or --steps=200 -> {"steps": "200"}."""
+def _params(rest: Sequence[str], parser: argparse.ArgumentParser, flags: Collection[str] = ()) -> dict[str, Any]:
+    """--steps 200 or --steps=200 -> {"steps": "200"}; of flags, --prior -> {"prior": "true"}."""
     from veilset.core.errors import ConfigError, suggest
 
     known = [s for a in parser._actions for s in a.option_strings]
@@ -83,11 +86,13 @@ def _params(rest: Sequence[str], parser: argparse.ArgumentParser) -> dict[str, A
         name, eq, value = word.partition("=")
         if name == "--method":
             raise ConfigError("--method: the method is named without it, as in `veilset fit dp-moments`")
-        if not eq:
-            if not words or words[0].startswith("--"):
-                raise ConfigError(f"{name}: a value is missing; write {name} VALUE.{suggest(name, known)}")
-            value = words.pop(0)
         key = name[2:].replace("-", "_")
+        if not eq and words and not words[0].startswith("--"):
+            value = words.pop(0)
+        elif not eq and key in flags:
+            value = "true"
+        elif not eq:
+            raise ConfigError(f"{name}: a value is missing; write {name} VALUE.{suggest(name, known)}")
         if key in out:
             raise ConfigError(f"{name} is given twice")
         out[key] = value

@@ -63,7 +63,7 @@ def _check(spec: FieldSpec, value: Any) -> Any:
     """Return the value in its declared type, or raise ConfigError."""
     if value is None and spec.default is None:
         return None
-    fail = f"{spec.name} = {value!r}: must be"
+    fail, kind = f"{spec.name} = {value!r}: must be", "true or false" if spec.type is bool else spec.type.__name__
     if isinstance(value, str) and spec.type is not str:
         try:
             if spec.type is bool:
@@ -71,11 +71,11 @@ def _check(spec: FieldSpec, value: Any) -> Any:
             else:
                 value = spec.type(value)
         except (ValueError, KeyError):
-            raise ConfigError(f"{fail} {spec.type.__name__}") from None
+            raise ConfigError(f"{fail} {kind}") from None
     if spec.type is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not spec.type:
-        raise ConfigError(f"{fail} {spec.type.__name__}")
+        raise ConfigError(f"{fail} {kind}")
     r = spec.rules
     if r["choices"] and value not in r["choices"]:
         raise ConfigError(f"{fail} one of {', '.join(r['choices'])}.{suggest(str(value), r['choices'])}")
