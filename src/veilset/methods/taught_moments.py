@@ -25,6 +25,7 @@ Everything after is free. Two things make the teacher fit for images that are no
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import ClassVar
@@ -86,7 +87,6 @@ class TaughtMoments(Synthesizer):
         linear = dp_scatter.release(self._teacher, info, privacy.epsilon)
         teacher = dp_scatter.cost(info, linear)
         parts, told = self._parts(info, privacy)
-        kinds = 1 + (DETAIL in parts)
         left = 1 - self.config.share - sum(parts.values())  # of the budget, for the sums of the images
         weigh = {name: math.sqrt(left / (part * _information(images))) for name, part in parts.items()}
         releases, seconds = list(images.releases), images.seconds + teacher.seconds
@@ -95,8 +95,8 @@ class TaughtMoments(Synthesizer):
             seconds += detail.SECONDS
         releases.append(replace(linear, weight=_weight(linear, images, privacy, self.config.share, left)))
         if CHOICE in parts:
-            releases.append(replace(choosing.release(kinds), weight=weigh[CHOICE]))
-            seconds += choosing.seconds(info, kinds)
+            releases.append(replace(choosing.release(_kinds(parts)), weight=weigh[CHOICE]))
+            seconds += choosing.seconds(info, _kinds(parts))
         memory = max(images.memory_mb, teacher.memory_mb) + (choosing.MEMORY if CHOICE in parts else 0.0)
         return Plan(tuple(releases), seconds=seconds, memory_mb=memory, warnings=told)
 
@@ -110,7 +110,7 @@ class TaughtMoments(Synthesizer):
             else:
                 told.append(_left_out(DETAIL, "so that images stay smooth", info, least))
         if self.config.choose:
-            kinds = 1 + (DETAIL in parts)
+            kinds = _kinds(parts)
             if info.units >= (least := choosing.least(privacy, kinds)):
                 parts[CHOICE] = choosing.share(info, privacy, kinds)
             else:
@@ -166,6 +166,11 @@ class TaughtMoments(Synthesizer):
         own = _part(state, IMAGES)
         x = torch.cat([DPMoments()._sample(own, info, part) for part in labels.split(BATCH)])
         return detail.apply(state[CURVES], x, info) if CURVES in state else x
+
+
+def _kinds(asked: Container[str]) -> int:
+    """How many kinds of images there are to choose from."""
+    return 1 + (DETAIL in asked)
 
 
 def _part(state: State, kind: str) -> State:
