@@ -15,7 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     from veilset.cli.main import number
 
     parser.usage = f"{parser.prog} [METHOD] --data D --epsilon E [options] [--FIELD VALUE ...]"
-    parser.epilog = f"`{parser.prog} METHOD --help` lists the method's own parameters; --FIELD alone is true."
+    parser.epilog = f"`{parser.prog} METHOD --help` lists the method's own parameters; --FIELD alone sets one to true."
     parser.add_argument("method", metavar="METHOD", help="a name from `veilset methods`; see `veilset recommend`")
     parser.add_argument(
         "--data", required=True, metavar="D", help="digits, mnist, fashion-mnist, or a path with a declaration"

@@ -53,7 +53,7 @@ def release(kinds: int) -> Release:
 def share(info: PublicInfo, privacy: Privacy, kinds: int) -> float:
     """The part of the budget, in units of 1 / noise_multiplier^2, that the counts get.
 
-    At it a count's noise is FINE of the units, or more, down to CHEAP of the budget, but never more than COARSE.
+    It buys a noise of FINE of the units if that costs at most CHEAP; else it is CHEAP, or what a noise of COARSE costs.
     """
     coarse, fine = ((_alone(privacy, kinds) / (noise * info.units)) ** 2 for noise in (COARSE, FINE))
     return max(1e-6, coarse, min(fine, CHEAP))
