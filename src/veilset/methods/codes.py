@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from veilset.core.types import PublicInfo
+from veilset.methods.dp_moments import cells_for
 from veilset.methods.shrinkage import shrunk_towards
 from veilset.networks.dct import half, whole
 from veilset.networks.vae import VAE
-from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
 from veilset.privacy.spec import Privacy
 
@@ -34,10 +34,7 @@ BOUNDS = {"codes": math.sqrt(2 + COUNT**2), "cells": NEAR * math.hypot(1, COUNT)
 
 def cells_of(cells: int | None, info: PublicInfo, privacy: Privacy) -> int:
     """Gaussians a class that the noise can carry: as asked, or a function of declared facts."""
-    if cells is not None:
-        return cells
-    noise = gaussian_noise_multiplier(privacy.epsilon, privacy.delta) if privacy.private else 0.0
-    return max(1, min(16, round(CELLS / math.sqrt(max(noise * len(info.classes) / info.units, 1e-12)))))
+    return cells or cells_for(info, privacy, CELLS)
 
 
 def fit(gate: Gate, net: VAE, cells: int, encode: Encode | None = None) -> State:
