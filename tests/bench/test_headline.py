@@ -10,6 +10,7 @@ import pytest
 
 from veilset.audit.membership_records import inspect
 from veilset.bench import headline, leaderboard
+from veilset.bench import loss as losses
 from veilset.bench.glyphs import make as real
 from veilset.bench.suite import Cell, run_suite
 from veilset.core.errors import ConfigError
@@ -112,3 +113,26 @@ def test_one_cell_on_digits(tmp_path: Path) -> None:
     assert abs(row["accuracy"]["mean"] - sum(each) / 3) < 1e-9 and len(set(each)) == 3
     text = (tmp_path / "README.md").read_text()
     assert "## headline" in text and f"{row['accuracy']['mean']:.2f}" in text
+
+
+def test_the_loss_is_told_step_by_step() -> None:
+    """Private images spoilt as the default's are: true labels, then the classifier's, which are not all right."""
+    made = {
+        c.params["step"]: (c, headline.loss(**c.params)) for c in losses.cells("digits", 10.0, 0, 300, {"steps": 20})
+    }
+    figures = {step: result["figures"] for step, (_, result) in made.items()}
+    assert all(0 < f["mean"] <= 100 for f in figures.values()) and figures["real"]["mean"] > 60
+    assert 20 < figures["taught"]["labels"] < 100 and 20 < figures["taught"]["teacher"] < 100
+    assert made["taught"][1]["epsilon"] <= 10 and made["taught"][1]["config"]["steps"] == 20
+    cells = [(c, r | {"processor": "one", "versions": {}}) for c, r in made.values()]
+    result = headline.summary(cells, [c for c, _ in cells]) | {"missing": []}
+    assert [r["step"] for r in result["loss"]] == ["real", "reduced", "taught"] and not result["rows"]
+    page = headline.render(result)
+    assert page.count("| by the default's classifier |") == 1 and f"{figures['taught']['teacher']:.2f} %" in page
+    assert all(headline.words(r) for _, r in cells)
+
+
+def test_the_loss_is_looked_for_where_a_floor_was_missed() -> None:
+    assert sum(c.kind == "loss" for c in headline.cells(False)) == 3
+    assert not any(c.kind == "loss" for c in headline.cells(False, [DEFAULT]))
+    assert not any(c.kind == "loss" for c in headline.cells(False, epsilon=["1"]))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from veilset.audit.verdict import CONFIDENCE
 from veilset.bench import glyphs, sheets
+from veilset.bench import loss as losses
+from veilset.bench.loss import loss as loss  # a kind of cell
 from veilset.bench.quality import (
     MEASURES,
     SEEDS,
@@ -48,6 +50,7 @@ PICTURES = (DISTANCE, "precision-lite0", "recall-lite0", "coverage-lite0")
 HALF = 0.5  # of the baseline's distance: the floor of the default's
 SHEETS = "headline.svg"
 LONGEST = 45.0  # minutes, fit and sampling
+LOSS = "fashion-mnist", 10.0  # where a floor was missed
 FLOORS = {  # (floor, aim) of the mean of the three networks
     ("mnist", 1.0): (95, 97.5),
     ("mnist", 10.0): (97.5, 98.5),
@@ -76,7 +79,10 @@ def cells(
     epsilon: Iterable[Any] | None = None,
     seeds: int | None = None,
 ) -> list[Cell]:
-    """The cells of these methods, sets and budgets; seed 0 of all first, and nothing else of methods not in JUDGED."""
+    """The cells of these methods, sets and budgets; seed 0 of all first, and nothing else of methods not in JUDGED.
+
+    Those that tell where the loss sits go with no method, so they come where none is named.
+    """
     names = some_methods(methods, METHODS)
     sets, budgets, which = sets_budgets_seeds(quick, data, epsilon, seeds, SETS, EPSILONS)
     out = []
@@ -91,6 +97,8 @@ def cells(
             }
             facts |= {"n": 300 if quick else 60_000, "pictures": [] if quick else list(PICTURES)}
             out.append(Cell(f"{m.replace(':', '-')}.{d}.eps{e:g}.seed{s}", "judged", facts))
+        if s == 0 and methods is None and LOSS[0] in sets and LOSS[1] in budgets:
+            out += losses.cells(*LOSS, s)
     return out
 
 
@@ -144,17 +152,17 @@ def words(result: dict[str, Any]) -> str:
     """One line about a finished cell."""
     f = result["figures"]
     each = ", ".join(f"{f[f'gen2real-{net}']:.1f}" for net in THREE)
-    return f"mean {f['mean']:.2f} % ({each}), fit {result['fit_seconds'] / 60:.1f} min"
+    fit = f", fit {result['fit_seconds'] / 60:.1f} min" if "fit_seconds" in result else ""
+    return f"mean {f['mean']:.2f} % ({each}){fit}"
 
 
 def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell]) -> dict[str, Any]:
     """The suite's JSON: a row for each set, budget and method."""
-    keys = sorted({_key(c) for c in wanted}, key=lambda k: (k[0] not in SETS, *k))
-    rows = []
-    for key in keys:
-        own = [(c, r) for c, r in done if _key(c) == key]
+    asked, rows = [_key(c) for c in wanted if c.kind == "judged"], list[dict[str, Any]]()
+    for key in sorted(set(asked), key=lambda k: (k[0] not in SETS, *k)):
+        own = [(c, r) for c, r in done if c.kind == "judged" and _key(c) == key]
         row: dict[str, Any] = dict(zip(("data", "epsilon", "method"), key, strict=True))
-        row |= over_seeds(own, sum(_key(c) == key for c in wanted))
+        row |= over_seeds(own, asked.count(key))
         mean = row["figures"].get("mean")
         row["accuracy"] = mean and {"mean": mean["mean"], "spread": mean["sd"]}
         row["minutes"] = row["fit_minutes"] + row["sample_minutes"] if own else None
@@ -166,7 +174,8 @@ def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell])
         row["distance_floor"], row["distance_verdict"] = _distance(row, rows)
     first = [(c, r) for c, r in done if "sheet" in r]
     shown = [{"row": _row(c), "column": c.params["method"], "png": r["sheet"]} for c, r in first]
-    return {"suite": "headline", "command": COMMAND, "default": DEFAULT, "rows": rows, "sheets": shown} | machine(done)
+    facts = {"default": DEFAULT, "rows": rows, "loss": losses.rows(done, wanted), "sheets": shown}
+    return {"suite": "headline", "command": COMMAND} | facts | machine(done)
 
 
 def _row(cell: Cell) -> str:
@@ -229,6 +238,7 @@ def render(result: dict[str, Any]) -> str:
         row = [r["data"], f"{r['epsilon']:g}", r["method"], plus_minus(r["figures"].get("mean")), bar, *figures]
         row.append(_copy_words(r["copies"]))
         lines.append(f"| {' | '.join([*row, minutes(r, 'minutes'), fixed(r['epsilon_spent'], 4), seeds_of(r)])} |")
+    lines += losses.render(result["loss"], result["rows"])
     if result["missing"]:
         lines += ["", missing(result["missing"])]
     return "\n".join(lines) + "\n"

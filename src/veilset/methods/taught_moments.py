@@ -134,6 +134,12 @@ class TaughtMoments(Synthesizer):
         which, moved = choosing.choose(gate, info, draws, self.device)
         return kinds[which] | {MOVED: torch.tensor(moved)}
 
+    def labels(self, x: torch.Tensor) -> torch.Tensor:
+        """What the classifier of a fitted model calls images [n, C, H, W] in [0, 1], all classes equally often."""
+        state, _ = self._fitted()
+        logits = torch.cat([_scores(state, part) for part in x.split(BATCH)])
+        return (logits + even_out(logits)).argmax(1)
+
     def _balanced(self, state: State, info: PublicInfo) -> State:
         """The state, its teacher's offsets set so that what it draws gets all labels equally often."""
         logits = torch.cat([_scores(state, self._drawn(state, info, part)) for part in _each(info, TRIED).split(BATCH)])
@@ -189,8 +195,13 @@ def _scores(state: State, x: torch.Tensor) -> torch.Tensor:
 
 def blurred(x: torch.Tensor) -> torch.Tensor:
     """Features of images [..., C, H, W] that are reduced to their low frequencies first."""
+    return dp_scatter.seen(reduced(x))
+
+
+def reduced(x: torch.Tensor) -> torch.Tensor:
+    """Images [..., C, H, W] in [0, 1] with the low frequencies of the drawn ones only, in [0, 1]."""
     basis = _basis(tuple(x.shape[-3:])).to(x.device)
-    return dp_scatter.seen((x.flatten(-3) @ basis.T @ basis).clamp(0, 1).unflatten(-1, x.shape[-3:]))
+    return (x.flatten(-3) @ basis.T @ basis).clamp(0, 1).unflatten(-1, x.shape[-3:])
 
 
 @cache
