@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def spec(args: argparse.Namespace, rest: Sequence[str], parser: argparse.Argumen
     from veilset.methods.catalogue import method_class
     from veilset.runs import RunSpec
 
-    flags = {f.name for f in fields(method_class(args.method).Config) if f.type is bool}
+    own = {f.name: f.type is bool for f in fields(method_class(args.method).Config)}
     return RunSpec(
         method=args.method,
         data=args.data,
@@ -67,13 +67,16 @@ def spec(args: argparse.Namespace, rest: Sequence[str], parser: argparse.Argumen
         seed=getattr(args, "seed", None),
         device=getattr(args, "device", "cpu"),
         account=getattr(args, "account", None),
-        params=_params(rest, parser, flags),
+        params=_params(rest, parser, own),
         recipe=args.recipe,
     )
 
 
-def _params(rest: Sequence[str], parser: argparse.ArgumentParser, flags: Collection[str] = ()) -> dict[str, Any]:
-    """--steps 200 or --steps=200 -> {"steps": "200"}; of flags, --prior -> {"prior": "true"}."""
+def _params(rest: Sequence[str], parser: argparse.ArgumentParser, own: Mapping[str, bool]) -> dict[str, Any]:
+    """--steps 200 or --steps=200 -> {"steps": "200"}; of flags, --prior -> {"prior": "true"}.
+
+    `own`: parameters of the method, and whether each is a flag.
+    """
     from veilset.core.errors import ConfigError, suggest
 
     known = [s for a in parser._actions for s in a.option_strings]
@@ -89,10 +92,11 @@ def _params(rest: Sequence[str], parser: argparse.ArgumentParser, flags: Collect
         key = name[2:].replace("-", "_")
         if not eq and words and not words[0].startswith("--"):
             value = words.pop(0)
-        elif not eq and key in flags:
+        elif not eq and own.get(key):
             value = "true"
         elif not eq:
-            raise ConfigError(f"{name}: a value is missing; write {name} VALUE.{suggest(name, known)}")
+            meant = "" if key in own else suggest(name, known)
+            raise ConfigError(f"{name}: a value is missing; write {name} VALUE.{meant}")
         if key in out:
             raise ConfigError(f"{name} is given twice")
         out[key] = value
