@@ -32,7 +32,7 @@ def path_result(cell: Cell, value: float) -> dict[str, Any]:
 
 
 def test_cells_are_sizes_priors_and_six_networks() -> None:
-    everything = source_003.cells(False)
+    everything = source_003.cells(False, seeds=3)
     assert len(everything) == len({c.name for c in everything}) == CELLS
     got = [c for c in everything if c.kind == "judged"]
     assert {c.params["method"] for c in got if c.params["params"].get("prior")} == {"private-set"}
@@ -79,6 +79,15 @@ def test_cells_come_in_the_order_of_worth() -> None:
         assert without and not [c for c in without if c.kind == "path"]
 
 
+def test_later_seeds_make_the_sets_of_the_main_table() -> None:
+    later = [c for c in source_003.cells(False) if c.params["seed"] > 0]
+    sets, seeds = 2, 2
+    assert len(later) == len(source_003.METHODS) * len(source_003.EPSILONS) * sets * seeds
+    assert {(c.params["params"]["per_class"], c.params["network"]) for c in later} == {(20, SIX[0])}
+    assert not any("prior" in c.params["params"] for c in later)
+    assert len(source_003.cells(False, seeds=1)) == CELLS / 3 == len(source_003.cells(False)) - len(later)
+
+
 @pytest.mark.parametrize(
     "wrong", [{"methods": ["private-sets"]}, {"data": ["cifar"]}, {"epsilon": ["0"]}, {"seeds": 0}]
 )
@@ -89,7 +98,7 @@ def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("done", [0, CELLS])
 def test_tables(done: int) -> None:
-    wanted = source_003.cells(False)
+    wanted = source_003.cells(False, seeds=3)
     got = source_003.summary([(c, result(c)) for c in wanted[:done]], wanted)
     got["missing"] = [c.name for c in wanted[done:]]
     json.dumps(got, allow_nan=False)
