@@ -138,6 +138,8 @@ def draw_run(account: Account, folder: str | Path, purpose: str) -> dict[str, An
     if start.get("account"):
         raise RunError(f"{folder}: this run was paid for by an account; nothing charged")
     plan = start["plan"]
+    if "stream" in plan:
+        raise RunError(f"{folder}: a task of a stream; charge the stream's folder, for all tasks; nothing charged")
     cost = Search.from_json(plan["search"]) if "search" in plan else ledger.spent()
     info = PublicInfo.from_json(plan["info"])
     receipt = read_receipt(folder)

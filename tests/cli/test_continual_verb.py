@@ -35,6 +35,12 @@ def test_plan_fit_show_verify(veilset: Run, tmp_path: Path) -> None:
     assert shown.status == 0 and shown.out.count("released") == 2 and "parallel composition" in shown.out
     checked = veilset("verify", out, "--json")
     assert checked.status == 0 and checked.json["release"] and checked.json["epsilon"] == pytest.approx(1)
+    account = tmp_path / "account"
+    veilset("account", "create", account, "--data", "digits", "--epsilon", "3")
+    charged = veilset("account", "charge", account, "--run", out, "--json").json["charges"]
+    assert [c["purpose"] for c in charged] == ["stream s"]
+    veilset("account", "charge", account, "--run", out).refused("already")
+    veilset("account", "charge", account, "--run", out / "task-1").refused("charge the stream's folder")
     (out / "task-2" / "receipt.json").unlink()
     assert veilset("verify", out).status == 1
 

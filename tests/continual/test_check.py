@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -9,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from streams import blobs, priced
+from streams import INFO, blobs, priced
 
-from veilset.continual.check import is_stream, verify_stream
+from veilset.continual.check import draw_stream, is_stream, verify_stream
 from veilset.continual.stream import TaskStream
+from veilset.core.errors import DataError, RunError
 from veilset.core.io import canonical, sha256
+from veilset.privacy.account import Account
 from veilset.privacy.ledger import GENESIS
+from veilset.privacy.spec import Privacy
 
 Make = Callable[..., TaskStream]
 
@@ -187,3 +191,48 @@ def test_an_empty_or_foreign_file_is_an_answer(handed: Path) -> None:
     for content in (b"", b"{}\n", b"\xff\n"):
         (handed / "stream.jsonl").write_bytes(content)
         assert "stream: " in failed(handed)
+
+
+# ---------------------------------------------------------------------- written down in an account afterwards
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Account:
+    made = Account(tmp_path / "account")
+    made.create(INFO, Privacy(9.0))
+    return made
+
+
+def test_a_stream_is_written_down_with_all_that_it_plans(stream: Make, account: Account, tmp_path: Path) -> None:
+    """Also what is still to come: as much as an account would have paid when the stream was made."""
+    paid = Account(tmp_path / "paid")
+    paid.create(INFO, Privacy(9.0))
+    stream("ab", "cd", "a", name="paying", account=paid.path)
+    late = stream("ab", "cd", "a")
+    late.fit(blobs())
+    draw_stream(account, late.folder, "late")
+    assert account.balance().share == pytest.approx(paid.balance().share)
+    late.fit(blobs())
+    with pytest.raises(RunError, match="stands in the account already"):
+        draw_stream(account, late.folder, "late")
+    another = stream("ab", "cd", "a", name="another")  # its plan is the same, its noise is not
+    draw_stream(account, another.folder, "another")
+    assert account.balance().share == pytest.approx(2 * paid.balance().share)
+
+
+def test_what_is_no_release_or_paid_or_of_another_set_is_not_written_down(
+    stream: Make, account: Account, handed: Path, tmp_path: Path
+) -> None:
+    other = Account(tmp_path / "other")
+    other.create(dataclasses.replace(INFO, units=INFO.units + 1), Privacy(9.0))
+    with pytest.raises(DataError):
+        draw_stream(other, handed, "x")
+    with pytest.raises(RunError, match="NOT A RELEASE"):
+        draw_stream(account, stream("ab", name="research", seed=1).folder, "x")
+    with pytest.raises(RunError, match="was paid for"):
+        draw_stream(account, stream("ab", name="paid", account=account.path).folder, "x")
+    (handed / "task-2" / "receipt.json").unlink()
+    before = account.path.read_bytes()
+    with pytest.raises(RunError, match="does not verify"):
+        draw_stream(account, handed, "x")
+    assert account.path.read_bytes() == before and len(other.balance().book.lines) == 1

@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--allow-large-delta", action="store_true", help="accept delta >= 1/N")
     charge = what.add_parser("charge", help="pay for a Gaussian release made elsewhere, or write down a run")
     charge.add_argument("file", metavar="FILE", help="the account")
-    charge.add_argument("--run", metavar="RUN", help="a run or release folder that was made without the account")
+    charge.add_argument("--run", metavar="RUN", help="a run, release or stream folder that was made without it")
     charge.add_argument("--noise-multiplier", type=number, metavar="S", help="or: Gaussian noise / L2 sensitivity")
     charge.add_argument("--sample-rate", type=number, default=1.0, metavar="Q", help="of Poisson sampling (default 1)")
     charge.add_argument("--steps", type=int, default=1, metavar="T", help="number of releases (default 1)")
@@ -37,6 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from veilset.cli.main import say
+    from veilset.continual.check import draw_stream, is_stream
     from veilset.core.errors import ConfigError
     from veilset.data.load import load
     from veilset.privacy.account import Account
@@ -53,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
         if (args.run is None) == (args.noise_multiplier is None):
             raise ConfigError("charge: give either --run RUN or --noise-multiplier S")
         if args.run is not None:
-            draw_run(account, args.run, args.purpose or f"run {Path(args.run).name}")
+            kind, draw = ("stream", draw_stream) if is_stream(args.run) else ("run", draw_run)
+            draw(account, args.run, args.purpose or f"{kind} {Path(args.run).name}")
         else:  # a Release checks the ranges
             facts = {"sample_rate": args.sample_rate, "steps": args.steps}
             one = Release(name="by-hand", noise_multiplier=args.noise_multiplier, **facts)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 from veilset.continual.plan import composition, total
 from veilset.continual.stream import BOOK, TaskStream, membership, planned
 from veilset.core.errors import RunError
 from veilset.core.types import PublicInfo
+from veilset.privacy.account import Account
 from veilset.privacy.accounting import Spent, claim
 from veilset.privacy.ledger import Ledger
 from veilset.privacy.plan import Plan
@@ -47,6 +49,34 @@ def verify_stream(folder: str | Path, public_key: str | Path | None = None) -> V
     check("epsilon", lambda: _epsilon(stream, result))
     result.release = result.ok and not result.stamp
     return result
+
+
+def draw_stream(account: Account, folder: str | Path, purpose: str) -> dict[str, Any]:
+    """Write a stream that was made without the account down in it: all tasks that it plans, released or to come.
+
+    Args:
+        account: of the set that the stream is on.
+        folder: its folder.
+        purpose: words for the account's reader.
+
+    Returns:
+        The line of the account.
+
+    Raises:
+        RunError: the folder does not verify as a release, was paid for, or stands in the account already.
+        BudgetExceeded: it is written down, and the account is overdrawn now. DataError: the stream is on another set.
+    """
+    seen = verify_stream(folder)
+    if not (seen.ok and seen.release):
+        raise RunError(
+            f"{folder}: does not verify as a release ({seen.stamp or 'see veilset verify'}); nothing charged"
+        )
+    stream = TaskStream(folder)
+    f = stream.facts
+    if f["account"]:
+        raise RunError(f"{folder}: this stream was paid for by an account; nothing charged")
+    cost = total(stream.info, [(t["classes"], _plan(t).spent()) for t in f["tasks"]], f["one_class"])
+    return account.draw(stream.info, cost, purpose, released=True, run=f["id"])
 
 
 def _chain(folder: Path, opened: list[TaskStream]) -> str:
@@ -104,12 +134,12 @@ def _epsilon(stream: TaskStream, result: Verification) -> str:
     f, info = stream.facts, stream.info
     tasks: list[tuple[list[str], list[Spent]]] = []
     for number, task in enumerate(f["tasks"], 1):
-        part = PublicInfo.from_json(task["plan"]["info"])
-        budget = Privacy(**task["plan"]["privacy"])
-        if list(part.classes) != task["classes"] or budget.delta != f["delta"]:
+        plan = _plan(task)
+        assert plan.info is not None
+        if list(plan.info.classes) != task["classes"] or plan.budget.delta != f["delta"]:
             raise RunError(f"task {number}: its plan is for other classes, or another delta, than the stream says")
-        own = Plan(planned(task["plan"]), info=part, privacy=budget).spent()
-        if claim(own, budget.delta).epsilon > budget.epsilon * (1 + 1e-9):
+        own = plan.spent()
+        if claim(own, plan.budget.delta).epsilon > plan.budget.epsilon * (1 + 1e-9):
             raise RunError(f"task {number}: its plan passes its own budget")
         if stream.state(number) == "released":
             own = _ledger(stream.folder / f"task-{number}").spent()
@@ -125,6 +155,12 @@ def _epsilon(stream: TaskStream, result: Verification) -> str:
         if not (math.isfinite(seen) and f[name] >= seen * (1 - 1e-6) - 1e-12):
             raise RunError(f"{name} of all tasks recomputes to {seen:.8g}, the stream says {f[name]:.8g}")
     return f"{got.epsilon:.8g} at delta {f['delta']:g} for all tasks (claimed {f['epsilon']:.6g}); {words}"
+
+
+def _plan(task: dict[str, Any]) -> Plan:
+    """The priced plan of a task, as the stream's first line holds it."""
+    info, privacy = PublicInfo.from_json(task["plan"]["info"]), Privacy(**task["plan"]["privacy"])
+    return Plan(planned(task["plan"]), info=info, privacy=privacy)
 
 
 def _ledger(home: Path) -> Ledger:
