@@ -176,7 +176,8 @@ def _cautions(info: PublicInfo, near: float, equal: float, sets: Sequence[str], 
     ratio = gaussian_noise_multiplier(near, 1e-5) / gaussian_noise_multiplier(max(equal, 1e-9), 1e-5)
     if not 1 / FAR <= ratio <= FAR:
         way = "expect worse images, and prefer methods of few sums" if ratio < 1 else "methods of gradients may gain"
-        out.append(f"mu N / K is {ratio:.2g} of that of the nearest measured budget, epsilon {near:g}: {way}")
+        times = f"{1 / ratio:.2g} times that on the measured sets at epsilon {near:g}"
+        out.append(f"noise in a class mean is {times}: {way}")
     if any("left out" in w for w in plan.warnings):
         out.append("the method was measured with the releases that this plan leaves out")
     if info.shape != (1, 28, 28):
