@@ -28,7 +28,7 @@ def test_the_plan_states_the_split_that_was_asked_for(share: float, epsilon: flo
 
 @pytest.fixture(scope="module")
 def fitted():
-    return vs.make("taught-moments", recipe="plain").fit(vs.load("digits").train, vs.Privacy(20.0), seed=0)
+    return vs.make("taught-moments", recipe="plain").fit(vs.load("digits").train, vs.Privacy(10.0), seed=0)
 
 
 def _part(model, kind: str) -> dict[str, torch.Tensor]:
