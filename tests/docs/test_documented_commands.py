@@ -11,8 +11,7 @@ import pytest
 
 from veilset.cli import _spec
 from veilset.cli.main import VERBS, verb_parser
-from veilset.core.config import fields
-from veilset.methods.catalogue import method_class, methods
+from veilset.methods.catalogue import methods
 
 ROOT = Path(__file__).parents[2]
 PLACEHOLDERS = {"...", "METHOD"}
@@ -47,7 +46,7 @@ def test_the_command_line_takes_it(file: str, line: str) -> None:
         return
     args, rest = verb.parse_known_args(module.words(words[1:]) if hasattr(module, "words") else words[1:])
     method = getattr(args, "method", None)
-    known = {f.name: f.type is bool for f in fields(method_class(method).Config)} if method in methods() else {}
+    known = _spec.own(method) if method in methods() else {}
     given = _spec._params(rest, verb, known)
     if method and method not in OWN:
         assert method in methods()

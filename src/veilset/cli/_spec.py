@@ -53,11 +53,8 @@ def help_fields(method: str) -> str:
 
 def spec(args: argparse.Namespace, rest: Sequence[str], parser: argparse.ArgumentParser) -> RunSpec:
     """The RunSpec of parsed arguments; `rest` holds the method's parameters."""
-    from veilset.core.config import fields
-    from veilset.methods.catalogue import method_class
     from veilset.runs import RunSpec
 
-    own = {f.name: f.type is bool for f in fields(method_class(args.method).Config)}
     return RunSpec(
         method=args.method,
         data=args.data,
@@ -67,19 +64,24 @@ def spec(args: argparse.Namespace, rest: Sequence[str], parser: argparse.Argumen
         seed=getattr(args, "seed", None),
         device=getattr(args, "device", "cpu"),
         account=getattr(args, "account", None),
-        params=_params(rest, parser, own),
+        params=_params(rest, parser, own(args.method)),
         recipe=args.recipe,
     )
 
 
-def _params(rest: Sequence[str], parser: argparse.ArgumentParser, own: Mapping[str, bool]) -> dict[str, Any]:
-    """--steps 200 or --steps=200 -> {"steps": "200"}; of flags, --prior -> {"prior": "true"}.
+def own(method: str) -> dict[str, bool]:
+    """The parameters of a method, and whether each is a flag."""
+    from veilset.core.config import fields
+    from veilset.methods.catalogue import method_class
 
-    `own`: parameters of the method, and whether each is a flag.
-    """
+    return {f.name: f.type is bool for f in fields(method_class(method).Config)}
+
+
+def _params(rest: Sequence[str], parser: argparse.ArgumentParser, known: Mapping[str, bool]) -> dict[str, Any]:
+    """--steps 200 or --steps=200 -> {"steps": "200"}; of flags, --prior -> {"prior": "true"}; `known` as from own()."""
     from veilset.core.errors import ConfigError, suggest
 
-    known = [s for a in parser._actions for s in a.option_strings]
+    verbs = [s for a in parser._actions for s in a.option_strings]
     out: dict[str, Any] = {}
     words = list(rest)
     while words:
@@ -92,10 +94,10 @@ def _params(rest: Sequence[str], parser: argparse.ArgumentParser, own: Mapping[s
         key = name[2:].replace("-", "_")
         if not eq and words and not words[0].startswith("--"):
             value = words.pop(0)
-        elif not eq and own.get(key):
+        elif not eq and known.get(key):
             value = "true"
         elif not eq:
-            meant = "" if key in own else suggest(name, known)
+            meant = "" if key in known else suggest(name, verbs)
             raise ConfigError(f"{name}: a value is missing; write {name} VALUE.{meant}")
         if key in out:
             raise ConfigError(f"{name} is given twice")
