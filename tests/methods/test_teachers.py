@@ -64,6 +64,49 @@ def test_nothing_to_classify_is_no_error(taught) -> None:
     assert labels.shape == (0,) and probabilities.shape == (0, 10)
 
 
+@pytest.mark.parametrize(
+    ("units", "epsilon", "alone", "taught"),
+    [(60_000, 1.0, 14, 8), (60_000, 10.0, 44, 27), (50_000, 10.0, 37, 23), (1_437, 1.0, 1, 1)],
+)
+def test_the_rate_is_the_one_the_docs_name(units: int, epsilon: float, alone: int, taught: int) -> None:
+    side = 28 if units > 5_000 else 8
+    info = vs.PublicInfo(name="set", classes=tuple("0123456789"), shape=(1, side, side), units=units)
+    plans = [
+        make_teacher("dp-scatter").plan(info, vs.Privacy(epsilon)),
+        vs.make("taught-moments").plan(info, vs.Privacy(epsilon)),
+    ]
+    assert [round(dp_scatter.rate_of(plan["linear"], info, 0.9)) for plan in plans] == [alone, taught]
+
+
+def test_at_this_rate_noise_alone_moves_a_logit_by_eight_at_most() -> None:
+    info, momentum = vs.load("digits").info, 0.9
+    release = make_teacher("dp-scatter").plan(info, vs.Privacy(1.0))["linear"]
+    weight = torch.nn.Parameter(torch.zeros(500, scattering.size(info.shape)))
+    sgd = torch.optim.SGD([weight], dp_scatter.rate_of(release, info, momentum), momentum=momentum)
+    noise = release.noise_multiplier * release.bound / (release.sample_rate * info.units)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(release.steps):
+        weight.grad = noise * torch.randn(weight.shape, generator=generator)
+        sgd.step()
+    x = torch.rand(50, *info.shape, generator=generator)
+    z = scattering.features(x)
+    largest = torch.nn.functional.normalize(z) * math.sqrt(z.shape[1])
+    deviation, real = (float((z @ weight.detach().T).square().mean().sqrt()) for z in (largest, z))
+    assert real < deviation
+    assert 0.9 < deviation / dp_scatter.NOISE < 1.02  # a little less, for the last steps still move on
+
+
+def test_without_noise_the_rate_is_the_fastest_and_a_given_one_is_taken() -> None:
+    data = vs.load("digits")
+    plan = make_teacher("dp-scatter", steps=1).plan(data.info, vs.Privacy(math.inf))
+    assert dp_scatter.rate_of(plan["linear"], data.info, 0.9) == dp_scatter.FASTEST
+    one, two = (
+        make_teacher("dp-scatter", steps=1, **rate).fit(data.train, vs.Privacy(math.inf), seed=0)._state["weight"]
+        for rate in ({}, {"rate": 2 * dp_scatter.FASTEST})
+    )
+    assert torch.allclose(two, 2 * one)
+
+
 @pytest.mark.parametrize("x", [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 28, 28, dtype=torch.uint8)])
 def test_what_is_no_such_image_is_refused(taught, x) -> None:
     with pytest.raises(ConfigError, match="must be uint8 images"):
