@@ -80,6 +80,16 @@ def test_fit_for_people(veilset: Run, tmp_path: Path) -> None:
     assert "epsilon" in outcome.out and "no record has been read" in outcome.err
 
 
+def test_fit_says_what_the_answers_decided(veilset: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert veilset("fit", *BASE, "--out", tmp_path / "silent", "--json").json["notes"] == []
+    monkeypatch.setattr(vs.Synthesizer, "_notes", lambda self, state: (f"keeps {len(state)} tensors", "is small"))
+    fit = ("fit", *BASE, "--out", tmp_path / "run")
+    lines = veilset(*fit).out.splitlines()
+    count = len(vs.open_model(tmp_path / "run")._state)
+    assert lines[-3:] == [f"note      keeps {count} tensors", "note      is small", f"run       {tmp_path / 'run'}"]
+    assert veilset(*fit, "--resume", "--json").json["notes"] == [f"keeps {count} tensors", "is small"]
+
+
 def test_research_mode_repeats_and_is_stamped(veilset: Run, made: Path, tmp_path: Path) -> None:
     receipt = veilset("fit", *BASE, "--seed", "1", "--out", tmp_path / "run", "--json").json["receipt"]
     assert receipt["stamp"].startswith("NOT A RELEASE") and receipt["release"] is False

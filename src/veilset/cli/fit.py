@@ -35,5 +35,10 @@ def run_with_rest(args: argparse.Namespace, rest: list[str], parser: argparse.Ar
         print(spec.plan(), file=sys.stderr)
     model = execute(spec, args.out, resume=args.resume)
     assert model.receipt_ is not None
-    say(args, {"receipt": model.receipt_.facts}, f"{model.receipt_}\nrun       {args.out}")
+    notes = "".join(f"\nnote      {line}" for line in model.notes())
+    say(
+        args,
+        {"receipt": model.receipt_.facts, "notes": model.notes()},
+        f"{model.receipt_}{notes}\nrun       {args.out}",
+    )
     return 0

@@ -76,6 +76,10 @@ class Method(ABC):
         torch's generator is seeded around this call, so plain torch randomness is fine; it protects nothing.
         """
 
+    def _notes(self, state: State) -> tuple[str, ...]:
+        """What the noisy answers decided, a line each, in words for the user; most methods have nothing to say."""
+        return ()
+
     # ------------------------------------------------------------------ what a user calls
 
     @final
@@ -154,6 +158,15 @@ class Method(ABC):
         ledger = gate.close()
         self._ledger = ledger.to_bytes()
         self.receipt_ = make_receipt(ledger, gate.plan, self.name, asdict(self.config))
+
+    @final
+    def notes(self) -> tuple[str, ...]:
+        """What a fitted model decided by its noisy answers, a line each, as the form of what it draws.
+
+        Raises:
+            ModeError: not fitted.
+        """
+        return self._notes(self._fitted()[0])
 
     @final
     def save(self, folder: str | Path) -> Path:

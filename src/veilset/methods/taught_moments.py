@@ -134,6 +134,10 @@ class TaughtMoments(Synthesizer):
         which, moved = choosing.choose(gate, info, draws, self.device)
         return kinds[which] | {MOVED: torch.tensor(moved)}
 
+    def _notes(self, state: State) -> tuple[str, ...]:
+        form = "with fine detail" if CURVES in state else "without fine detail"
+        return (f"draws {form}, {'each moved a little' if state.get(MOVED) else 'not moved'}",)
+
     def labels(self, x: torch.Tensor) -> torch.Tensor:
         """What the classifier of a fitted model calls images [n, C, H, W] in [0, 1], all classes equally often."""
         state, _ = self._fitted()
