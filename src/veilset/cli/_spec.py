@@ -81,7 +81,7 @@ def _params(rest: Sequence[str], parser: argparse.ArgumentParser, known: Mapping
     """--steps 200 or --steps=200 -> {"steps": "200"}; of flags, --prior -> {"prior": "true"}; `known` as from own()."""
     from veilset.core.errors import ConfigError, suggest
 
-    verbs = [s for a in parser._actions for s in a.option_strings]
+    options = [s for a in parser._actions for s in a.option_strings]
     out: dict[str, Any] = {}
     words = list(rest)
     while words:
@@ -97,7 +97,7 @@ def _params(rest: Sequence[str], parser: argparse.ArgumentParser, known: Mapping
         elif not eq and known.get(key):
             value = "true"
         elif not eq:
-            meant = "" if key in known else suggest(name, verbs)
+            meant = "" if key in known else suggest(name, options)
             raise ConfigError(f"{name}: a value is missing; write {name} VALUE.{meant}")
         if key in out:
             raise ConfigError(f"{name} is given twice")
