@@ -85,6 +85,28 @@ def test_pictures_are_ranked_by_distance(rows: list[Row]) -> None:
     assert recommend(MNIST, 1.0).method == "dp-moments"
 
 
+def test_a_method_whose_pictures_were_not_compared_is_listed_but_not_taken_for_pictures(
+    rows: list[Row], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows[:] = [replace(r, distance=None, distance_sd=None) if r.method == "dp-moments" else r for r in rows]
+    advice = recommend(MNIST, 1.0, goal="pictures")
+    assert advice.method == "dp-merf" and "was not measured" in advice.candidates[-1].why_not
+    assert recommend(MNIST, 1.0).method == "dp-moments"
+    assert main(["recommend", "--data", "mnist"]) == 0
+    line = next(s for s in capsys.readouterr().out.splitlines() if s.startswith("dp-moments"))
+    assert line.split()[:7] == ["dp-moments", "90.0", "±", "0.1", "90.0", "±", "0.1"] and "100.0" not in line
+
+
+def test_one_seed_of_a_distance_is_not_compared_for_pictures(rows: list[Row]) -> None:
+    rows[:] = [replace(r, distance=1.0, distance_sd=None) if r.method == "dp-merf" else r for r in rows]
+    assert recommend(MNIST, 1.0, goal="pictures").method == "dp-moments"
+
+
+def test_measured_pictures_put_the_default_first() -> None:
+    for epsilon in (1.0, 10.0):
+        assert recommend(MNIST, epsilon, goal="pictures").method == DEFAULT, "the next has twice its distance"
+
+
 def test_a_method_whose_plan_leaves_parts_out_is_taken_with_a_caution(rows: list[Row]) -> None:
     rows += [row(DEFAULT, d, 99.0, e) for e in (1.0, 10.0) for d in ("mnist", "fashion-mnist")]
     said = "measured with the releases that this plan leaves out"

@@ -9,7 +9,7 @@ away the nearest figure is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +67,8 @@ def recommend(
     """The method that did best where it was measured, among those that fit these facts.
 
     Methods are ranked by their mean over the measured sets: accuracy of a CNN, or for "pictures" the logarithm of a
-    Frechet distance. Of those within one standard deviation (over seeds) of the best, the quickest is taken, because
-    a gain below the spread is no gain.
+    Frechet distance on features of a public network, where it was measured. Of those within one standard deviation
+    (over seeds) of the best, the quickest is taken, because a gain below the spread is no gain.
 
     Args:
         info: declared facts.
@@ -93,7 +93,7 @@ def recommend(
     near, equal = _nearest(info, privacy)
     rows = [r for r in evidence() if r.epsilon == near]
     sets = list(dict.fromkeys(r.data for r in rows))
-    found = [_candidate(m, rows, sets, info, privacy, minutes) for m in dict.fromkeys(r.method for r in rows)]
+    found = [_candidate(m, rows, sets, info, privacy, minutes, goal) for m in dict.fromkeys(r.method for r in rows)]
     compared = sorted((c for c in found if not c.why_not), key=lambda c: -_score(c, goal)[0])
     if not compared:
         reasons = "; ".join(dict.fromkeys(f"{c.method}: {c.why_not}" for c in found))
@@ -130,7 +130,13 @@ def _nearest(info: PublicInfo, privacy: Any) -> tuple[float, float]:
 
 
 def _candidate(
-    method: str, rows: Sequence[Row], sets: Sequence[str], info: PublicInfo, privacy: Any, minutes: float | None
+    method: str,
+    rows: Sequence[Row],
+    sets: Sequence[str],
+    info: PublicInfo,
+    privacy: Any,
+    minutes: float | None,
+    goal: str,
 ) -> Candidate:
     """A method's rows and its estimated minutes, and why it is not compared if it is not."""
     from veilset.methods.catalogue import make
@@ -143,22 +149,30 @@ def _candidate(
     estimate = plan.seconds / 60
     if len(own) < len(sets):
         return Candidate(method, own, estimate, f"measured on {', '.join(r.data for r in own)} only")
-    if any(r.sd is None for r in own):
+    figures = [_figure(r, goal) for r in own]
+    if None in figures:
+        return Candidate(method, own, estimate, "the distance of its pictures was not measured")
+    if any(f and f[1] is None for f in figures):
         return Candidate(method, own, estimate, "measured with one seed so far, which shows no spread")
     if minutes is not None and estimate > minutes:
         return Candidate(method, own, estimate, f"would take about {estimate:.1f} min")
     return Candidate(method, own, estimate)
 
 
-def _score(c: Candidate, goal: str) -> tuple[float, float]:
-    """Mean over the sets, higher is better, and its standard deviation over seeds."""
-    value: Callable[[Row], tuple[float, float | None]]
+def _figure(row: Row, goal: str) -> tuple[float, float | None] | None:
+    """(what is compared, the higher the better; its deviation over seeds, None for one); None if it is not there."""
     if goal == "accuracy":
-        value = lambda r: (r.accuracy, r.sd)  # noqa: E731
-    else:
-        value = lambda r: (-math.log(r.distance), r.distance_sd and r.distance_sd / r.distance)  # noqa: E731
-    means, deviations = zip(*(value(r) for r in c.rows), strict=True)
-    return sum(means) / len(means), math.sqrt(sum((d or 0.0) ** 2 for d in deviations)) / len(means)
+        return row.accuracy, row.sd
+    if row.distance is None:
+        return None
+    return -math.log(row.distance), row.distance_sd and row.distance_sd / row.distance
+
+
+def _score(c: Candidate, goal: str) -> tuple[float, float]:
+    """Mean over the sets, and its standard deviation over seeds, of a candidate that has all figures."""
+    figures = [f for r in c.rows if (f := _figure(r, goal))]
+    squares = sum((deviation or 0.0) ** 2 for _, deviation in figures)
+    return sum(value for value, _ in figures) / len(figures), math.sqrt(squares) / len(figures)
 
 
 def _reason(taken: Candidate, first: Candidate, goal: str, sets: Sequence[str], near: float) -> str:

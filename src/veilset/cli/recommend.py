@@ -71,11 +71,12 @@ def _table(found: Sequence[Candidate]) -> list[str]:
     for c in found:
         of = {r.data: r for r in c.rows}
         texts = [plus_minus({"mean": of[s].accuracy, "sd": of[s].sd}, 1) if s in of else "" for s in sets]
-        texts += [plus_minus({"mean": of[s].distance, "sd": of[s].distance_sd}, 1) if s in of else "" for s in sets]
+        told = {s: {"mean": r.distance, "sd": r.distance_sd} for s, r in of.items() if r.distance is not None}
+        texts += [plus_minus(told.get(s), 1) for s in sets]
         seeds = "-".join(map(str, sorted({r.seeds for r in c.rows})))
         minutes = "" if c.minutes is None else f"{c.minutes:.1f}"
         line = f"{c.method:<{first}}" + "".join(f"{t:>{w}}" for t, w in zip(texts, wide, strict=True))
         line += f"{seeds:>7}{minutes:>10}"
         lines.append(line + (f"  {c.why_not}" if c.why_not else ""))
-    words = "%: accuracy of a CNN trained on the images; FD: Frechet distance on Gabor features, which is not FID"
-    return [*lines, words]
+    words = "%: accuracy of a CNN trained on the images; FD: Frechet distance on features of a public network (lite0), "
+    return [*lines, f"{words}which is not FID"]
