@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import DataError
+from veilset.core.memory import keep_pages
 from veilset.evaluation.protocols import CNN_PROTOCOL, Protocol
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def train(network: str, images: Images, seed: int, protocol: Protocol = CNN_PROT
     from veilset.networks.architectures import InstanceNorm, Standardised, make_network
     from veilset.networks.precision import fast
 
+    keep_pages()
     shape = (images.x.shape[1], images.x.shape[2], images.x.shape[3])
     kept, held = _held_out(images, seed, protocol)
     n, batch, steps = len(kept), protocol.batch_of(len(kept)), protocol.steps(len(kept))

@@ -18,6 +18,7 @@ from veilset.core.config import build
 from veilset.core.errors import ConfigError, ModeError, RunError, suggest
 from veilset.core.facts import check_tested
 from veilset.core.io import new_folder, read_json, sha256_file, write_bytes, write_json
+from veilset.core.memory import keep_pages
 from veilset.core.types import Images, PublicInfo
 from veilset.privacy.account import Account, Payment
 from veilset.privacy.collective import Team
@@ -147,6 +148,7 @@ class Method(ABC):
     @final
     def _learn(self, gate: Gate, plan: Plan, seed: int) -> None:
         """Fit through an open gate, of which more may be asked before `_settle`."""
+        keep_pages()
         with _public_randomness(seed):
             state = self._fit(gate, gate.info, plan)
         self._state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
