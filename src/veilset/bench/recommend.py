@@ -153,7 +153,8 @@ def _candidate(
     if None in figures:
         return Candidate(method, own, estimate, "the distance of its pictures was not measured")
     if any(f and f[1] is None for f in figures):
-        return Candidate(method, own, estimate, "measured with one seed so far, which shows no spread")
+        what = "measured" if goal == "accuracy" else "distance measured"
+        return Candidate(method, own, estimate, f"{what} with one seed so far, which shows no spread")
     if minutes is not None and estimate > minutes:
         return Candidate(method, own, estimate, f"would take about {estimate:.1f} min")
     return Candidate(method, own, estimate)
