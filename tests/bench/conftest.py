@@ -12,14 +12,15 @@ from veilset.bench import suite
 SOURCE = Path(suite.__file__).parents[2]
 FAKE = """
 import os, signal
-from veilset.bench.suite import Cell
+from veilset.bench.suite import Cell, once
 
 OPTIONS, ELSEWHERE = ("seeds",), ("other",)
 
 def cells(quick, seeds=2):
     return [Cell(f"a.seed{s}", "add", {"x": s}) for s in range(seeds)] + [Cell("z", os.environ["KIND"], {}, alone=True)]
 
-def add(x): return {"sum": x + 1}
+def add(x): return {"sum": x + 1, "token": once({"for": "all"}, token)[1]["token"]}
+def token(): return {}, {"token": os.urandom(8).hex()}
 def fine(): return {"sum": 0}
 def fail(): raise RuntimeError("no luck today")
 def nan(): return {"sum": float("nan")}

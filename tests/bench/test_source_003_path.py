@@ -64,7 +64,7 @@ def test_the_time_of_copies_does_not_count(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_suite_runs_paths_and_writes_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def here(module: str, cell: Cell, threads: int) -> dict[str, Any]:
+    def here(module: str, cell: Cell, threads: int, shared: str) -> dict[str, Any]:
         quick = {"params": cell.params["params"] | TINY, "network": "logreg"}
         facts = {"kind": cell.kind, "cell": dict(cell.params), "threads": threads, "versions": {}, "processor": "a"}
         return facts | getattr(source_003, cell.kind)(**{**cell.params, **quick})

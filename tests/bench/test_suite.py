@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from veilset.bench import suite
 from veilset.bench.suite import Table, missing, run_suite
@@ -41,6 +42,30 @@ def test_cells_are_made_once(fake: Kind, tmp_path: Path) -> None:
     (folder / "fake" / "a.seed0.json").unlink()
     assert run(folder)[1] == ["a.seed0: sum 1"], "only what is not there is made"
     assert {p for p in before if p.stat().st_mtime_ns != before[p]} == {folder / "fake" / "a.seed0.json"}
+
+
+def test_cells_of_one_run_share_what_they_ask_for_once(fake: Kind, tmp_path: Path) -> None:
+    def tokens() -> set[str]:
+        run(tmp_path / "b", jobs=1)
+        return {json.loads(p.read_text())["token"] for p in (tmp_path / "b" / "fake").glob("a.*.json")}
+
+    first = tokens()
+    assert len(first) == 1, "made in the process of the first cell, and taken by the second"
+    for path in (tmp_path / "b" / "fake").glob("a.*.json"):
+        path.unlink()
+    assert len(tokens() | first) == 2, "another run makes its own"
+
+
+def test_what_is_shared_is_what_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"x": torch.arange(6, dtype=torch.uint8).view(2, 3)}, {"epsilon": 0.1, "config": {"a": None}}
+    other: suite.Made = {}, {"epsilon": 2.0}
+    assert suite.once({"a": 1}, lambda: made) is made
+    assert suite.once({"a": 1}, lambda: other) is other, "outside a run nothing is kept"
+    monkeypatch.setenv(suite.SHARED, str(tmp_path))
+    for make in (lambda: made), (lambda: other):
+        tensors, facts = suite.once({"a": 1}, make)
+        assert tensors.keys() == {"x"} and torch.equal(tensors["x"], made[0]["x"]) and facts == made[1]
+    assert suite.once({"a": 2}, lambda: other) == other
 
 
 @pytest.mark.parametrize(

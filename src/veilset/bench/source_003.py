@@ -26,7 +26,7 @@ from veilset.bench.quality import (
     some_methods,
 )
 from veilset.bench.source_003_path import path as path  # a kind of cell
-from veilset.bench.suite import Cell, missing
+from veilset.bench.suite import Cell, Made, missing, once
 from veilset.evaluation.protocols import SIX
 
 COMMAND = "veilset bench source-003 --jobs 2"
@@ -85,8 +85,8 @@ def cells(
 
     Unless a number of seeds is named, later ones make the sets of SEEDED images a class without prior alone.
 
-    The other five networks judge at epsilon 10 without prior, a cell each, which makes the same set again: an hour of
-    a deep network is then not lost with that of the next.
+    The other five networks judge at epsilon 10 without prior, a cell each, so that an hour of a deep network is not
+    lost with that of the next.
     """
     names = some_methods(methods, METHODS)
     sets, budgets, which = sets_budgets_seeds(quick, data, epsilon, seeds, SETS, EPSILONS)
@@ -126,12 +126,23 @@ def _cell(
 def judged(
     method: str, data: str, epsilon: float | str, seed: int, params: dict[str, Any], network: str
 ) -> dict[str, Any]:
-    """One set, and a network trained on it by its own protocol."""
+    """One set, and a network trained on it by its own protocol. In one run, all networks get the same set."""
+    from veilset.core.types import Images
     from veilset.data.load import load
 
-    many = params["per_class"] * len(load(data).info.classes)
-    images, test, facts = fit_and_draw(method, data, float(epsilon), seed, params, many)
-    (accuracy,) = judge(images, test, seed, [f"gen2real-{network}"], None).values()
+    public = load(data)
+    classes = public.info.classes
+
+    def make() -> Made:
+        many = params["per_class"] * len(classes)
+        images, _, facts = fit_and_draw(method, data, float(epsilon), seed, params, many)
+        return {"x": images.x, "y": images.y}, facts
+
+    what = {"method": method, "data": data, "epsilon": epsilon, "seed": seed, "params": params}
+    drawn, facts = once(what, make)
+    assert isinstance(public.test, Images)
+    images = Images(drawn["x"], drawn["y"], classes)
+    (accuracy,) = judge(images, public.test, seed, [f"gen2real-{network}"], None).values()
     return {"figures": {"accuracy": accuracy}} | facts
 
 

@@ -17,16 +17,21 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, RunError, suggest
-from veilset.core.io import read_json, write_bytes, write_json
+from veilset.core.facts import cores
+from veilset.core.io import canonical, read_json, sha256, write_bytes, write_json
+
+if TYPE_CHECKING:
+    import torch
 
 SUITES = {
     "spine": "veilset.bench.spine",
@@ -43,6 +48,7 @@ SUITES = {
 }
 APART = {"faults": "veilset.bench.faults"}  # a section of README.md, of a table that `make faults` makes
 SHOWN = 12  # missing cells that are named one by one
+SHARED = "VEILSET_BENCH_SHARED"  # environment variable of a cell: a folder of its run, see `once`
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,8 @@ def run_suite(
         raise ConfigError(f"jobs = {jobs}: must be at least 1")
     todo = [] if dry else [c for c in table.chosen if only in c.name and table.result(c) is None]
     table.home.mkdir(parents=True, exist_ok=True)
-    failed = _run(table, todo, jobs, tell)
+    with tempfile.TemporaryDirectory(prefix="veilset-bench-") as shared:
+        failed = _run(table, todo, jobs, shared, tell)
     summary = table.write()
     if summary["missing"]:
         tell(missing(summary["missing"]))
@@ -108,16 +115,16 @@ def run_suite(
     return summary
 
 
-def _run(table: Table, todo: Sequence[Cell], jobs: int, tell: Callable[[str], None]) -> list[str]:
+def _run(table: Table, todo: Sequence[Cell], jobs: int, shared: str, tell: Callable[[str], None]) -> list[str]:
     """Make these cells, those that run alone at the end; returns what was wrong with those that failed."""
     failed: list[str] = []
-    cores = os.cpu_count() or 1
+    every = cores()
 
     def one(cell: Cell, threads: int) -> None:
         if table.result(cell) is not None:  # another process may have made it meanwhile
             return
         try:
-            result = _in_process(table.suite.__name__, cell, threads)
+            result = _in_process(table.suite.__name__, cell, threads, shared)
             write_json(table.home / f"{cell.name}.json", result)
         except RunError as e:
             failed.append(str(e))
@@ -127,9 +134,9 @@ def _run(table: Table, todo: Sequence[Cell], jobs: int, tell: Callable[[str], No
         table.write()
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda c: one(c, max(1, cores // jobs)), [c for c in todo if not c.alone]))
+        list(pool.map(lambda c: one(c, max(1, every // jobs)), [c for c in todo if not c.alone]))
     for cell in [c for c in todo if c.alone]:
-        one(cell, cores)
+        one(cell, every)
     return failed
 
 
@@ -195,9 +202,34 @@ class Table:
         return list(cells.values())
 
 
-def _in_process(module: str, cell: Cell, threads: int) -> dict[str, Any]:
+Made = tuple[dict[str, "torch.Tensor"], dict[str, Any]]
+
+
+def once(what: Mapping[str, Any], make: Callable[[], Made]) -> Made:
+    """What `make` returns, tensors and JSON facts; cells of one run that ask for the same `what` make it once.
+
+    It is kept until the run ends and no longer, so that nothing made by other code is ever taken. Cells that run at
+    the same time may both make it.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import save
+
+    folder = os.environ.get(SHARED)
+    if folder is None:  # called by itself
+        return make()
+    path = Path(folder) / sha256(canonical(what))
+    if not path.exists():
+        tensors, facts = make()
+        own = path.with_suffix(f".{os.getpid()}")
+        write_bytes(own, save(tensors, {"facts": json.dumps(facts)}))
+        own.replace(path)
+    with safe_open(path, "pt") as f:
+        return {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["facts"])  # noqa: SIM118, no mapping
+
+
+def _in_process(module: str, cell: Cell, threads: int, shared: str) -> dict[str, Any]:
     """Run a cell in a process of its own: its peak memory and its threads are then its own."""
-    env = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    env = os.environ | {"OMP_NUM_THREADS": str(threads), SHARED: shared}
     job = json.dumps({"module": module, "kind": cell.kind, "params": dict(cell.params)})
     done = subprocess.run([sys.executable, "-m", "veilset.bench.suite", job], env=env, capture_output=True, text=True)
     if done.returncode != 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -13,11 +12,12 @@ from typing import Any
 
 def add(parser: argparse.ArgumentParser) -> None:
     from veilset.bench.suite import SUITES
+    from veilset.core.facts import cores
 
     parser.add_argument("name", metavar="NAME", help=" | ".join(SUITES))
     parser.add_argument("--quick", action="store_true", help="a small form, on digits, in a temporary folder")
     parser.add_argument("--out", default="benchmarks", metavar="DIR", help="default ./benchmarks")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="cells at a time (default: cores)")
+    parser.add_argument("--jobs", type=int, default=cores(), help="cells at a time (default: cores)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only cells whose name holds TEXT")
     parser.add_argument("--dry", action="store_true", help="run nothing; write the tables and say what is missing")
     some = parser.add_argument_group("which cells to run, for suites that take them (default: all)")

@@ -27,6 +27,12 @@ def versions() -> dict[str, str]:
     return out
 
 
+def cores() -> int:
+    """Processor cores that this process may use, at least 1: fewer than the machine has if it is pinned to some."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    return len(allowed) or os.cpu_count() or 1
+
+
 def processor() -> str:
     """The processor's model name, as the system reports it."""
     try:
