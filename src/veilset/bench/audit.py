@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from veilset.bench.quality import machine
+from veilset.bench.quality import machine, machine_words
 from veilset.bench.suite import Cell
 
 COMMAND = "veilset bench audit"
@@ -123,7 +123,7 @@ def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell])
 def render(result: dict[str, Any]) -> str:
     """The suite as Markdown."""
     lines = [
-        f"## audit\n\n`{result['command']}` ({result['processor']}). {ABOUT}\n",
+        f"## audit\n\n`{result['command']}` {machine_words(result)}. {ABOUT}\n",
         "| what | claim | at least | bound | above | faults | draws | s (processor) |",
         "|---|---|---|---|---|---|---|---|",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -246,16 +247,20 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def machine(done: Sequence[tuple[Cell, dict[str, Any]]]) -> dict[str, Any]:
-    """Versions and processor of the first finished cell."""
-    first = done[0][1] if done else {}
-    return {"versions": first.get("versions"), "processor": first.get("processor")}
+    """Versions of the first finished cell, and how many cells were made on which processor, the most first."""
+    made = [r for _, r in done if "processor" in r]  # cells of other suites may count and not say
+    several = Counter(r["processor"] for r in made)
+    return {"versions": made[0]["versions"] if made else None, "processors": dict(several.most_common())}
 
 
 def machine_words(result: dict[str, Any]) -> str:
     """The machine of a summary as words after a command."""
-    if not result["processor"]:
+    made = result["processors"]
+    if not made:
         return "(no cell is finished yet)"
-    return f"on two cores ({result['processor']}), torch {result['versions'].get('torch')}"
+    several = [f"{name}: {count} cells" for name, count in made.items()]
+    names = next(iter(made)) if len(made) == 1 else f"{', '.join(several)}; their minutes compare only roughly"
+    return f"on two cores ({names}), torch {result['versions'].get('torch')}"
 
 
 def plus_minus(figure: dict[str, Any] | None, digits: int = 2) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from veilset.bench.quality import cell, machine, plus_minus, quality, spread
+from veilset.bench.quality import cell, machine, machine_words, plus_minus, quality, spread
 from veilset.bench.suite import Cell
 from veilset.core.facts import peak_mb
 
@@ -192,9 +192,8 @@ def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell])
 
 def render(result: dict[str, Any]) -> str:
     """The suite as Markdown."""
-    torch = (result["versions"] or {}).get("torch")
     lines = [
-        f"## spine\n\n`{result['command']}` on two cores ({result['processor']}), torch {torch}. {PROTOCOL}\n",
+        f"## spine\n\n`{result['command']}` {machine_words(result)}. {PROTOCOL}\n",
         "| method | variant | set | epsilon | CNN | floor / aim | logistic regression | fd-gabor | fit s | seeds |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
