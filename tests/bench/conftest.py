@@ -19,7 +19,7 @@ OPTIONS, ELSEWHERE = ("seeds",), ("other",)
 def cells(quick, seeds=2):
     return [Cell(f"a.seed{s}", "add", {"x": s}) for s in range(seeds)] + [Cell("z", os.environ["KIND"], {}, alone=True)]
 
-def add(x): return {"sum": x + 1, "token": once({"for": "all"}, token)[1]["token"]}
+def add(x): return {"sum": x + 1} | (once({"for": "all"}, token)[1] if "TOKENS" in os.environ else {})
 def token(): return {}, {"token": os.urandom(8).hex()}
 def fine(): return {"sum": 0}
 def fail(): raise RuntimeError("no luck today")

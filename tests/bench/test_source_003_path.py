@@ -15,6 +15,7 @@ import veilset as vs
 from veilset.bench import recorded, source_003, suite
 from veilset.bench.recorded import Recorded, counts, epsilon_after
 from veilset.bench.suite import Cell, run_suite
+from veilset.methods import private_set
 from veilset.privacy.accounting import gaussian_epsilon
 
 TINY = {"per_class": 2, "width": 4, "networks": 2, "stages": 2, "epochs": 1, "replay": 1}
@@ -22,7 +23,8 @@ TEN = vs.Privacy(10.0)
 
 
 @pytest.mark.parametrize("params", [{}, {"prior": True}, {"start": "noise", "replay": 0, "augment": True}])
-def test_a_recorded_fit_is_an_ordinary_one(params: dict[str, Any]) -> None:
+def test_a_recorded_fit_is_an_ordinary_one(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_set, "TAUGHT", 20)  # steps in which a prior learns its start
     data, params = vs.load("digits").train, TINY | params
     got, plain = Recorded(3, **params).fit(data, TEN, seed=3), vs.make("private-set", **params).fit(data, TEN, seed=3)
     assert got._ledger == plain._ledger and got.receipt_ == plain.receipt_
@@ -70,6 +72,7 @@ def test_the_suite_runs_paths_and_writes_the_picture(tmp_path: Path, monkeypatch
         return facts | getattr(source_003, cell.kind)(**{**cell.params, **quick})
 
     monkeypatch.setattr(suite, "_in_process", here)
+    monkeypatch.setattr(private_set, "TAUGHT", 20)
     told: list[str] = []
     got = run_suite("source-003", tmp_path, quick=True, only="path", tell=told.append)
     assert [line.split(":")[0] for line in told[:2]] == [

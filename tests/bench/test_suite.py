@@ -44,7 +44,11 @@ def test_cells_are_made_once(fake: Kind, tmp_path: Path) -> None:
     assert {p for p in before if p.stat().st_mtime_ns != before[p]} == {folder / "fake" / "a.seed0.json"}
 
 
-def test_cells_of_one_run_share_what_they_ask_for_once(fake: Kind, tmp_path: Path) -> None:
+def test_cells_of_one_run_share_what_they_ask_for_once(
+    fake: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKENS", "yes")
+
     def tokens() -> set[str]:
         run(tmp_path / "b", jobs=1)
         return {json.loads(p.read_text())["token"] for p in (tmp_path / "b" / "fake").glob("a.*.json")}

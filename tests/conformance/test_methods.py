@@ -12,7 +12,7 @@ import torch
 
 import veilset as vs
 from veilset.core.errors import VeilsetError
-from veilset.methods import choosing, detail
+from veilset.methods import choosing, detail, taught_moments
 from veilset.methods.catalogue import BUILT_IN, method_class
 
 # Small parameters, so that a fit takes well under a second.
@@ -316,6 +316,8 @@ def test_taught_moments_with_all_of_its_releases(holds, monkeypatch) -> None:
     monkeypatch.setattr(detail, "VALUES", 2000)
     monkeypatch.setattr(choosing, "COARSE", float("inf"))
     monkeypatch.setattr(choosing, "IMAGES", 20)
+    monkeypatch.setattr(choosing, "EPOCHS", 1)
+    monkeypatch.setattr(taught_moments, "TRIED", 20)
     options = SMALL["taught-moments"] | {"detail": True, "choose": True}
     names = [r.name for r in vs.make("taught-moments", **options).plan(kit.INFO, kit.BUDGET).releases]
     assert {"detail", "choice"} <= set(names)

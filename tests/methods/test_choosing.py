@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import veilset as vs
-from veilset.methods import choosing
+from veilset.methods import choosing, taught_moments
 
 INFO = vs.PublicInfo(name="x", classes=("a", "b"), shape=(1, 28, 28), units=60_000)
 
@@ -131,6 +131,7 @@ def test_too_few_units_leave_it_out_and_the_plan_says_so() -> None:
 def _fitted(monkeypatch, counts: tuple[float, ...]) -> vs.methods.Synthesizer:
     """A model of the digits whose choice is answered by these counts in place of its own."""
     monkeypatch.setattr(choosing, "EPOCHS", 1)
+    monkeypatch.setattr(taught_moments, "TRIED", 50)
     asked = choosing.Gate.sum
 
     def told(gate, name, f, **how):
@@ -138,7 +139,7 @@ def _fitted(monkeypatch, counts: tuple[float, ...]) -> vs.methods.Synthesizer:
         return torch.tensor(counts, dtype=torch.float64) if name == "choice" else answer
 
     monkeypatch.setattr(choosing.Gate, "sum", told)
-    return vs.make("taught-moments").fit(vs.load("digits").train, vs.Privacy(float("inf")), seed=0)
+    return vs.make("taught-moments", steps=20).fit(vs.load("digits").train, vs.Privacy(float("inf")), seed=0)
 
 
 def test_a_fit_moves_what_it_releases_if_that_is_chosen(monkeypatch) -> None:

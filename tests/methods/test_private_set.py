@@ -222,7 +222,8 @@ def test_without_noise_it_learns_the_digits() -> None:
     {"start": None, "share": 0.5, "trust": False, "epsilon": 5.0},
     {"prior": True, "start": None, "epsilon": 5.0},
 ], ids=str)  # fmt: skip
-def test_every_option_runs(how: dict) -> None:
+def test_every_option_runs(how: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_set, "TAUGHT", 20)  # steps in which a prior learns its start
     budget = vs.Privacy(how.get("epsilon", math.inf))
     params = {k: v for k, v in (TINY | how).items() if k != "epsilon"}
     model = vs.make("private-set", **params).fit(vs.load("digits").train, budget, seed=0)
