@@ -13,6 +13,8 @@ from typing import Any
 from veilset.core.errors import RunError
 from veilset.core.io import canonical, read_json, sha256, write_json
 
+CPUINFO = Path("/proc/cpuinfo")  # of Linux
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # flag -> words, the widest first
 PACKAGES = ("veilset", "torch", "numpy", "scipy", "scikit-learn", "dp-accounting")
 
 
@@ -34,14 +36,18 @@ def cores() -> int:
 
 
 def processor() -> str:
-    """The processor's model name, as the system reports it."""
+    """The processor's model name, as the system reports it, and the widest vectors it computes with, if known.
+
+    Virtual machines give one name to processors of several generations, which run other code of the same library.
+    """
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        lines = CPUINFO.read_text().splitlines()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        lines = []
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = told.get("model name") or platform.processor() or platform.machine()
+    widest = next((words for flag, words in VECTORS.items() if flag in told.get("flags", "").split()), None)
+    return f"{name}, {widest}" if widest else name
 
 
 @functools.cache
