@@ -131,8 +131,9 @@ def judged(
     from veilset.core.types import Images
     from veilset.data.load import load
 
-    public = load(data)
-    classes = public.info.classes
+    bundle = load(data)
+    test, classes = bundle.test, bundle.info.classes
+    assert isinstance(test, Images)
 
     def make() -> Made:
         many = params["per_class"] * len(classes)
@@ -141,9 +142,8 @@ def judged(
 
     what = {"method": method, "data": data, "epsilon": epsilon, "seed": seed, "params": params}
     drawn, facts = once(what, make)
-    assert isinstance(public.test, Images)
     images = Images(drawn["x"], drawn["y"], classes)
-    (accuracy,) = judge(images, public.test, seed, [f"gen2real-{network}"], None).values()
+    (accuracy,) = judge(images, test, seed, [f"gen2real-{network}"], None).values()
     return {"figures": {"accuracy": accuracy}} | facts
 
 
