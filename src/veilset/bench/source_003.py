@@ -1,12 +1,13 @@
 """The suite of source document 003 (Chen, Kerkouche and Fritz 2022, Private Set Generation): few images, beside it.
 
-Tables: accuracy of a ConvNet over set sizes, without and with the generator prior; and of six networks trained on the
-same sets. Figure: convergence, see `source_003_path`. The streams of that document are the suite `continual`.
+Tables: accuracy of a ConvNet beside the generators of that document; over set sizes, without and with the generator
+prior; and of six networks trained on the same sets. Figure: convergence, see `source_003_path`. The streams of that
+document are the suite `continual`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from veilset.bench import source_003_path as convergence
@@ -26,6 +27,7 @@ from veilset.bench.quality import (
     some_methods,
 )
 from veilset.bench.source_003_path import path as path  # a kind of cell
+from veilset.bench.source_003_published import DOUBTS, GENERATOR_TABLE, NETWORK_TABLE, SIZE_TABLE
 from veilset.bench.suite import Cell, Made, missing, once
 from veilset.evaluation.protocols import SIX
 
@@ -43,30 +45,9 @@ SIZES = {
 OTHERWISE = (20,)  # and of any other method and budget
 PRIOR = "private-set", 10.0  # has rows with the generator prior, too
 SEEDED = "dp-condense", 20  # method and size whose ConvNet's rows have all seeds; floors are for them
+COMPARED = 20  # the size at which the document compares itself with generators
 JUDGED = 10  # the size at which all six networks are trained
 OTHERS = ("lenet", "mlp128", "alexnet", "vgg11", "resnet18")  # of SIX, the fastest first
-# Accuracy in % of a ConvNet, delta 1e-5: (set, epsilon, images a class, prior) -> value. Read in its slides.
-SIZE_TABLE = {
-    ("mnist", 1.0, 20, False): 80.9, ("fashion-mnist", 1.0, 20, False): 70.2,
-    ("mnist", 10.0, 1, False): 81.4, ("mnist", 10.0, 10, False): 94.9, ("mnist", 10.0, 20, False): 95.6,
-    ("fashion-mnist", 10.0, 1, False): 66.7, ("fashion-mnist", 10.0, 10, False): 75.6,
-    ("fashion-mnist", 10.0, 20, False): 77.7,
-    ("mnist", 10.0, 1, True): 88.2, ("mnist", 10.0, 10, True): 92.2, ("mnist", 10.0, 20, True): 90.6,
-    ("fashion-mnist", 10.0, 1, True): 63.0, ("fashion-mnist", 10.0, 10, True): 70.2,
-    ("fashion-mnist", 10.0, 20, True): 70.7,
-}  # fmt: skip
-# Accuracy in % of the six networks, in the order of SIX, at epsilon 10. The table's DP-CGAN and GS-WGAN rows are left
-# out: DP-CGAN's two halves are one, and GS-WGAN's ConvNet on Fashion-MNIST contradicts another table of the document.
-NETWORK_TABLE = {
-    ("mnist", "real images"): (99.6, 99.2, 99.5, 99.6, 99.7, 98.3),
-    ("mnist", "private-set, 10 a class"): (94.9, 91.3, 90.3, 93.6, 94.3, 86.1),
-    ("mnist", "private-set, 20 a class"): (95.6, 93.0, 92.3, 94.5, 94.1, 87.1),
-    ("mnist", "dp-merf"): (85.7, 87.2, 84.4, 81.7, 81.3, 85.0),
-    ("fashion-mnist", "real images"): (93.5, 88.9, 91.5, 93.8, 94.5, 86.9),
-    ("fashion-mnist", "private-set, 10 a class"): (75.6, 68.0, 66.2, 74.7, 72.1, 62.8),
-    ("fashion-mnist", "private-set, 20 a class"): (77.7, 68.0, 59.1, 76.8, 70.8, 62.2),
-    ("fashion-mnist", "dp-merf"): (72.4, 67.9, 64.9, 70.1, 66.7, 73.1),
-}
 TEXT = """Delta 1e-5, add or remove one image. Accuracy in % on the public test split of networks trained on the
 released images alone by the document's protocol (1,000 epochs, last epoch); mean and sample standard deviation over
 seeds, which reseed everything: three for dp-condense with 20 images a class, whose figures are compared with floors;
@@ -180,36 +161,65 @@ def _key(cell: Cell) -> tuple[str, float, str, bool, int, str]:
 
 def render(result: dict[str, Any]) -> str:
     """The suite's section of benchmarks/README.md."""
-    lines = [f"## source-003\n\n`{result['command']}` {machine_words(result)}. {TEXT}\n"]
-    lines += [
-        "| set | epsilon | method | images a class | network | accuracy | published | epsilon spent | fit min | seeds |"
-    ]
-    lines += ["|" + "---|" * 10]
-    figures = {}
-    for r in result["rows"]:
-        got = plus_minus(r["figures"].get("accuracy"))
-        if (r["epsilon"], r["prior"]) == (EPSILONS[0], False):
-            figures[r["data"], r["method"], r["per_class"], r["network"]] = got
-        if r["network"] in SIX[1:] and r["data"] in SETS:
-            continue  # in the second table
-        name = r["method"] + (" with prior" if r["prior"] else "")
-        row = [r["data"], f"{r['epsilon']:g}", name, str(r["per_class"]), r["network"], got, fixed(r["published"], 1)]
-        row += [fixed(r["epsilon_spent"], 4), minutes(r, "fit_minutes"), seeds_of(r)]
-        lines.append(f"| {' | '.join(row)} |")
-    sets = f"sets of {JUDGED} images a class at epsilon {EPSILONS[0]:g}"
-    lines += ["", f"Other networks on {sets}, ours above the published rows of the same set.\n"]
-    lines += [f"| set | images | {' | '.join(SIX)} |", "|---|---|" + "---|" * len(SIX)]
-    for data in SETS:
-        for m, n in dict.fromkeys((m, n) for d, m, n, _ in figures if d == data and n == JUDGED):
-            row = [figures.get((data, m, n, net), "") for net in SIX]
-            lines.append(f"| {data} | {m}, {n} a class | {' | '.join(row)} |")
-        for (d, name), values in NETWORK_TABLE.items():
-            if d == data:
-                lines.append(f"| {data} | published: {name} | {' | '.join(f'{v:.1f}' for v in values)} |")
+    lines = [f"## source-003\n\n`{result['command']}` {machine_words(result)}. {TEXT}"]
+    figures = {
+        (r["data"], r["epsilon"], r["method"], r["per_class"], r["network"]): plus_minus(r["figures"].get("accuracy"))
+        for r in result["rows"]
+        if not r["prior"]
+    }
+    lines += _beside_generators(figures) + _over_sizes(result["rows"]) + _over_networks(figures)
     lines += convergence.section(result["paths"])
     if result["missing"]:
         lines += ["", missing(result["missing"])]
     return "\n".join(lines) + "\n"
+
+
+Figures = Mapping[tuple[str, float, str, int, str], str]  # (set, epsilon, method, images a class, network) -> accuracy
+
+
+def _beside_generators(figures: Figures) -> list[str]:
+    """The document's comparison with generators, all judged by a ConvNet."""
+    columns = [(d, e) for d in SETS for e in sorted(EPSILONS)]
+    lines = ["", f"A ConvNet on {COMPARED} images a class, and on those of generators as the document has them.\n"]
+    lines += [f"| images | {' | '.join(f'{d}, epsilon {e:g}' for d, e in columns)} |", "|---|" + "---|" * len(columns)]
+    for m in dict.fromkeys(m for _, _, m, n, _ in figures if n == COMPARED):
+        row = [figures.get((d, e, m, COMPARED, SIX[0]), "") for d, e in columns]
+        lines.append(f"| {m} | {' | '.join(row)} |")
+    own = {METHODS[0]: tuple(SIZE_TABLE[d, e, COMPARED, False] for d, e in columns)}
+    for name, values in (own | GENERATOR_TABLE).items():
+        lines.append(f"| published: {name} | {' | '.join(fixed(v, 1) for v in values)} |")
+    return lines
+
+
+def _over_sizes(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Every set that a ConvNet judged."""
+    head = ["set", "epsilon", "method", "images a class", "network", "accuracy", "published"]
+    head += ["epsilon spent", "fit min", "seeds"]
+    lines = ["", "All sizes and budgets.\n", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for r in rows:
+        if r["network"] in SIX[1:] and r["data"] in SETS:
+            continue  # in the third table
+        name = r["method"] + (" with prior" if r["prior"] else "")
+        row = [r["data"], f"{r['epsilon']:g}", name, str(r["per_class"]), r["network"]]
+        row += [plus_minus(r["figures"].get("accuracy")), fixed(r["published"], 1)]
+        row += [fixed(r["epsilon_spent"], 4), minutes(r, "fit_minutes"), seeds_of(r)]
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
+
+
+def _over_networks(figures: Figures) -> list[str]:
+    """What the six networks learn from the same sets."""
+    sets = f"sets of {JUDGED} images a class at epsilon {EPSILONS[0]:g}"
+    lines = ["", f"Other networks on {sets}, ours above the published rows of the same set.", DOUBTS, ""]
+    lines += [f"| set | images | {' | '.join(SIX)} |", "|---|---|" + "---|" * len(SIX)]
+    for data in SETS:
+        for m in dict.fromkeys(m for d, e, m, n, _ in figures if (d, e, n) == (data, EPSILONS[0], JUDGED)):
+            row = [figures.get((data, EPSILONS[0], m, JUDGED, net), "") for net in SIX]
+            lines.append(f"| {data} | {m}, {JUDGED} a class | {' | '.join(row)} |")
+        for (d, name), values in NETWORK_TABLE.items():
+            if d == data:
+                lines.append(f"| {data} | published: {name} | {' | '.join(f'{v:.1f}' for v in values)} |")
+    return lines
 
 
 def pages(result: dict[str, Any]) -> dict[str, str]:
