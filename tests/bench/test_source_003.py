@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from veilset.bench import source_003, source_003_published
+from veilset.bench import published, source_003, source_003_published
 from veilset.bench.suite import Cell
 from veilset.core.errors import ConfigError
 from veilset.evaluation.protocols import SIX
@@ -43,13 +43,20 @@ def test_cells_are_sizes_priors_and_six_networks() -> None:
     for p in (c.params for c in got if c.params["network"] == SIX[0]):
         row = p["method"], p["epsilon"], p["params"].get("prior", False)
         sizes.setdefault(row, set()).add(p["params"]["per_class"])
-    published: dict[Any, set[int]] = {}
+    document: dict[Any, set[int]] = {}
     for _, e, n, prior in source_003_published.SIZE_TABLE:
-        published.setdefault(("private-set", e, prior), set()).add(n)
+        document.setdefault(("private-set", e, prior), set()).add(n)
     ours = {("dp-condense", 10.0, False): {1, 10, 20, 50}, ("dp-condense", 1.0, False): {10, 20, 50}}
-    assert sizes == published | ours, "a row for each published figure, and no other of that method"
+    assert sizes == document | ours, "a row for each published figure, and no other of that method"
     other = source_003.cells(False, epsilon=["3"])
     assert {(c.params["params"]["per_class"], c.params["network"]) for c in other} == {(20, SIX[0])}
+
+
+def test_the_document_says_the_same_in_both_of_our_tables() -> None:
+    columns = [(d, e) for d, e, n, prior in source_003_published.SIZE_TABLE if n == source_003.COMPARED and not prior]
+    got = published.table(source_003.PAPER, columns)
+    assert got["private-set"] == [source_003_published.SIZE_TABLE[d, e, 20, False] for d, e in columns]
+    assert len(columns) == 4 and len(got) == 7, "with the generators, of which it has six"
 
 
 def test_cells_come_in_the_order_of_worth() -> None:
@@ -109,7 +116,7 @@ def test_tables(done: int) -> None:
     assert f"| mnist | 10 | dp-condense | 20 | convnet | {ours} |  |" in text, "no published figure is of our method"
     assert f"| dp-condense | {' | '.join([ours] * 4)} |" in text
     assert "| published: private-set | 80.9 | 95.6 | 70.2 | 77.7 |" in text
-    assert "| published: GS-WGAN |  | 84.9 |  | 63.1 |" in text, "not published at epsilon 1"
+    assert "| published: gs-wgan |  | 84.9 |  | 63.1 |" in text, "not published at epsilon 1"
     assert f"| mnist | dp-condense, 10 a class | {' | '.join([ours] * len(SIX))} |" in text
     assert "| fashion-mnist | published: private-set, 20 a class | 77.7 | 68.0 | 59.1 | 76.8 | 70.8 | 62.2 |" in text
     assert (f"Missing {CELLS} cells" in text) == (done == 0)

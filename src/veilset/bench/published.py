@@ -6,6 +6,7 @@ were read in a paper's text, in public code and its README, in DPImageBench or i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,14 @@ FIGURES: dict[tuple[str, str, str], dict[float, tuple[float, float | None]]] = {
     ("private-set", "fashion-mnist", "PSG slides"): {1: (70.2, None), 10: (77.7, None)},
     ("dp-cgan", "mnist", "PSG slides"): {10: (52.5, None)},
     ("dp-cgan", "fashion-mnist", "PSG slides"): {10: (50.2, None)},
+    ("g-pate", "mnist", "PSG slides"): {1: (58.8, None), 10: (80.9, None)},
+    ("g-pate", "fashion-mnist", "PSG slides"): {1: (58.1, None), 10: (69.3, None)},
+    ("datalens", "mnist", "PSG slides"): {1: (71.2, None), 10: (80.7, None)},
+    ("datalens", "fashion-mnist", "PSG slides"): {1: (64.8, None), 10: (70.6, None)},
+    ("gs-wgan", "mnist", "PSG slides"): {10: (84.9, None)},
+    ("gs-wgan", "fashion-mnist", "PSG slides"): {10: (63.1, None)},
+    ("dp-sinkhorn", "mnist", "PSG slides"): {10: (83.2, None)},
+    ("dp-sinkhorn", "fashion-mnist", "PSG slides"): {10: (71.1, None)},
     ("dp-merf", "mnist", "DPImageBench"): {1: (80.3, None), 10: (81.3, 106.3)},
     ("dp-merf", "fashion-mnist", "DPImageBench"): {1: (62.2, None), 10: (62.2, 106.4)},
     ("dp-merf", "mnist", "PSG slides"): {1: (72.7, None), 10: (85.7, None)},
@@ -94,6 +103,12 @@ def beside(method: str, data: str, epsilon: float) -> list[dict[str, Any]]:
             words = {"classifier": paper.classifier, "selection": paper.selection, "read_in": paper.read_in}
             out.append({"paper": name, "accuracy": accuracy, "fid": fid} | words)
     return out
+
+
+def table(paper: str, columns: Sequence[tuple[str, float]]) -> dict[str, list[float | None]]:
+    """A paper's accuracy in %: method -> its value for each (set, epsilon), None where it gives none."""
+    methods = dict.fromkeys(m for m, _, name in FIGURES if name == paper)
+    return {m: [FIGURES.get((m, d, paper), {}).get(e, (None, None))[0] for d, e in columns] for m in methods}
 
 
 def words(figures: list[dict[str, Any]], method: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from veilset.bench import published
 from veilset.bench import source_003_path as convergence
 from veilset.bench.quality import (
     fit_and_draw,
@@ -27,7 +28,7 @@ from veilset.bench.quality import (
     some_methods,
 )
 from veilset.bench.source_003_path import path as path  # a kind of cell
-from veilset.bench.source_003_published import DOUBTS, GENERATOR_TABLE, NETWORK_TABLE, SIZE_TABLE
+from veilset.bench.source_003_published import DOUBTS, NETWORK_TABLE, SIZE_TABLE
 from veilset.bench.suite import Cell, Made, missing, once
 from veilset.evaluation.protocols import SIX
 
@@ -45,7 +46,7 @@ SIZES = {
 OTHERWISE = (20,)  # and of any other method and budget
 PRIOR = "private-set", 10.0  # has rows with the generator prior, too
 SEEDED = "dp-condense", 20  # method and size whose ConvNet's rows have all seeds; floors are for them
-COMPARED = 20  # the size at which the document compares itself with generators
+PAPER, COMPARED = "PSG slides", 20  # the document, and the size at which it compares itself with generators
 JUDGED = 10  # the size at which all six networks are trained
 OTHERS = ("lenet", "mlp128", "alexnet", "vgg11", "resnet18")  # of SIX, the fastest first
 TEXT = """Delta 1e-5, add or remove one image. Accuracy in % on the public test split of networks trained on the
@@ -182,11 +183,10 @@ def _beside_generators(figures: Figures) -> list[str]:
     columns = [(d, e) for d in SETS for e in sorted(EPSILONS)]
     lines = ["", f"A ConvNet on {COMPARED} images a class, and on those of generators as the document has them.\n"]
     lines += [f"| images | {' | '.join(f'{d}, epsilon {e:g}' for d, e in columns)} |", "|---|" + "---|" * len(columns)]
-    for m in dict.fromkeys(m for _, _, m, n, _ in figures if n == COMPARED):
+    for m in dict.fromkeys(m for d, e, m, n, _ in figures if (d, e) in columns and n == COMPARED):
         row = [figures.get((d, e, m, COMPARED, SIX[0]), "") for d, e in columns]
         lines.append(f"| {m} | {' | '.join(row)} |")
-    own = {METHODS[0]: tuple(SIZE_TABLE[d, e, COMPARED, False] for d, e in columns)}
-    for name, values in (own | GENERATOR_TABLE).items():
+    for name, values in published.table(PAPER, columns).items():
         lines.append(f"| published: {name} | {' | '.join(fixed(v, 1) for v in values)} |")
     return lines
 
