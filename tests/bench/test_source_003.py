@@ -103,6 +103,12 @@ def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
         source_003.cells(False, **wrong)
 
 
+def test_a_verdict_is_for_good_when_all_seeds_are_there() -> None:
+    row: dict[str, Any] = {"figures": {"accuracy": {"mean": 95.6}}, "seeds": 3}
+    assert source_003._verdict(row, 95.6, 98) == "95.6 passed, 98 missed"
+    assert source_003._verdict(row | {"seeds": 2}, 95.7, 95) == "95.7 missed, 95 reached so far"
+
+
 @pytest.mark.parametrize("done", [0, CELLS])
 def test_tables(done: int) -> None:
     wanted = source_003.cells(False, seeds=3)
@@ -115,6 +121,10 @@ def test_tables(done: int) -> None:
     assert f"| fashion-mnist | 10 | private-set with prior | 1 | convnet | {ours} | 63.0 |" in text
     assert f"| mnist | 10 | dp-condense | 20 | convnet | {ours} |  |" in text, "no published figure is of our method"
     assert f"| dp-condense | {' | '.join([ours] * 4)} |" in text
+    bars = "90, 96: not run | 95.6, 98: not run | 74, 82: not run | 78, 86: not run"
+    if done:
+        bars = "90 passed, 96 missed | 95.6 missed, 98 missed | 74 passed, 82 reached | 78 passed, 86 reached"
+    assert f"| floor and aim of dp-condense | {bars} |" in text
     assert "| published: private-set | 80.9 | 95.6 | 70.2 | 77.7 |" in text
     assert "| published: gs-wgan |  | 84.9 |  | 63.1 |" in text, "not published at epsilon 1"
     assert f"| mnist | dp-condense, 10 a class | {' | '.join([ours] * len(SIX))} |" in text

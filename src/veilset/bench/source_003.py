@@ -13,6 +13,7 @@ from typing import Any
 from veilset.bench import published
 from veilset.bench import source_003_path as convergence
 from veilset.bench.quality import (
+    SEEDS,
     fit_and_draw,
     fixed,
     judge,
@@ -46,6 +47,10 @@ SIZES = {
 OTHERWISE = (20,)  # and of any other method and budget
 PRIOR = "private-set", 10.0  # has rows with the generator prior, too
 SEEDED = "dp-condense", 20  # method and size whose ConvNet's rows have all seeds; floors are for them
+BARS = {  # (floor, aim) of their accuracy
+    ("mnist", 1.0): (90, 96), ("mnist", 10.0): (95.6, 98),
+    ("fashion-mnist", 1.0): (74, 82), ("fashion-mnist", 10.0): (78, 86),
+}  # fmt: skip
 PAPER, COMPARED = "PSG slides", 20  # the document, and the size at which it compares itself with generators
 JUDGED = 10  # the size at which all six networks are trained
 OTHERS = ("lenet", "mlp128", "alexnet", "vgg11", "resnet18")  # of SIX, the fastest first
@@ -55,6 +60,9 @@ seeds, which reseed everything: three for dp-condense with 20 images a class, wh
 one for all others, which tells nothing of their spread. The document's code asks once more than it pays for (1.0006
 and 10.006 in place of 1 and 10 by our accountant); settings are their authors' (200,000 gradients of a wide network),
 ours are the methods' defaults. They stand beside ours for orientation."""
+
+LIMITS = """What was tried for dp-condense: [search-condense.md](search-condense.md). There 500 images that match exact
+means, without privacy, have 83.1 on Fashion-MNIST (one seed, a weaker judge), so noise is not all that limits it."""
 
 
 def cells(
@@ -163,32 +171,48 @@ def _key(cell: Cell) -> tuple[str, float, str, bool, int, str]:
 def render(result: dict[str, Any]) -> str:
     """The suite's section of benchmarks/README.md."""
     lines = [f"## source-003\n\n`{result['command']}` {machine_words(result)}. {TEXT}"]
-    figures = {
-        (r["data"], r["epsilon"], r["method"], r["per_class"], r["network"]): plus_minus(r["figures"].get("accuracy"))
+    rows = {
+        (r["data"], r["epsilon"], r["method"], r["per_class"], r["network"]): r
         for r in result["rows"]
         if not r["prior"]
     }
-    lines += _beside_generators(figures) + _over_sizes(result["rows"]) + _over_networks(figures)
+    lines += _beside_generators(rows) + _over_sizes(result["rows"]) + _over_networks(rows)
     lines += convergence.section(result["paths"])
     if result["missing"]:
         lines += ["", missing(result["missing"])]
     return "\n".join(lines) + "\n"
 
 
-Figures = Mapping[tuple[str, float, str, int, str], str]  # (set, epsilon, method, images a class, network) -> accuracy
+Key = tuple[str, float, str, int, str]  # set, epsilon, method, images a class, network
+Rows = Mapping[Key, dict[str, Any]]
 
 
-def _beside_generators(figures: Figures) -> list[str]:
-    """The document's comparison with generators, all judged by a ConvNet."""
+def _accuracy(rows: Rows, key: Key) -> str:
+    return plus_minus(rows[key]["figures"].get("accuracy")) if key in rows else ""
+
+
+def _beside_generators(rows: Rows) -> list[str]:
+    """The document's comparison with generators, all judged by a ConvNet; and what we wanted of our best."""
     columns = [(d, e) for d in SETS for e in sorted(EPSILONS)]
     lines = ["", f"A ConvNet on {COMPARED} images a class, and on those of generators as the document has them.\n"]
     lines += [f"| images | {' | '.join(f'{d}, epsilon {e:g}' for d, e in columns)} |", "|---|" + "---|" * len(columns)]
-    for m in dict.fromkeys(m for d, e, m, n, _ in figures if (d, e) in columns and n == COMPARED):
-        row = [figures.get((d, e, m, COMPARED, SIX[0]), "") for d, e in columns]
-        lines.append(f"| {m} | {' | '.join(row)} |")
+    for m in dict.fromkeys(m for d, e, m, n, _ in rows if (d, e) in columns and n == COMPARED):
+        accuracy = [_accuracy(rows, (d, e, m, COMPARED, SIX[0])) for d, e in columns]
+        lines.append(f"| {m} | {' | '.join(accuracy)} |")
+    verdicts = [_verdict(rows.get((d, e, *SEEDED, SIX[0])), *BARS[d, e]) for d, e in columns]
+    lines.append(f"| floor and aim of {SEEDED[0]} | {' | '.join(verdicts)} |")
     for name, values in published.table(PAPER, columns).items():
         lines.append(f"| published: {name} | {' | '.join(fixed(v, 1) for v in values)} |")
-    return lines
+    return [*lines, "", LIMITS]
+
+
+def _verdict(row: dict[str, Any] | None, floor: float, aim: float) -> str:
+    """What became of a floor and an aim of a mean."""
+    if not (row and row["figures"]):
+        return f"{floor:g}, {aim:g}: not run"
+    mean = row["figures"]["accuracy"]["mean"]
+    words = f"{floor:g} {'passed' if mean >= floor else 'missed'}, {aim:g} {'reached' if mean >= aim else 'missed'}"
+    return words + (" so far" if row["seeds"] < SEEDS else "")
 
 
 def _over_sizes(rows: Iterable[dict[str, Any]]) -> list[str]:
@@ -207,15 +231,16 @@ def _over_sizes(rows: Iterable[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _over_networks(figures: Figures) -> list[str]:
+def _over_networks(rows: Rows) -> list[str]:
     """What the six networks learn from the same sets."""
     sets = f"sets of {JUDGED} images a class at epsilon {EPSILONS[0]:g}"
-    lines = ["", f"Other networks on {sets}, ours above the published rows of the same set.", DOUBTS, ""]
+    lines = ["", f"Other networks on {sets}, ours above the published rows of the same set."]
+    lines += [f"Our sets of {COMPARED} a class were judged by the ConvNet alone.", DOUBTS, ""]
     lines += [f"| set | images | {' | '.join(SIX)} |", "|---|---|" + "---|" * len(SIX)]
     for data in SETS:
-        for m in dict.fromkeys(m for d, e, m, n, _ in figures if (d, e, n) == (data, EPSILONS[0], JUDGED)):
-            row = [figures.get((data, EPSILONS[0], m, JUDGED, net), "") for net in SIX]
-            lines.append(f"| {data} | {m}, {JUDGED} a class | {' | '.join(row)} |")
+        for m in dict.fromkeys(m for d, e, m, n, _ in rows if (d, e, n) == (data, EPSILONS[0], JUDGED)):
+            accuracy = [_accuracy(rows, (data, EPSILONS[0], m, JUDGED, net)) for net in SIX]
+            lines.append(f"| {data} | {m}, {JUDGED} a class | {' | '.join(accuracy)} |")
         for (d, name), values in NETWORK_TABLE.items():
             if d == data:
                 lines.append(f"| {data} | published: {name} | {' | '.join(f'{v:.1f}' for v in values)} |")
