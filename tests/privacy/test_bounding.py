@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veilset.core.errors import ConfigError
-from veilset.privacy.bounding import FINE, MARGIN, ExactSum, clip, grid
+from veilset.privacy.bounding import CROWD, MARGIN, TAIL, ExactSum, clip, grid
 
 HUGE = [1e30, 1e100, 1e101, 1e160, 1e300, 1.7e308, 1e-300, 5e-324, 0.0]
 
@@ -86,15 +87,12 @@ def test_order_and_chunks_do_not_change_a_bit():
         assert torch.equal(total(torch.randperm(500, generator=g), size), first)
 
 
-@pytest.mark.parametrize("units", [1, 10, 1437, 60_000, 10**6, 10**9])
+@pytest.mark.parametrize("units", [1, 10, 1437, 2**13, 60_000, 10**6, 10**9])
 @pytest.mark.parametrize("bound", [1e-3, 1.0, 8.0, 1e4])
-def test_the_grid_is_exact_and_fine(units, bound):
-    step = grid(bound, 0.5 * bound, units)
-    assert step == 2.0 ** round(torch.tensor(step).log2().item())
-    assert 8 * units * bound / step <= 2.0**53  # sums stay exact up to eight times the declared number of units
-    assert 0.5 * bound / step >= FINE
-
-
-def test_a_grid_that_cannot_be_fine_is_refused():
-    with pytest.raises(ConfigError, match="smaller epsilon"):
-        grid(1.0, 1e-12, units=10**6)
+@pytest.mark.parametrize("noise", [0.0, 1e-9, 0.5, 3.7, 1e4])
+def test_the_grid_is_the_finest_that_holds_sums_and_noise(units, bound, noise):
+    step = grid(bound, noise * bound, units)
+    largest = max(CROWD * units * bound, TAIL * noise * bound)
+    assert math.frexp(step)[0] == 0.5
+    assert largest < 2.0**53 * step  # sums of up to eight times the declared units and 64 deviations are exact
+    assert largest >= 2.0**52 * step

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from veilset.core.errors import ConfigError
-
 MARGIN = 1e-6  # contributions are clipped to bound (1 - MARGIN); covers float64 rounding of norms and sums (decision 8)
-HEADROOM = 50  # bits for |sum| / grid; float64 holds integers exactly up to 2^53
-FINE = 2.0**10  # the noise must be at least this many grid units (decision 7)
+HEADROOM = 53  # bits: float64 holds integers exactly up to 2^53
+CROWD = 8  # times the declared N that a set may hold; above it sums would not be exact
+TAIL = 64  # deviations of noise that the grid must hold
 
 
 @dataclass(frozen=True)
@@ -40,20 +39,17 @@ def clip(v: torch.Tensor, bound: float, weight: torch.Tensor | float = 1.0) -> t
 
 
 def grid(bound: float, noise: float, units: int) -> float:
-    """The spacing on which one-shot sums are exact: a power of two made from public facts only.
+    """The spacing on which sums and noise lie: a power of two made from public facts only.
+
+    It is the smallest for which the largest sum, CROWD x units x bound, and TAIL deviations of noise stay below 2^53
+    spacings, so that all of them are exact in float64.
 
     Args:
         bound: L2 bound of one unit.
         noise: noise standard deviation (0 for epsilon = infinity).
         units: declared number of units.
-
-    Raises:
-        ConfigError: so many units, or so little noise, that no grid is both exact and fine.
     """
-    step = 2.0 ** (math.ceil(math.log2(units * bound)) - HEADROOM)
-    if noise and noise / step < FINE:
-        raise ConfigError(f"noise = {noise:g}: must be at least {FINE:g} grid units of {step:g}; use a smaller epsilon")
-    return step
+    return math.ldexp(1.0, math.frexp(max(CROWD * units * bound, TAIL * noise))[1] - HEADROOM)
 
 
 class ExactSum:
