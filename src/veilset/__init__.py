@@ -13,6 +13,7 @@ _WHERE = {
     "Privacy": "veilset.privacy.spec",
     "Plan": "veilset.privacy.plan",
     "Release": "veilset.privacy.plan",
+    "Uniform": "veilset.privacy.draws",
     "Gate": "veilset.privacy.gate",
     "Ledger": "veilset.privacy.ledger",
     "Receipt": "veilset.privacy.receipt",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from veilset.methods.catalogue import make, methods, open_model
     from veilset.methods.teachers import make_teacher, open_teacher
     from veilset.privacy.account import Account
+    from veilset.privacy.draws import Uniform
     from veilset.privacy.gate import Gate
     from veilset.privacy.ledger import Ledger
     from veilset.privacy.plan import Plan, Release
@@ -59,8 +61,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Account",
     "Gate", "Images", "Ledger", "Plan", "PrivateImages", "Privacy", "PublicInfo", "Receipt", "Release", "RunSpec",
-    "Synthesizer", "Teacher", "VeilsetError", "evaluate", "execute", "load", "make", "make_teacher", "methods",
-    "open_model", "open_teacher", "option", "progress", "verify", "write_report",
+    "Synthesizer", "Teacher", "Uniform", "VeilsetError", "evaluate", "execute", "load", "make", "make_teacher",
+    "methods", "open_model", "open_teacher", "option", "progress", "verify", "write_report",
 ]  # fmt: skip
 
 

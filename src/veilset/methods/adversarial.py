@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from veilset.methods.base import State
 from veilset.networks.critics import class_loss, fake_loss, generator_loss, real_loss, score
 from veilset.networks.gan_generators import Codes, settle
 from veilset.networks.precision import fast
-from veilset.privacy.gradients import Clipped, Loss
+from veilset.privacy.draws import Uniform
+from veilset.privacy.gradients import Clipped, Loss, Total
 from veilset.privacy.spec import Privacy
 
 
@@ -53,6 +55,9 @@ class Fakes:
         self.x = state["x"]
 
 
+PAIR = {"fake": Uniform((1,))}  # which generated image of its class a record is beside
+
+
 def pair_loss(kind: str, fakes: Fakes, classify: float) -> Loss:
     """Loss of one record beside one generated image of its class; the pair's gradient is clipped as one.
 
@@ -63,10 +68,13 @@ def pair_loss(kind: str, fakes: Fakes, classify: float) -> Loss:
         kind: of the critic's loss.
         fakes: where generated images come from.
         classify: weight of the cross-entropy of the class heads on the record.
+
+    Returns:
+        A loss to be asked with draws=PAIR.
     """
 
-    def loss(net: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        fake = fakes.x[y.expand(1), torch.randint(fakes.x.shape[1], (1,), device=x.device)]
+    def loss(net: Any, x: torch.Tensor, y: torch.Tensor, own: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        fake = fakes.x[y.expand(1), (own["fake"] * fakes.x.shape[1]).long()]
         heads = net(torch.cat([x[None], fake]), y.expand(2))
         s = score(heads, y.expand(2))
         total = real_loss(kind, s[0]) + fake_loss(kind, s[1])
@@ -101,11 +109,11 @@ class FakePart:
 
     def add(self, grads: dict[str, torch.Tensor], critic: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
         """Add the mean over images x [n, C, H, W] with labels y [n] to gradients by name."""
-        total = torch.zeros(self.clipped.size, dtype=torch.float64)
-        size = self.clipped.rows(1 << 25)
+        total = Total(self.clipped.size, self.bound, several=False)
+        size = self.clipped.most(1 << 25)
         for a, b in zip(x.split(size), y.split(size), strict=True):
-            self.clipped.add(total, self.loss, critic, a, b, torch.arange(len(a)), self.bound, 0, False)
-        for name, g in self.clipped.split(total / len(x), critic).items():
+            self.clipped.add(total, self.loss, critic, (a, b), torch.arange(len(a)), torch.ones(len(a)))
+        for name, g in self.clipped.split(total.sum / len(x), critic).items():
             grads[name] = grads[name] + g
 
 

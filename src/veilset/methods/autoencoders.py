@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -245,20 +245,21 @@ class Weight:
         self.now = self.top * min(1.0, (step + 1) / max(self.steps, 1.0))
 
 
-def loss_of(
-    c: Options, weight: Weight, *, draws: int = 1, told: bool = True
-) -> Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]:
+def loss_of(c: Options, weight: Weight, *, draws: int = 1, told: bool = True) -> Callable[..., torch.Tensor]:
     """The negative evidence lower bound of one record, summed over pixels and averaged over its draws of the code.
 
     Args:
         c: parameters.
         weight: of the divergence, at the present step.
         told: the networks are told the record's class; otherwise they get 0.
+
+    Returns:
+        A loss whose fourth argument holds the draws "code" [draws, latent]; without it, that of the mean code.
     """
     bernoulli = c.pixels == "bernoulli"
 
-    def loss(net: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        e = torch.randn(draws, c.latent, device=x.device)
+    def loss(net: Any, x: torch.Tensor, y: torch.Tensor, own: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
+        e = own["code"] if own else torch.zeros(draws, c.latent, device=x.device)
         got, wanted, mean, log_variance = net(x[None], (y if told else y * 0)[None], e)
         wanted = wanted.expand(draws, -1)
         if bernoulli:
@@ -286,7 +287,8 @@ def train(gate: Gate, net: VAE, c: Options, *, part: int | None = None, told: bo
     """
     steps = gate.plan["gradient"].steps
     weight = Weight(getattr(c, "kl", 0.0), getattr(c, "warm", 0.0) * steps)  # plain autoencoders have neither
-    loss = loss_of(c, weight, draws=getattr(c, "draws", 1), told=told)
+    draws = getattr(c, "draws", 1)
+    loss, own = loss_of(c, weight, draws=draws, told=told), {"code": (draws, c.latent)} if net.variational else None
     adam = torch.optim.Adam(net.parameters(), c.rate)
     mean = average(net, c.average)
     for t in gate.loop("gradient", {"net": net, "adam": adam, "mean": mean}, part=part):
@@ -295,7 +297,7 @@ def train(gate: Gate, net: VAE, c: Options, *, part: int | None = None, told: bo
         fall = 0.5 + 0.5 * math.cos(math.pi * t / steps) if c.decay == "cosine" else 1.0
         adam.param_groups[0]["lr"] = c.rate * warm * fall
         with fast(c.network == "conv"):
-            grads = gate.grad("gradient", loss, net, part=part)
+            grads = gate.grad("gradient", loss, net, part=part, draws=own)
         descend(adam, net, {k: g * factor for k, g in grads.items()})
         mean.update_parameters(net)
     averaged = mean.module

@@ -31,6 +31,7 @@ import torch
 from veilset.core.config import option
 from veilset.core.types import PublicInfo
 from veilset.methods.adversarial import (
+    PAIR,
     Album,
     FakePart,
     Fakes,
@@ -177,7 +178,7 @@ class DPCGAN(Synthesizer):
         for t in gate.loop("critic", state):
             ours.param_groups[0]["lr"] = c.rate + (c.last_rate - c.rate) * min(1.0, t / min(steps, 10000))
             with fast():
-                grads = gate.grad("critic", loss, critic)
+                grads = gate.grad("critic", loss, critic, draws=PAIR if paired else None)
                 if rest is not None:
                     rest.add(grads, critic, *fakes.draw(c.batch))
             descend(ours, critic, grads)

@@ -29,6 +29,7 @@ parameters, since shortcuts are summed).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -38,7 +39,18 @@ from veilset.core.config import option
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.training import average, cosine, descend, dp_sgd
-from veilset.networks.diffusion import EDM, HIGHEST, SAMPLERS, Kind, Velocity, draw, guided, record_loss, time_grid
+from veilset.networks.diffusion import (
+    EDM,
+    HIGHEST,
+    SAMPLERS,
+    Kind,
+    Velocity,
+    draw,
+    guided,
+    record_draws,
+    record_loss,
+    time_grid,
+)
 from veilset.networks.perceptron import Perceptron
 from veilset.networks.precision import fast
 from veilset.networks.unet import UNet
@@ -142,14 +154,16 @@ class DPDiffusion(Synthesizer):
         """The loop "train" of the plan; returns the averaged weights."""
         c, kind, none, start = self.config, self._kind, len(info.classes), net
 
-        def loss(net: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            return record_loss(net, kind, x, y, c.copies, none, self._drop, c.shift, c.flip, start.encode)
+        def loss(net: Any, x: torch.Tensor, y: torch.Tensor, own: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            return record_loss(net, kind, x, y, own, c.copies, none, self._drop, c.shift, c.flip, start.encode)
 
+        seen = start.encode(torch.zeros(1, *info.shape, device=self.device)).shape[1:]
+        draws = record_draws(seen, c.copies, self._drop, c.shift, c.flip)
         adam, mean = torch.optim.Adam(net.parameters(), c.rate), average(net, c.average)
         for t in gate.loop("train", {"net": net, "adam": adam, "mean": mean}):
             adam.param_groups[0]["lr"] = c.rate * (1.0 if c.decay == "none" else cosine(t, c.steps))
             with fast():
-                grads = gate.grad("train", loss, net)
+                grads = gate.grad("train", loss, net, draws=draws)
             descend(adam, net, grads)
             mean.update_parameters(net)
         return dict(mean.module.state_dict())

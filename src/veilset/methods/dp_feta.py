@@ -45,7 +45,7 @@ from veilset.methods.base import State
 from veilset.methods.dp_diffusion import PUBLISHED, DPDiffusion, Network
 from veilset.methods.dp_moments import DPMoments, bought
 from veilset.methods.training import average, cosine, loop_multiplier, part_of, sums_beside
-from veilset.networks.diffusion import HIGHEST, errors
+from veilset.networks.diffusion import HIGHEST, errors, spread
 from veilset.networks.precision import fast
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
@@ -176,7 +176,8 @@ class DPFETA(DPDiffusion):
             y = torch.where(torch.rand(len(y), device=y.device) < self._drop, none, y)
             x = net.encode(2 * x - 1).contiguous(memory_format=torch.channels_last)
             with fast():
-                loss = errors(net, kind, x, y, kind.levels(len(y)).to(x)).mean()
+                levels = kind.levels(spread(torch.rand(len(y)))).to(x)
+                loss = errors(net, kind, x, y, levels, torch.randn_like(x)).mean()
             adam.zero_grad()
             loss.backward()
             adam.step()

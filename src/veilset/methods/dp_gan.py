@@ -34,6 +34,7 @@ from veilset.core.config import option
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
 from veilset.methods.adversarial import (
+    PAIR,
     Album,
     FakePart,
     Fakes,
@@ -202,7 +203,7 @@ class DPGAN(Synthesizer):
         album = Album(c.copies, steps)
         for t in gate.loop("critic", state | {"pace": pace, "fakes": fakes, "album": album}):
             with fast():
-                grads = gate.grad("critic", loss, critic)
+                grads = gate.grad("critic", loss, critic, draws=PAIR if paired else None)
                 if rest is not None:
                     rest.add(grads, critic, *fakes.draw(c.batch))
             descend(ours, critic, grads)

@@ -7,11 +7,13 @@ pixels in [-1, 1]. Nothing here mixes images, so everything is safe under per-re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+
+from veilset.privacy.draws import Draws, Uniform
 
 DATA = math.sqrt(1 / 3)  # s_d: the deviation that pixels in [-1, 1] are taken to have
 HIGHEST, LOWEST, BEND = 80.0, 0.002, 7.0  # ends and exponent of the time grid
@@ -43,9 +45,9 @@ class EDM:
     mean: float = -1.2
     std: float = 1.2
 
-    def levels(self, n: int) -> torch.Tensor:
-        """n noise levels to train at."""
-        return (self.mean + self.std * torch.special.ndtri(spread(n))).exp()
+    def levels(self, u: torch.Tensor) -> torch.Tensor:
+        """Noise levels to train at, of numbers in (0, 1) [n]."""
+        return (self.mean + self.std * torch.special.ndtri(u)).exp()
 
     def scales(self, s: torch.Tensor) -> Scales:
         """The factors at noise levels s [n]."""
@@ -64,10 +66,10 @@ class Velocity:
     low: float = -9.0
     high: float = 13.0
 
-    def levels(self, n: int) -> torch.Tensor:
-        """n noise levels to train at."""
+    def levels(self, u: torch.Tensor) -> torch.Tensor:
+        """Noise levels to train at, of numbers in (0, 1) [n]."""
         a, b = (2 / math.pi * math.acos(1 / math.sqrt(1 + math.exp(-x))) for x in (self.high, self.low))
-        return (math.pi / 2 * (a + (b - a) * spread(n))).tan()  # = sqrt(cos^-2 - 1)
+        return (math.pi / 2 * (a + (b - a) * u)).tan()  # = sqrt(cos^-2 - 1)
 
     def scales(self, s: torch.Tensor) -> Scales:
         """The factors at noise levels s [n]."""
@@ -85,8 +87,10 @@ def denoise(net: Network, kind: Kind, x: torch.Tensor, s: torch.Tensor, y: torch
     return wide(k.skip) * x + wide(k.out) * f
 
 
-def errors(net: Network, kind: Kind, x: torch.Tensor, y: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-    """The weighted denoising error of each image, weight |D(x + n; s, y) - x|^2 a pixel, n drawn here.
+def errors(
+    net: Network, kind: Kind, x: torch.Tensor, y: torch.Tensor, s: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    """The weighted denoising error of each image, weight |D(x + s noise; s, y) - x|^2 a pixel.
 
     Args:
         net: the network F.
@@ -94,17 +98,30 @@ def errors(net: Network, kind: Kind, x: torch.Tensor, y: torch.Tensor, s: torch.
         x: clean images [n, C, H, W], pixels in [-1, 1].
         y: labels [n].
         s: noise levels [n].
+        noise: standard normal, as x.
 
     Returns:
         [n], about 1 for a network that returns 0.
     """
-    d = denoise(net, kind, x + wide(s) * torch.randn_like(x), s, y)
+    d = denoise(net, kind, x + wide(s) * noise, s, y)
     return kind.scales(s).weight * (d - x).square().flatten(1).mean(1)
 
 
+def record_draws(shape: Sequence[int], copies: int, drop: float, shift: int = 0, flip: bool = False) -> Draws:
+    """What a record draws for `record_loss`; arguments as there.
+
+    Args:
+        shape: of what the network works on, [C, H, W].
+    """
+    draws: dict[str, Sequence[int] | Uniform] = {"noise": (copies, *shape), "level": Uniform((copies,))}
+    draws |= {"drop": Uniform()} if drop else {}
+    draws |= {"flip": Uniform((copies,))} if flip else {}
+    return draws | ({"shift": Uniform((2, copies))} if shift else {})
+
+
 def record_loss(
-    net: Network, kind: Kind, x: torch.Tensor, y: torch.Tensor, copies: int, none: int, drop: float, shift: int = 0,
-    flip: bool = False, encode: Map | None = None,
+    net: Network, kind: Kind, x: torch.Tensor, y: torch.Tensor, own: Mapping[str, torch.Tensor], copies: int, none: int,
+    drop: float, shift: int = 0, flip: bool = False, encode: Map | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """The loss of one record: the mean error of its copies, each with its own noise level, noise and place.
 
@@ -116,6 +133,7 @@ def record_loss(
         kind: the parameterisation.
         x: one image [C, H, W], pixels in [0, 1].
         y: its label, a scalar.
+        own: what it drew, see `record_draws`.
         copies: K.
         none: the label that stands for "no class".
         drop: probability that all copies are trained without the class.
@@ -123,22 +141,23 @@ def record_loss(
         flip: each copy is mirrored left to right with probability 1/2.
         encode: images in [-1, 1] to what the network works on; None: images themselves.
     """
-    y = torch.where(torch.rand((), device=y.device) < drop, torch.full_like(y, none), y)
-    many = moved(x.expand(copies if shift or flip else 1, *x.shape), shift, flip)
+    if drop:
+        y = torch.where(own["drop"] < drop, torch.full_like(y, none), y)
+    many = moved(x.expand(copies if shift or flip else 1, *x.shape), shift, flip, own)
     many = 2 * many - 1 if encode is None else encode(2 * many - 1)
-    s = kind.levels(copies).to(x)
-    return errors(net, kind, many.expand(copies, *many.shape[1:]), y.expand(copies), s).mean()
+    s = kind.levels(spread(own["level"]))
+    return errors(net, kind, many.expand(copies, *many.shape[1:]), y.expand(copies), s, own["noise"]).mean()
 
 
-def moved(x: torch.Tensor, shift: int, flip: bool) -> torch.Tensor:
+def moved(x: torch.Tensor, shift: int, flip: bool, own: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Images [n, C, H, W], each moved and mirrored at random as `record_loss` says."""
     n, _, high, wide_ = x.shape
     if flip:
-        x = torch.where(torch.rand(n, 1, 1, 1, device=x.device) < 0.5, x, x.flip(3))
+        x = torch.where(own["flip"].view(n, 1, 1, 1) < 0.5, x, x.flip(3))
     if shift:
         room = torch.nn.functional.pad(x, [shift] * 4)
         for axis, side in ((2, high), (3, wide_)):
-            start = torch.randint(0, 2 * shift + 1, (n, 1, 1, 1), device=x.device)
+            start = (own["shift"][axis - 2] * (2 * shift + 1)).long().view(n, 1, 1, 1)
             at = torch.arange(side, device=x.device).view([side if a == axis else 1 for a in range(4)]) + start
             room = room.gather(
                 axis, at.expand([n if a == 0 else side if a == axis else room.shape[a] for a in range(4)])
@@ -147,9 +166,12 @@ def moved(x: torch.Tensor, shift: int, flip: bool) -> torch.Tensor:
     return x
 
 
-def spread(n: int) -> torch.Tensor:
-    """n numbers in (0, 1), one uniform in each n-th: each is uniform over all draws, and together they cover."""
-    return ((torch.arange(n) + torch.rand(n)) / n).clamp(1e-6, 1 - 1e-6)
+def spread(u: torch.Tensor) -> torch.Tensor:
+    """Of n uniform numbers, the i-th in the i-th of n equal parts of (0, 1): over all draws each part is as likely, and
+    together they cover.
+    """
+    n = len(u)
+    return ((torch.arange(n, device=u.device) + u) / n).clamp(1e-6, 1 - 1e-6)
 
 
 def wide(v: torch.Tensor) -> torch.Tensor:

@@ -19,21 +19,20 @@ from veilset.core.progress import progress
 from veilset.core.types import Images
 from veilset.privacy.account import Payment, check_mode
 from veilset.privacy.books import Books
-from veilset.privacy.bounding import Bounded, ExactSum, grid
+from veilset.privacy.bounding import CROWD, Bounded, ExactSum, grid
 from veilset.privacy.collective import Team
-from veilset.privacy.features import Features, Map
-from veilset.privacy.gradients import Clipped, Loss, Parameters
+from veilset.privacy.draws import Draws, check_draws, drawn, shape_of, shared
+from veilset.privacy.features import Map
+from veilset.privacy.gradients import Clipped, Loss, Parameters, Total, code_of
 from veilset.privacy.ledger import FORMAT, Ledger
 from veilset.privacy.noise import GENERATOR, Keys
 from veilset.privacy.plan import Plan, Release, check_within
 from veilset.privacy.private import PrivateImages
-from veilset.privacy.sampling import Units
+from veilset.privacy.reading import MANY, Reader, steady_rows
 
 PerRecord = Callable[[torch.Tensor, torch.Tensor], Any]
 CHUNK_BYTES = 1 << 25  # temporary memory of one chunk
 RESERVE = 100  # a loop is charged in about this many blocks
-PAD = 32  # records are mapped in multiples of this: small products round otherwise, by how many records there are
-CROWD = 8  # times the declared N that a set may hold; above it one-shot sums would not be exact
 
 
 class Gate:
@@ -77,21 +76,19 @@ class Gate:
         self._team = Team()
         self._keys, self._device = Keys(seed), device  # in release mode every process has a key of its own
         self._clipped: dict[Any, Clipped] = {}
-        self._features: dict[Map, Features] = {}
+        self._rows: dict[Any, int] = {}
         self._taken: dict[tuple[str, int | None], int] = {}
         self._closed = False
         self.mode = "release" if seed is None else "research"
         # Check and open the files before the first ledger line: file faults are told to the owner and cost nothing.
-        opened = data._open()
-        self._records, self._labels = opened.records, opened.labels
-        self._units = Units(opened, self.info.max_images_per_unit)
-        if self._units.count > CROWD * self.info.units:
+        self._reader = Reader(data._open(), self.info, device)
+        if self._reader.units.count > CROWD * self.info.units:
             raise DataError(
                 f"units = {self.info.units}: the set holds more than {CROWD} times as many; declare the number of units"
             )
         start = {"format": FORMAT, "mode": self.mode, "generator": GENERATOR, "plan": plan.facts()}
         pay = functools.partial(payment.make, plan) if payment else None
-        self._books = Books(self._team, folder, seed, start, self._bytes(opened.units), pay)
+        self._books = Books(self._team, folder, seed, start, self._reader.bytes(), pay)
         self.ledger = self._books.ledger
 
     # ------------------------------------------------------------------ verbs
@@ -120,33 +117,41 @@ class Gate:
         if saved is not None:
             return saved
         done = self._affordable(release, part)
-        chosen = self._chosen(release, part, done)
         place = f if cells else lambda x, y: (torch.zeros_like(y), f(x, y))
-        shape = tuple(place(*self._blank())[1].shape)
+        blank = self._reader.blank()
+        shape = tuple(place(*blank)[1].shape)
         lead = ((len(self.info.classes),) if by_class else ()) + ((cells,) if cells else ())
         size = math.prod(shape)
-        std = release.noise_multiplier * release.bound
-        step = grid(release.bound, std, self.info.units)
-        exact = ExactSum(math.prod(lead), size, release.bound, step)
         mapped = torch.no_grad()(torch.func.vmap(place))  # f may hold parameters; their graph would be waste
-        for x, y, unit in self._read(chosen, max(1, CHUNK_BYTES // (16 * max(size, self.info.pixels)))):
-            share = 1.0 / torch.bincount(unit).to(torch.float64)[unit]  # a unit's images share its bound
-            cell, value = mapped(x, y)
-            row = (y if by_class else 0) * (cells or 1) + cell.clamp(0, (cells or 1) - 1)
-            n = len(unit)  # the rest is padding
-            exact.add(value.reshape(len(x), size)[:n].cpu(), share, row[:n].cpu())
+        most = max(1, min(MANY, CHUNK_BYTES // (16 * max(size, self.info.pixels))))
+        rows = self._steady(release, (shape, code_of(f)), mapped, blank, most)
+        step = self._step(release)
+        exact = ExactSum(math.prod(lead), size, release.bound, step)
+        for c in self._reader.chunks(self._chosen(release, part, done), rows):
+            with shared(0, c.x.device):
+                cell, value = mapped(c.x, c.y)
+            row = (c.y if by_class else 0) * (cells or 1) + cell.clamp(0, (cells or 1) - 1)
+            n = len(c.unit)  # the rest is blank; a unit's images share its bound
+            exact.add(value.reshape(rows, size)[:n].cpu(), 1.0 / c.images.double(), row[:n].cpu())
         total = self._whole(exact.total())
         self._charge(release, part, 1)
 
         def answer() -> torch.Tensor:
-            noisy = self._noised(total, release, f"{name}/{part}/{done}", whole=True) * step
+            noisy = self._noised(total, release, f"{name}/{part}/{done}") * step
             self._books.vault.keep_answer(_tag(name, part, done), noisy.reshape(lead + shape))
             return noisy.reshape(lead + shape)
 
         return self._team.share(answer)
 
     def grad(
-        self, name: str, loss: Loss, params: Parameters, *, features: Map | None = None, part: int | None = None
+        self,
+        name: str,
+        loss: Loss,
+        params: Parameters,
+        *,
+        features: Map | None = None,
+        part: int | None = None,
+        draws: Draws | None = None,
     ) -> dict[str, torch.Tensor]:
         """One DP-SGD step's gradient: Poisson sample, clip each unit's mean gradient, sum, add noise, divide by q N.
 
@@ -154,38 +159,49 @@ class Gate:
 
         Args:
             name: a planned release with verb "grad".
-            loss: (params, one image [C, H, W] in [0, 1], its label) -> scalar. It is run under `torch.func.vmap`, so it
-                cannot see another record; for a module it calls the first argument, `net(x[None])`. Random draws inside
-                (noise levels, latent codes) are each record's own. An autocast that is on around `grad` is used.
+            loss: (params, one image [C, H, W] in [0, 1], its label) -> scalar, a function of these alone. It is run
+                under `torch.func.vmap`, so it cannot see another record; for a module it calls the first argument,
+                `net(x[None])`. What it draws from torch's generator (dropout, `torch.rand`) is the same for all records
+                of the step. An autocast that is on around `grad` is used.
             params: a module, whose parameters that require a gradient are clipped together (flat clipping), or a
                 mapping of name -> tensor.
             features: a public map of one image; the loss then gets its value for the image. Computed once a record and
                 kept in memory. Give the same function object in every step.
             part: which class of the partition, if planned.
+            draws: random numbers of each record's own, fresh in every step: name -> shape for standard normal ones, or
+                `veilset.Uniform(shape)`. The loss then takes a fourth argument, name -> float32 tensor.
 
         Returns:
             name -> gradient, in the parameter's shape and type.
 
         Raises:
             PlanError, BudgetExceeded: as `sum`.
-            ConfigError: a layer mixes records (batch normalisation) or changes a buffer.
+            ConfigError: a layer mixes records (batch normalisation) or changes a buffer; the loss keeps a state, or
+                draws from a distribution that depends on the record; `draws` is no declaration.
         """
         release = self._planned(name, "grad", part)
         done = self._affordable(release, part)
-        seed = int(torch.randint(2**62, ()))  # one draw a call, whatever is sampled: public randomness stays in step
+        draws = draws or {}
+        seed = self._team.share(lambda: int(torch.randint(2**62, ())))  # one draw a call, whatever is sampled
         clipped = self._clipped.get((name, part))
-        if clipped is None or not clipped.fits(loss, params):
-            clipped = self._clipped[name, part] = Clipped(loss, params, self._blank(features))
-        chosen = self._chosen(release, part, done)
-        total = torch.zeros(clipped.size, dtype=torch.float64)
-        several = self.info.max_images_per_unit > 1
-        for i, (x, y, unit) in enumerate(self._read(chosen, clipped.rows(4 * CHUNK_BYTES), features)):
-            own = seed + i * self._team.size + self._team.rank  # no two chunks draw the same
-            clipped.add(total, loss, params, x, y, unit, release.bound, own, several)
-        whole = self._whole(Bounded(total, release.bound))
+        if clipped is None or not clipped.fits(loss, params, draws):
+            check_draws(draws)
+            blank = self._reader.blank(features)
+            own = [torch.zeros(shape_of(how), device=self._device) for how in draws.values()]
+            clipped = self._clipped[name, part] = Clipped(loss, params, (*blank, *own), draws)
+        total = Total(clipped.size, release.bound, self.info.max_images_per_unit > 1)
+        look = clipped.look(loss, params, total.several)
+        rows = self._steady(release, (part, clipped), look, clipped.like, clipped.most(4 * CHUNK_BYTES))
+        for i, c in enumerate(self._reader.chunks(self._chosen(release, part, done), rows, features)):
+            where = f"{name}/{part}/{done}/{self._team.rank}/{i}"
+            own = [self._own(how, rows, f"draw/{k}/{where}") for k, how in draws.items()]
+            with shared(seed, c.x.device):
+                clipped.add(total, loss, params, (c.x, c.y, *own), c.unit, c.images)
+        step = self._step(release)
+        whole = self._whole(Bounded((total.sum / step).round_(), release.bound / step))
         self._charge_block(release, part, done)
-        noisy = self._team.share(lambda: self._noised(whole, release, f"{name}/{part}/{done}", whole=False))
-        return clipped.split(noisy.div_(release.sample_rate * self.info.units), params)
+        noisy = self._team.share(lambda: self._noised(whole, release, f"{name}/{part}/{done}"))
+        return clipped.split(noisy.mul_(step / (release.sample_rate * self.info.units)), params)
 
     def loop(self, name: str, state: Mapping[str, Any], *, part: int | None = None) -> Iterator[int]:
         """The steps of a gradient loop, numbered from 0; an interrupted run goes on from its last checkpoint.
@@ -232,10 +248,10 @@ class Gate:
         if self.mode == "release":
             raise ModeError("inspect: raw records cannot be read in release mode; give a seed to work in research mode")
         self._books.log("inspect", purpose=purpose)
-        everyone = self._units.sample(1.0, self._keys.stream("inspect"))
+        everyone = self._reader.units.sample(1.0, self._keys.stream("inspect"))
         pairs = [
-            ((x * 255).round().to(torch.uint8)[: len(u)].cpu(), y[: len(u)].cpu())
-            for x, y, u in self._read(everyone, 4096)
+            ((c.x * 255).round().to(torch.uint8)[: len(c.unit)].cpu(), c.y[: len(c.unit)].cpu())
+            for c in self._reader.chunks(everyone, MANY)
         ]
         x = torch.cat([p[0] for p in pairs]) if pairs else torch.zeros(0, *self.info.shape, dtype=torch.uint8)
         y = torch.cat([p[1] for p in pairs]) if pairs else torch.zeros(0, dtype=torch.int64)
@@ -249,7 +265,7 @@ class Gate:
         """
         if not self._closed:
             self._closed = True
-            del self._records, self._labels, self._units, self._keys, self._clipped, self._features
+            del self._reader, self._keys, self._clipped
         if self.plan.privacy and self.plan.privacy.private:
             check_within(self.ledger.spent(), self.plan)
         if not any(self.ledger.bodies("close")):
@@ -306,72 +322,44 @@ class Gate:
         block = max(1, math.ceil(release.steps / RESERVE))
         self._charge(release, part, min(block, release.steps - done))
 
-    def _noised(self, exact: Bounded, release: Release, purpose: str, *, whole: bool) -> torch.Tensor:
-        """The one place where noise enters: its deviation is noise multiplier x the sensitivity that was enforced."""
-        noise = torch.from_numpy(self._keys.stream(f"noise/{purpose}").normal(exact.value.numel()))
-        noise.mul_(release.noise_multiplier * exact.sensitivity)
-        if whole:  # integers: rounding the noise is rounding the sum
-            noise.round_()
-        return noise.reshape(exact.value.shape).add_(exact.value)
+    def _noised(self, exact: Bounded, release: Release, purpose: str) -> torch.Tensor:
+        """The one place where noise enters: its deviation is noise multiplier x the sensitivity that was enforced.
+
+        All three are in units of the grid: integers plus integers.
+        """
+        std = release.noise_multiplier * exact.sensitivity
+        noise = torch.from_numpy(self._keys.stream(f"noise/{purpose}").noise(exact.value.numel(), std))
+        return noise.reshape(exact.value.shape).add_(exact.value.to(torch.int64)).to(torch.float64)
+
+    def _step(self, release: Release) -> float:
+        """The grid on which this release's sums and noise lie."""
+        return grid(release.bound, release.noise_multiplier * release.bound, self.info.units)
 
     # ------------------------------------------------------------------ reading
 
     def _chosen(self, release: Release, part: int | None, done: int) -> np.ndarray[Any, Any]:
         """The units of this step that this process reads; it throws the coins of its own shard."""
         coins = self._keys.stream(f"sample/{release.name}/{part}/{done}")
-        return self._team.shard(self._units.sample(release.sample_rate, coins, part))
+        return self._team.shard(self._reader.units.sample(release.sample_rate, coins, part))
+
+    def _own(self, how: Any, rows: int, purpose: str) -> torch.Tensor:
+        """Random numbers of the records of one chunk: from a stream that nothing else has, which is kept nowhere."""
+        return drawn(how, rows, self._keys.stream(purpose)).to(self._device)
+
+    def _steady(self, release: Release, what: Any, look: Callable[..., Any], like: Any, most: int) -> int:
+        """Rows of this release's chunks; decided when it is first asked `what`."""
+        key = release.name, what
+        if key not in self._rows:
+            parts = self.plan.parts if release.partition else 1
+            rows = self._reader.rows(release.sample_rate * self.info.units / (parts * self._team.size), most)
+            self._rows[key] = steady_rows(release.name, look, like, len(self.info.classes), rows)
+        return self._rows[key]
 
     def _whole(self, part: Bounded) -> Bounded:
         """The sum over all processes, on the first of them. A unit is in one shard, so the sensitivity stays."""
         return Bounded(self._team.sum(part.value), part.sensitivity)
 
-    def _blank(self, features: Map | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """A blank image (or its features) and label 0: the shape of an answer must not come from a record."""
-        image = torch.zeros(self.info.shape, device=self._device)
-        if features is not None and features not in self._features:
-            self._features[features] = Features(features, self._records.count, image)
-        seen = image if features is None else self._features[features].blank
-        return seen, torch.zeros((), dtype=torch.int64, device=self._device)
-
-    def _read(
-        self, chosen: np.ndarray[Any, Any], size: int, features: Map | None = None
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """Yield (x [m, C, H, W] float32 in [0, 1], y [m], unit position [n]) in whole units; buffers are reused.
-
-        With `features`, a function that `_blank` was asked about, x holds the features of each image instead.
-        m is n rounded up to a multiple of PAD (or of `size`, if that is less). The last m - n records are blank: map
-        them with the others, then leave them out.
-        """
-        low, high = self.info.value_range
-        buffer = np.empty((0, *self.info.shape), self._records.dtype)
-        for records, unit in self._units.chunks(chosen, min(size, 4096)):
-            if len(buffer) < len(records):
-                buffer = np.empty((len(records), *self.info.shape), self._records.dtype)
-            n, raw = len(records), buffer[: len(records)]
-            order = np.argsort(records, kind="stable")
-            self._records.read(records[order], raw)
-            pad = min(PAD, size)
-            x = torch.zeros(-(-n // pad) * pad, *self.info.shape)
-            x[torch.from_numpy(order)] = torch.from_numpy(raw).to(torch.float32).sub_(low).div_(high - low).clamp_(0, 1)
-            y = torch.zeros(len(x), dtype=torch.int64)
-            y[:n] = torch.from_numpy(self._labels[records].astype(np.int64))
-            x = x.to(self._device)
-            if features is not None:
-                x = self._features[features](torch.from_numpy(records), x)
-            yield x, y.to(self._device), torch.from_numpy(unit)
-
     # ------------------------------------------------------------------ a run's folder
-
-    def _bytes(self, units: np.ndarray[Any, Any] | None) -> Iterator[bytes]:
-        """All records, labels and unit ids, for the HMAC that tells whether a resumed run has the same data."""
-        everyone = np.arange(len(self._labels))
-        raw = np.empty((4096, *self.info.shape), self._records.dtype)
-        for i in range(0, len(everyone), len(raw)):
-            block = everyone[i : i + len(raw)]
-            self._records.read(block, raw[: len(block)])
-            yield raw[: len(block)].tobytes() + self._labels[block].astype(np.int64).tobytes()
-            if units is not None:
-                yield units[block].astype(np.int64).tobytes()
 
     def _saved(self, release: Release, part: int | None) -> torch.Tensor | None:
         """The next answer, if an interrupted run has paid for it and kept it."""

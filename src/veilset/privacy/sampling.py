@@ -10,6 +10,8 @@ import numpy as np
 from veilset.privacy.noise import Stream
 from veilset.privacy.private import Opened
 
+Array = np.ndarray[Any, Any]
+
 
 class Units:
     """The records of every unit, capped, and the order in which to read them.
@@ -37,7 +39,7 @@ class Units:
         self._order, self._start = order, np.r_[0, np.cumsum(kept)].astype(np.int64)
         self.part = opened.labels[order[self._start[:-1]]]
 
-    def sample(self, rate: float, stream: Stream, part: int | None = None) -> np.ndarray[Any, Any]:
+    def sample(self, rate: float, stream: Stream, part: int | None = None) -> Array:
         """Indices of units that take part: each by itself with probability `rate` (to 2^-64); rate 1 is everybody."""
         if rate == 1:
             chosen = np.arange(self.count)
@@ -45,18 +47,23 @@ class Units:
             chosen = np.flatnonzero(stream.uint64(self.count) < np.uint64(min(int(rate * 2.0**64), 2**64 - 1)))
         return chosen if part is None else chosen[self.part[chosen] == part]
 
-    def chunks(
-        self, chosen: np.ndarray[Any, Any], size: int
-    ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-        """Yield (records [n], place of each record's unit within the chunk [n]): about `size` records, whole units."""
+    def chunks(self, chosen: Array, size: int) -> Iterator[tuple[Array, Array, Array]]:
+        """Cut the records of chosen units, in order, into chunks of `size`; only the last one may be shorter.
+
+        A unit's images may lie in several chunks.
+
+        Yields:
+            (records [n], place of each record's unit in `chosen` [n], how many images that unit has [n]).
+        """
         if self._start is None or self._order is None:
             for i in range(0, len(chosen), size):
                 records = chosen[i : i + size]
-                yield records, np.arange(len(records))
+                yield records, np.arange(i, i + len(records)), np.ones(len(records), np.int64)
             return
         lengths = (self._start[1:] - self._start[:-1])[chosen]
-        cut = np.cumsum(lengths) // max(size, 1)
-        for block in np.split(np.arange(len(chosen)), np.flatnonzero(np.diff(cut)) + 1) if len(chosen) else []:
-            first, length = self._start[chosen[block]], lengths[block]
-            within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-            yield self._order[np.repeat(first, length) + within], np.repeat(np.arange(len(block)), length)
+        ends = np.cumsum(lengths)
+        for i in range(0, int(ends[-1]) if len(ends) else 0, size):
+            place = np.arange(i, min(i + size, int(ends[-1])))
+            unit = np.searchsorted(ends, place, side="right")
+            first = self._start[chosen[unit]] - (ends - lengths)[unit]
+            yield self._order[first + place], unit, lengths[unit]

@@ -5,7 +5,7 @@ is run so that layers hand over their inputs and output gradients), `rules` and 
 `reference` (the same gradients by `vmap(grad)`: what all rules are tested equal to, and the fallback).
 """
 
-from veilset.privacy.gradients.clipped import Clipped
+from veilset.privacy.gradients.clipped import Clipped, Total, code_of
 from veilset.privacy.gradients.reference import Loss, Parameters
 
-__all__ = ["Clipped", "Loss", "Parameters"]
+__all__ = ["Clipped", "Loss", "Parameters", "Total", "code_of"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -11,51 +12,98 @@ from torch import nn
 from veilset.core.errors import ConfigError, VeilsetError
 from veilset.core.memory import keep_pages
 from veilset.privacy.bounding import clip
+from veilset.privacy.draws import Draws, shared
 from veilset.privacy.gradients.reference import Loss, Parameters, named, per_record, refuse_mixing
 from veilset.privacy.gradients.sheet import ROWS, Sheet
 from veilset.privacy.gradients.taps import tapped
 
+Inputs = Sequence[torch.Tensor]  # images [n, C, H, W], labels [n], and what each record draws of its own [n, ...]
 PROBE = 3  # random public images on which the fast path must equal the reference
 FEW = 64
 TOLERANCE = 1e-3  # of the gradient's norm; a wrong rule is wrong by far more
+
+
+class Total:
+    """The sum of clipped units so far.
+
+    Args:
+        size: parameters, counted one by one.
+        bound: max_grad_norm.
+        several: units may hold several images, which may lie in several chunks.
+
+    Attributes:
+        sum: float64 [size].
+    """
+
+    def __init__(self, size: int, bound: float, several: bool):
+        self.sum, self.bound, self.several = torch.zeros(size, dtype=torch.float64), bound, several
+        self._unit, self._seen, self._open = -1, 0, torch.zeros(size, dtype=torch.float64)
+
+    def add_means(self, rows: torch.Tensor, unit: torch.Tensor, images: torch.Tensor) -> None:
+        """Add the clipped mean of each unit whose last image is among these rows [n, size]; keep the sum of the last.
+
+        Images are added one after the other, so that it makes no difference where a chunk ends.
+        """
+        place = unit - unit[0]
+        sums, count = (
+            torch.zeros(int(place[-1]) + 1, rows.shape[1], dtype=torch.float64),
+            torch.zeros(int(place[-1]) + 1),
+        )
+        count[place] = images.float()
+        seen = int((unit == unit[-1]).sum())
+        if self._unit == unit[0]:
+            sums[0] = self._open
+            seen += self._seen if unit[-1] == unit[0] else 0
+        sums.index_add_(0, place, rows.to(torch.float64))
+        self._unit, self._seen, self._open = int(unit[-1]), seen, sums[-1]
+        whole = len(sums) - (seen < int(images[-1]))
+        self.sum += clip(sums[:whole] / count[:whole, None], self.bound).sum(0)
 
 
 class Clipped:
     """How the clipped sum is computed, decided once on random public images before any record is read.
 
     Args:
-        loss: (params, one image, its label) -> scalar.
+        loss: (params, one image, its label) -> scalar, or with a fourth argument: what the record draws of its own.
         params: module or mapping.
-        blank: an image and a label of the set's shape and type.
+        like: one record's inputs, for their shapes and types.
+        draws: what each record draws of its own, in the order of the inputs behind image and label.
 
     Raises:
-        ConfigError: a layer mixes records, or a buffer changes.
+        ConfigError: a layer mixes records, or a buffer changes; the loss draws from what depends on the record.
     """
 
-    def __init__(self, loss: Loss, params: Parameters, blank: tuple[torch.Tensor, torch.Tensor]):
+    def __init__(self, loss: Loss, params: Parameters, like: Inputs, draws: Draws | None = None):
         refuse_mixing(params)
         keep_pages()
-        self._code, self._net = _code(loss), params if isinstance(params, nn.Module) else None
+        self.like, self._draws, self._names = like, dict(draws or {}), tuple(draws or {})
+        self._code, self._net = code_of(loss), params if isinstance(params, nn.Module) else None
         self.shapes = {k: p.shape for k, p in named(params).items()}
         self.size = sum(math.prod(s) for s in self.shapes.values())
         self.memory = 16 * self.size  # bytes a record
-        with torch.random.fork_rng(devices=[]), torch.autocast(blank[0].device.type, enabled=False):
+        with torch.random.fork_rng(devices=[]), torch.autocast(like[0].device.type, enabled=False):
             torch.default_generator.manual_seed(0)
-            self.fast = self._probe(loss, params, *blank)
+            self.fast = self._probe(loss, params)
 
-    def fits(self, loss: Loss, params: Parameters) -> bool:
-        """Whether this was made for the same loss and network."""
-        same = params is self._net if isinstance(params, nn.Module) else self._net is None
-        return same and _code(loss) is self._code and {k: p.shape for k, p in named(params).items()} == self.shapes
+    def fits(self, loss: Loss, params: Parameters, draws: Draws | None = None) -> bool:
+        """Whether this was made for the same loss, network and draws."""
+        net = params if isinstance(params, nn.Module) else None
+        same = net is self._net and code_of(loss) is self._code and dict(draws or {}) == self._draws
+        return same and {k: p.shape for k, p in named(params).items()} == self.shapes
 
-    def _probe(self, loss: Loss, params: Parameters, x: torch.Tensor, y: torch.Tensor) -> bool:
+    def _probe(self, loss: Loss, params: Parameters) -> bool:
         """Whether the fast path gives the reference's gradients on random images."""
-        images, labels = torch.rand(PROBE, *x.shape, dtype=x.dtype).to(x.device), y.expand(PROBE)
+        x, y, *own = self.like
+        inputs = [torch.rand(PROBE, *v.shape, dtype=v.dtype).to(v.device) for v in (x, *own)]
+        inputs.insert(1, y.expand(PROBE))
         before = {k: v.clone() for k, v in params.named_buffers()} if isinstance(params, nn.Module) else {}
-        torch.default_generator.manual_seed(1)
         try:
-            wanted = per_record(loss, params, images, labels)
+            with shared(1, x.device):
+                wanted = per_record(loss, params, inputs, self._names)
         except RuntimeError as e:
+            if "same randomness" in str(e):
+                raise ConfigError("the loss draws from a distribution that depends on the record (bernoulli(x)): "
+                                  "declare the draw, gate.grad(..., draws={'name': shape}), and use that") from e
             if before and "mutate" in str(e):
                 raise ConfigError(f"a buffer ({', '.join(before)}) changes when the loss is computed; one record would "
                                   "reach another: keep it constant") from e  # fmt: skip
@@ -66,7 +114,6 @@ class Clipped:
                     f"a buffer ({k}) changes when the loss is computed; one record would reach another: "
                     "keep it constant"
                 )
-        torch.default_generator.manual_seed(1)
         saved = [0]
 
         def count(t: torch.Tensor) -> torch.Tensor:
@@ -74,8 +121,8 @@ class Clipped:
             return t
 
         try:
-            with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-                got = tapped(loss, params, images, labels)
+            with shared(1, x.device), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+                got = tapped(loss, params, inputs, self._names)
             held = _held(got)
             rows = got.rows()
         except VeilsetError:
@@ -94,54 +141,47 @@ class Clipped:
         warnings.warn(f"gradients are computed by the slower general path: {why}", stacklevel=2)
         return False
 
-    def rows(self, memory: int) -> int:
+    def most(self, memory: int) -> int:
         """Records at a time for about `memory` bytes of temporaries; up to four times that for FEW records, since fewer
         than those cost more in calls than in arithmetic.
         """
         return max(1, min(ROWS, max(memory // self.memory, min(FEW, 4 * memory // self.memory))))
 
+    def look(self, loss: Loss, params: Parameters, several: bool) -> Callable[..., list[torch.Tensor]]:
+        """All that inputs give record by record, [n, ...] each."""
+
+        def seen(*inputs: torch.Tensor) -> list[torch.Tensor]:
+            sheet = self._sheet(loss, params, inputs, several)
+            return [sheet.rows()] if several else sheet.pieces()
+
+        return seen
+
     def add(
-        self,
-        total: torch.Tensor,
-        loss: Loss,
-        params: Parameters,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        unit: torch.Tensor,
-        bound: float,
-        seed: int,
-        several: bool,
+        self, total: Total, loss: Loss, params: Parameters, inputs: Inputs, unit: torch.Tensor, images: torch.Tensor
     ) -> None:
-        """Add to `total` the sum over units of the clipped mean gradient of each unit's images.
+        """Add the sum over units of the clipped mean gradient of each unit's images.
 
         Args:
-            total: float64 [size], changed in place.
+            total: changed in place.
             loss, params: as before.
-            x: [m, C, H, W], of which the last m - n are padding. y: [m].
-            unit: [n] which unit each record belongs to, numbered from 0.
-            bound: max_grad_norm.
-            seed: of the loss's own random draws.
-            several: units may hold several images.
+            inputs: of m records, of which the last m - n are padding.
+            unit: [n] which unit each record belongs to, ascending; a unit may go on in the next call.
+            images: [n] how many images that unit has in all.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            if self.fast:
-                sheet = tapped(loss, params, x, y, several)
+        sheet = self._sheet(loss, params, inputs, total.several)
+        with torch.autocast(inputs[0].device.type, enabled=False):  # norms stay float32, sums are float64
+            if total.several:
+                total.add_means(sheet.rows()[: len(unit)], unit, images)
             else:
-                sheet = Sheet(len(x), self.shapes, several)
-                for name, grads in per_record(loss, params, x, y).items():
-                    sheet.add(name, grads)
-        with torch.autocast(x.device.type, enabled=False):  # norms and sums stay float32
-            self._finish(total, sheet, unit, bound, several)
+                sheet.add_clipped(total.sum, len(unit), total.bound)
 
-    def _finish(self, total: torch.Tensor, sheet: Sheet, unit: torch.Tensor, bound: float, several: bool) -> None:
-        if not several:
-            sheet.add_clipped(total, len(unit), bound)
-            return
-        rows = sheet.rows()[: len(unit)].to(torch.float64)
-        count = torch.bincount(unit)
-        mean = torch.zeros(len(count), self.size, dtype=torch.float64).index_add_(0, unit, rows) / count[:, None]
-        total += clip(mean, bound).sum(0)
+    def _sheet(self, loss: Loss, params: Parameters, inputs: Inputs, several: bool) -> Sheet:
+        if self.fast:
+            return tapped(loss, params, inputs, self._names, several)
+        sheet = Sheet(len(inputs[0]), self.shapes, several)
+        for name, grads in per_record(loss, params, inputs, self._names).items():
+            sheet.add(name, grads)
+        return sheet
 
     def split(self, flat: torch.Tensor, params: Parameters) -> dict[str, torch.Tensor]:
         """A flat sum as name -> tensor in the parameter's shape and type."""
@@ -150,9 +190,9 @@ class Clipped:
         return {k: v.reshape(now[k].shape).to(now[k]) for k, v in zip(self.shapes, pieces, strict=True)}
 
 
-def _code(loss: Loss) -> object:
+def code_of(f: Callable[..., object]) -> object:
     """What stays the same when a function is made anew in every step of a loop."""
-    return getattr(loss, "__code__", type(loss))
+    return getattr(f, "__code__", type(f))
 
 
 def _held(sheet: Sheet) -> int:

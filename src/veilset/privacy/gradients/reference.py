@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 from veilset.core.errors import ConfigError
 
 Parameters = nn.Module | Mapping[str, torch.Tensor]
-Loss = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[..., torch.Tensor]
 
 
 def named(params: Parameters) -> dict[str, torch.Tensor]:
@@ -21,35 +21,46 @@ def named(params: Parameters) -> dict[str, torch.Tensor]:
     return {k: p.detach() for k, p in params.items()}
 
 
-def call(loss: Loss, params: Parameters, values: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> Any:
+def call(
+    loss: Loss,
+    params: Parameters,
+    values: dict[str, torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    names: Sequence[str] = (),
+) -> Any:
     """The loss of one record with these values in place of the parameters."""
+    x, y, *own = inputs
+    rest = (dict(zip(names, own, strict=True)),) if names else ()
     if not isinstance(params, nn.Module):
-        return loss(values, x, y)
+        return loss(values, x, y, *rest)
 
     def net(*args: Any, **kwargs: Any) -> Any:
         return torch.func.functional_call(params, values, args, kwargs)
 
-    return loss(net, x, y)
+    return loss(net, x, y, *rest)
 
 
-def per_record(loss: Loss, params: Parameters, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Gradient of each record's loss.
+def per_record(
+    loss: Loss, params: Parameters, inputs: Sequence[torch.Tensor], names: Sequence[str] = ()
+) -> dict[str, torch.Tensor]:
+    """Gradient of each record's loss. What it draws from torch's generator is the same for all records.
 
     Args:
-        loss: (params, one image, its label) -> scalar.
+        loss: (params, one image, its label) -> scalar; with `names` also name -> what the record draws of its own.
         params: module or mapping.
-        x: [n, C, H, W]. y: [n].
+        inputs: x [n, C, H, W], y [n], and for each name what is drawn [n, ...].
+        names: of what is drawn.
 
     Returns:
         name -> [n, *shape].
     """
 
-    def one(values: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> Any:
-        return call(loss, params, values, x, y)
+    def one(values: dict[str, torch.Tensor], *record: torch.Tensor) -> Any:
+        return call(loss, params, values, record, names)
 
     grads: dict[str, torch.Tensor] = torch.func.vmap(
-        torch.func.grad(one), in_dims=(None, 0, 0), randomness="different"
-    )(named(params), x, y)
+        torch.func.grad(one), in_dims=(None, *[0] * len(inputs)), randomness="same"
+    )(named(params), *inputs)
     return grads
 
 

@@ -5,9 +5,10 @@ A parameter's per-record gradient is kept in one of three forms, whichever is ch
   outer     a [n, 1, i] and g [n, 1, o] whose outer product it is (a linear layer that is used at one position);
   gram      a [n, L, i] and g [n, L, o] whose outer products are summed over L positions. The squared norm is
             sum_lm (a_l . a_m)(g_l . g_m), from two L x L matrices.
-What is summed for a record has norm at most C (decision 8 of the design): explicit gradients are rounded before their
-norm is taken, not after; for the gram form, whose terms may cancel, the possible rounding error (in proportion to
-sum_l |a_l| |g_l|) is added to the norm; the sum's own rounding is covered by MARGIN.
+What is summed for a record has norm at most C (decision 8 of the design; docs/draws.md has the proof). Its terms are
+the numbers above, each a float32, and are multiplied by its share and added up in float64. Its norm is taken of the
+same numbers in float32, by sums of at most SPAN terms; what such a sum may be off by is in MARGIN or, for the gram
+form, whose terms may cancel, added to the norm.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from collections.abc import Callable, Sequence
 import torch
 
 ROWS = 256  # records at a time, at most
-# Rounding of float32 norms and sums. Summing ROWS rows is off by about 1e-6 C; tests look for inputs that do worse.
+# Of C: rounding of norms (SPAN / 2 x 2^-24 = 1.3e-4 and a little), and of all float64 sums and the grid (below 1e-4).
 MARGIN = 1e-3
-SLACK = 1e-5  # of (sum_l |a_l| |g_l|)^2: rounding of a gram form, with room
+SPAN = 4096  # terms that are added up in float32
+UNIT = 2.0**-24  # of float32
+SLACK = 1e-4  # least share of (sum_l |a_l| |g_l|)^2 in a gram form's squared norm: what may cancel stays below 100 C
+BLOCK = 1 << 17  # numbers that are made float64 at a time, so that they stay in the cache
 
 Join = Callable[[Sequence[torch.Tensor]], torch.Tensor]
 
@@ -80,15 +84,16 @@ class Sheet:
         kind = torch.float64 if any(p.dtype == torch.float64 for p in parts) else torch.float32
         return torch.cat([p.to("cpu", kind) for p in parts], 1)
 
+    def pieces(self) -> list[torch.Tensor]:
+        """All that is kept of the records, [n, ...] each, and their norms."""
+        explicit = [p for pieces, _ in self.explicit.values() for p in pieces]
+        return [*explicit, *(v for pair in self.factored.values() for v in pair), self._norms()]
+
     def add_clipped(self, total: torch.Tensor, used: int, bound: float) -> None:
         """Add to `total` (float64 [size]) the sum over the first `used` records of their gradients, each scaled to norm
         at most bound (1 - MARGIN). A record with NaN, infinity or an overflow contributes nothing.
         """
-        for name, (pieces, join) in self.explicit.items():
-            self.explicit[name] = [p[:used] for p in pieces], join
-        for name, (a, g) in self.factored.items():
-            self.factored[name] = (_wide(a[:used]), _wide(g[:used]))
-        norm = self._norms(used)
+        norm = self._norms()
         bad = ~torch.isfinite(norm)
         if bool(bad.any()):
             norm = norm.masked_fill(bad, 1.0)
@@ -96,6 +101,7 @@ class Sheet:
             self.factored = {k: (_emptied(a, bad), _emptied(g, bad)) for k, (a, g) in self.factored.items()}
         most = bound * (1 - MARGIN)
         share = most / norm.clamp_min(most)
+        share[used:] = 0
         place = 0
         for name, shape in self.shapes.items():
             size = math.prod(shape)
@@ -109,40 +115,49 @@ class Sheet:
         shape = self.shapes[name]
         return join(pieces).reshape(self.n, math.prod(shape))
 
-    def _norms(self, used: int) -> torch.Tensor:
-        """[used] an upper bound on the norm of each record's gradient as it will be summed, tight to about 1e-5."""
-        square, slack = torch.zeros(used), torch.zeros(used)
+    def _norms(self) -> torch.Tensor:
+        """[n] an upper bound on the norm of each record's gradient, up to MARGIN / 2; float64."""
+        square = torch.zeros(self.n, dtype=torch.float64)
         for pieces, _ in self.explicit.values():
             for p in pieces:
-                square = square + torch.linalg.vector_norm(p.reshape(used, -1), dim=1).square().cpu()
+                square += _squares(p.reshape(self.n, -1)).cpu()
         for a, g in self.factored.values():
-            long, wide = torch.linalg.vector_norm(a, dim=2), torch.linalg.vector_norm(g, dim=2)
+            a, g = _wide(a), _wide(g)
+            long, wide = _squares(a).sqrt(), _squares(g).sqrt()
             if a.shape[1] == 1:
-                square = square + (long * wide).square().squeeze(1).cpu()
+                square += (long * wide).square().squeeze(1).cpu()
                 continue
-            gram = torch.bmm(a, a.transpose(1, 2)).mul_(torch.bmm(g, g.transpose(1, 2))).sum((1, 2))
-            most = (long * wide).sum(1)
-            square = square + (gram.clamp_min(0) + SLACK * most.square()).cpu()
-            slack = slack + (SLACK * most).cpu()
-        return square.sqrt() + slack
+            gram = torch.bmm(a, a.transpose(1, 2)).double() * torch.bmm(g, g.transpose(1, 2)).double()
+            slack = max(SLACK, 1.1 * UNIT * (a.shape[2] + g.shape[2]))  # entries are float32 sums of so many terms
+            square += (gram.sum((1, 2)).clamp_min(0) + slack * (long * wide).sum(1).square()).cpu()
+        return square.sqrt()
 
     def _weighted(self, name: str, share: torch.Tensor) -> torch.Tensor:
-        """Sum over records of share x gradient of one parameter."""
+        """Sum over records of share x gradient of one parameter, float64."""
         if name in self.explicit:
             pieces, join = self.explicit[name]
-            return join([(share.to(p) @ p.reshape(len(p), -1)).view(p.shape[1:]) for p in pieces])
+            return join([_mixed(share.to(p.device), p.reshape(self.n, -1)).view(p.shape[1:]) for p in pieces])
         a, g = self.factored[name]
-        return _product((g * share.to(g)[:, None, None]).flatten(0, 1), a.flatten(0, 1))
+        total = torch.zeros(g.shape[2], a.shape[2], dtype=torch.float64, device=a.device)
+        few = max(1, BLOCK // (a.shape[1] * (a.shape[2] + g.shape[2])))
+        for s, p, q in zip(share.to(a.device).split(few), a.split(few), g.split(few), strict=True):
+            total.addmm_(q.double().mul_(s[:, None, None]).flatten(0, 1).T, p.double().flatten(0, 1))
+        return total
 
 
-def _product(g: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
-    """g' a for g [m, o] and a [m, i], by oneDNN where torch offers it: on some CPUs twice as fast as the BLAS."""
-    if g.device.type == "cpu" and g.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-        if linear is not None:
-            out: torch.Tensor = linear(g.T.contiguous(), a.T.contiguous(), None, "none", [], "")
-            return out
-    return g.T @ a
+def _squares(v: torch.Tensor) -> torch.Tensor:
+    """v [..., d] float32 -> sums of squares over d, float64; no more than SPAN terms are added up in float32."""
+    if v.dtype == torch.float64 or v.shape[-1] <= SPAN:
+        return torch.linalg.vector_norm(v, dim=-1).double().square()
+    whole = v.shape[-1] // SPAN * SPAN
+    head = torch.linalg.vector_norm(v[..., :whole].unflatten(-1, (-1, SPAN)), dim=-1).double().square().sum(-1)
+    return head + torch.linalg.vector_norm(v[..., whole:], dim=-1).double().square()
+
+
+def _mixed(share: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """share [n] @ rows [n, d] in float64, a few rows at a time."""
+    few = max(1, BLOCK // max(1, rows.shape[1]))
+    return torch.stack([s @ r.double() for s, r in zip(share.split(few), rows.split(few), strict=True)]).sum(0)
 
 
 def _emptied(v: torch.Tensor, bad: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,7 @@ its input, and in the backward pass hands input and output gradient to its rule 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -22,27 +22,28 @@ from veilset.privacy.gradients.rules import RULES, Rule, layout
 from veilset.privacy.gradients.sheet import Sheet
 
 
-def tapped(loss: Loss, params: Parameters, x: torch.Tensor, y: torch.Tensor, several: bool = False) -> Sheet:
+def tapped(
+    loss: Loss, params: Parameters, inputs: Sequence[torch.Tensor], names: Sequence[str] = (), several: bool = False
+) -> Sheet:
     """Per-record gradients of a loss, by one forward and one backward pass.
 
     Args:
-        loss: (params, one image, its label) -> scalar.
-        params: module or mapping.
-        x: [n, C, H, W]. y: [n].
+        loss, params, inputs, names: as of `reference.per_record`.
         several: keep all gradients explicit.
     """
     shared = named(params)
+    x = inputs[0]
     n, x = len(x), x.contiguous(memory_format=layout(shared)) if x.dim() == 4 else x
     sheet = Sheet(n, {k: p.shape for k, p in shared.items()}, several)
     copies = {k: p.expand(n, *p.shape).requires_grad_() for k, p in shared.items()}
     spark = torch.zeros((), device=x.device, requires_grad=True)  # makes every layer's output part of the graph
 
-    def one(values: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> Any:
+    def one(values: dict[str, torch.Tensor], *record: torch.Tensor) -> Any:
         with _Takeover(values, shared, sheet, spark):
-            return call(loss, params, values, x, y)
+            return call(loss, params, values, record, names)
 
     with torch.enable_grad():
-        losses = torch.vmap(one, in_dims=(0, 0, 0), randomness="different")(copies, x, y)
+        losses = torch.vmap(one, randomness="same")(copies, x, *inputs[1:])
         with torch.autocast(x.device.type, enabled=False):  # what was cast going forward has its types already
             losses.sum().backward()
     for name, leaf in copies.items():
