@@ -99,13 +99,13 @@ def check_units(faults: Faults, info: PublicInfo, count: int, units: Array | Non
         if info.max_images_per_unit > 1:
             faults.add(
                 where,
-                f"max_images_per_unit = {info.max_images_per_unit} is declared but the set has no column `unit`",
-                "add the column, or declare max_images_per_unit = 1",
+                f"max_images_per_unit = {info.max_images_per_unit} is declared but no column is the unit",
+                "declare one as unit_column, or max_images_per_unit = 1",
             )
         elif info.unit != "one image":
             faults.note(
                 where,
-                f"the declared unit is {info.unit!r} but the set has no column `unit`, so each image counts as a unit",
+                f"the declared unit is {info.unit!r} but no column is the unit, so each image counts as one",
                 "this is right only if no two images belong to the same unit",
             )
         actual = count
@@ -119,7 +119,7 @@ def check_units(faults: Faults, info: PublicInfo, count: int, units: Array | Non
                 "images above it are left out",
             )
         if info.unit == "one image":
-            faults.note(where, "the set has a column `unit`, the declared unit is 'one image'", "say what a unit is")
+            faults.note(where, "a column is the unit, the declared unit is 'one image'", "say what a unit is")
     if actual != info.units:
         faults.note(
             where,

@@ -9,6 +9,7 @@ import numpy as np
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
+from veilset.data.columns import Extra, beside
 from veilset.data.decode import Unfit, describe, is_picture, open_picture, spool_picture
 from veilset.data.faults import Faults, check_units
 from veilset.data.records import Spool, small_ints
@@ -33,7 +34,14 @@ class FolderSource:
         """Whether there is a folder test/ beside train/."""
         return "test" in self._roots
 
-    def scan(self, info: PublicInfo, split: str, faults: Faults, keep: bool = True) -> Opened | None:
+    def extras(self) -> list[Extra]:
+        """Tables beside the class folders, and beside train/ and test/."""
+        inner = [(r, f"{r.name}/") for r in sorted(self._roots.values()) if r != self._path]
+        return [e for root, under in [(self._path, ""), *inner] for e in beside(root, (), under)]
+
+    def scan(
+        self, info: PublicInfo, split: str, faults: Faults, keep: bool = True, unit: str | None = None
+    ) -> Opened | None:
         """Check one split; return it opened. Records are in class order, then by file name."""
         root = self._roots[split]
         for name in folders(root):
@@ -61,7 +69,7 @@ class FolderSource:
             faults.add(
                 f"{self._where(folder / name)}/",
                 "a folder inside a class folder",
-                "move its images up, or list them in labels.csv (with a column `unit` for patients)",
+                "move its images up, or list them in labels.csv (with a column for the patients)",
             )
         count = 0
         for name in files(folder):

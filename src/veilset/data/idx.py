@@ -16,6 +16,7 @@ import numpy as np
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
+from veilset.data.columns import Extra, beside
 from veilset.data.faults import Faults, check_labels, check_units, check_values
 from veilset.data.records import Array, FileRecords, Spool, rows_per_chunk, small_ints
 from veilset.data.source import Glimpse
@@ -23,6 +24,7 @@ from veilset.privacy.private import Opened
 
 IMAGES = re.compile(r"^(?P<prefix>.*?)-?images[-.]idx[34]-ubyte(\.gz)?$")
 CUT = "restore the file from its origin"
+INTO_ARRAY = "write the set as .npz with this as an array"
 DTYPES = {8: "uint8", 9: "int8", 11: "int16", 12: "int32", 13: "float32", 14: "float64"}
 
 
@@ -41,7 +43,13 @@ class IdxSource:
         """Whether there is a second pair named t10k or test."""
         return "test" in self._pairs
 
-    def scan(self, info: PublicInfo, split: str, faults: Faults, keep: bool = True) -> Opened | None:
+    def extras(self) -> list[Extra]:
+        """Tables in the folder; the files themselves hold nothing but pictures and labels."""
+        return beside(self._source, (), way=INTO_ARRAY) if self._source.is_dir() else []
+
+    def scan(
+        self, info: PublicInfo, split: str, faults: Faults, keep: bool = True, unit: str | None = None
+    ) -> Opened | None:
         """Check one split; return it opened, or None if it cannot be."""
         images, labels = self._pairs[split]
         y, count, records = None, None, None

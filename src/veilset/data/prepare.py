@@ -18,6 +18,7 @@ from veilset.data import celeba, declare, decode, draft, table
 from veilset.data.faults import Faults
 from veilset.data.folder import files, folders, png
 from veilset.data.load import existing, readable
+from veilset.data.source import detect
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def prepare(
         names, labels = _contents(path)
         with new_folder(out) as tmp:
             _convert_all(path, tmp, names, rules)
-            for name, data in labels.items():
+            for name, data in (_tables(path) | labels).items():
                 write_bytes(tmp / name, data)
             write_bytes(tmp / declare.FILE, draft.draft(tmp, out.resolve().name).encode())
     return out
@@ -87,6 +88,12 @@ def _contents(path: Path) -> tuple[list[str], dict[str, bytes]]:
         source = celeba.CelebASource(path)
         return source.pictures(), {p.name: p.read_bytes() for p in source.listings}
     return list(_pictures(path)), {}
+
+
+def _tables(path: Path) -> dict[str, bytes]:
+    """The tables that no reader uses, which stay beside the pictures: one may say whose images are whose."""
+    unused = [e.name for e in detect(path).extras() if e.kind == "file"]
+    return {name: (path / name).read_bytes() for name in unused}
 
 
 def _rules(size: Any, fit: str, grey: bool, bits: int | None, window: Any) -> Rules:
@@ -128,8 +135,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _table(rows: list[dict[str, str]]) -> bytes:
-    """labels.csv for the converted files, with the split and unit columns of the old one."""
-    extra = [c for c in ("split", "unit") if rows and c in rows[0]]
+    """labels.csv for the converted files, with all other columns of the old one: one may say whose images are whose."""
+    extra = [c for c in (rows[0] if rows else ()) if c not in ("file", "label", "class")]
     text = io.StringIO()
     out = csv.writer(text)
     out.writerow(["file", "label", *extra])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
+from veilset.data.columns import Extra
 from veilset.data.faults import Faults
 from veilset.privacy.private import Opened
 
@@ -20,8 +21,8 @@ class Glimpse:
         classes: class names, in label order.
         shape: (channels, height, width) of the first image.
         value_range: (low, high) of the format.
-        count: units in the training split, exact; the draft rounds it.
-        has_units: whether images carry unit ids.
+        count: images in the training split, exact; the draft rounds it.
+        people: name of a column (or array) that can be the unit -> how many different values the training split has.
         remark: what the draft says about classes of this layout, in a line or a few.
     """
 
@@ -29,7 +30,7 @@ class Glimpse:
     shape: tuple[int, int, int]
     value_range: tuple[float, float]
     count: int
-    has_units: bool = False
+    people: dict[str, int] = field(default_factory=dict)
     remark: str = ""
 
 
@@ -39,8 +40,13 @@ class Source(Protocol):
     def has_test(self) -> bool:
         """Whether the set's structure has a test split."""
 
-    def scan(self, info: PublicInfo, split: str, faults: Faults, keep: bool = True) -> Opened | None:
-        """Check every record of "train" or "test", adding what is wrong to `faults`.
+    def extras(self) -> list[Extra]:
+        """What the set holds beside pictures, labels and splits, by names alone; nothing of what cannot be read."""
+
+    def scan(
+        self, info: PublicInfo, split: str, faults: Faults, keep: bool = True, unit: str | None = None
+    ) -> Opened | None:
+        """Check every record of "train" or "test", adding what is wrong to `faults`; `unit` names one of the extras.
 
         Returns:
             The opened split if `keep` and nothing prevents it, else None. Use it only if `faults` has no fault.
