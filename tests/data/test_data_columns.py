@@ -347,3 +347,22 @@ def test_which_names_look_like_people() -> None:
     people, others = (text.replace("\n", "").split("|") for text in (PEOPLE, OTHERS))
     assert [n for n in people if not looks_like_people(n)] == []
     assert [n for n in others if looks_like_people(n)] == []
+
+
+@pytest.mark.parametrize("source", ["", "some", "some-images-idx3-ubyte"])
+def test_an_idx_file_of_people_beside_the_pair(tmp_path: Path, source: str) -> None:
+    root = idx_pair(tmp_path / "s", "some", pixels(6)[:, 0], Y.astype(np.uint8))
+    confirm(root / source)
+    assert found(root / source) == []
+    (root / "some-patients-idx1-ubyte").write_bytes(b"ids")
+    (root / "other").write_bytes(b"")
+    assert len(found(root / source)) == 1 and 'ignored = ["some-patients-idx1-ubyte"]' in found(root / source)[0]
+    assert any("other" in n for n in found(root / source, "note")) == (not source)
+
+
+def test_a_person_among_attributes_is_named(tmp_path: Path) -> None:
+    root = celeba(tmp_path / "s", kind="csv")
+    text = (root / "list_attr_celeba.csv").read_text().replace("Smiling", "person_id").replace(",-1,", ",2880,")
+    (root / "list_attr_celeba.csv").write_text(text)
+    with pytest.raises(DataError, match=r"'2880'; .*also \"\w+\"; a person belongs into identity_CelebA.txt"):
+        init(root)

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from veilset.core.errors import DataError, suggest
 from veilset.core.types import PublicInfo
-from veilset.data.columns import Extra, beside
+from veilset.data.columns import Extra, beside, quoted
 from veilset.data.faults import Faults
 from veilset.data.folder import files, first_shape, folders, png
 from veilset.data.records import key
@@ -163,8 +163,11 @@ class CelebASource(TableSource):
             elif file.is_absolute() or ".." in file.parts:
                 faults.add(where, f"file {cells[0]!r} is not a path inside the folder", "name it by its file name")
             elif not VALUES.issuperset(cells[1:]):
-                bad = next(c for c in cells[1:] if c not in VALUES)
-                faults.add(where, f"holds the value {bad!r}", "every attribute is 1 (yes) or -1 (no)")
+                name, bad = next((n, c) for n, c in zip(names, cells[1:], strict=True) if c not in VALUES)
+                todo = (
+                    f"every attribute is 1 (yes) or -1 (no), also {quoted(name)}; a person belongs into {IDENTITY}.txt"
+                )
+                faults.add(where, f"holds the value {bad!r}", todo)
             else:
                 yield line, cells
         if head == 2 and heads[0] != [str(listed)]:

@@ -21,8 +21,26 @@ from veilset.data.people import looks_like_people
 
 UNIT = "unit"  # the name that needs no declaration
 HEAD = 1 << 16  # what is read of a table that no reader uses: enough for its header
-READABLE = (".csv", ".tsv", ".tab", ".txt", ".json", ".jsonl", ".ndjson")
-CLOSED = (".xlsx", ".xls", ".ods", ".parquet", ".feather", ".npz", ".npy", ".mat", ".h5", ".hdf5", ".db", ".sqlite")
+READABLE = (".csv", ".tsv", ".tab", ".psv", ".dat", ".txt", ".json", ".jsonl", ".ndjson")
+CLOSED = (
+    ".xlsx",
+    ".xls",
+    ".ods",
+    ".parquet",
+    ".feather",
+    ".npz",
+    ".npy",
+    ".mat",
+    ".h5",
+    ".hdf5",
+    ".db",
+    ".sqlite",
+    ".xml",
+    ".yaml",
+    ".yml",
+    ".gz",
+    ".zip",
+)
 PROSE = re.compile(r"(?i)(readme|licen[cs]e|copying|notice|citation|changes|changelog|requirements)\b")
 INTO_TABLE = "list the images in labels.csv with file, label and this column"
 LONGEST = 100  # characters of a foreign name in a message
@@ -152,7 +170,9 @@ def _unused(rest: list[Extra], faults: Faults) -> None:
             )
 
 
-def beside(folder: Path, known: Iterable[str], under: str = "", way: str = INTO_TABLE) -> list[Extra]:
+def beside(
+    folder: Path, known: Iterable[str], under: str = "", way: str = INTO_TABLE, begins: str | None = None
+) -> list[Extra]:
     """Tables in a folder that no reader uses, each with the first name in it that looks like people.
 
     Args:
@@ -160,25 +180,28 @@ def beside(folder: Path, known: Iterable[str], under: str = "", way: str = INTO_
         known: names of files that are used.
         under: what to put before a name, for example "train/".
         way: how a column of such a table becomes one that can be the unit.
+        begins: names of all files that begin so, whatever their form; None: tables only.
     """
     found, known = [], {*known}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         suffix = path.suffix.lower()
-        used = path.name in known or path.name.startswith(".") or PROSE.match(path.name)
-        if used or suffix not in READABLE + CLOSED or not path.is_file():
+        used = path.name in known or path.name.startswith(".") or PROSE.match(path.name) or not path.is_file()
+        if used or (suffix not in READABLE + CLOSED if begins is None else not path.name.startswith(begins)):
             continue
         names = [*_header(path, suffix), path.stem]
         people = next((n for n in names if looks_like_people(n)), "")
         name = f"{under}{path.name}"
         found.append(
-            Extra(name, "file", name if name.isprintable() else quoted(name), people, way, closed=suffix in CLOSED)
+            Extra(
+                name, "file", name if name.isprintable() else quoted(name), people, way, closed=suffix not in READABLE
+            )
         )
     return found
 
 
 def _header(path: Path, suffix: str) -> list[str]:
     """The names of the columns of a table, from its first lines; of JSON the keys. Nothing of a closed format."""
-    if suffix in CLOSED:
+    if suffix not in READABLE:
         return []
     with path.open("rb") as f:
         data = f.read(HEAD)

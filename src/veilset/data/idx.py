@@ -16,6 +16,7 @@ import numpy as np
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
+from veilset.data import declare
 from veilset.data.columns import Extra, beside
 from veilset.data.faults import Faults, check_labels, check_units, check_values
 from veilset.data.records import Array, FileRecords, Spool, rows_per_chunk, small_ints
@@ -44,8 +45,13 @@ class IdxSource:
         return "test" in self._pairs
 
     def extras(self) -> list[Extra]:
-        """Tables in the folder; the files themselves hold nothing but pictures and labels."""
-        return beside(self._source, (), way=INTO_ARRAY) if self._source.is_dir() else []
+        """The other files in the folder, or of this prefix; the pairs hold nothing but pictures and labels."""
+        used = [p.name for pair in self._pairs.values() for p in pair]
+        folder, begins = (self._source, "") if self._source.is_dir() else (self._source.parent, self._source.name)
+        if m := IMAGES.match(begins):
+            begins = m["prefix"]
+        own = declare.path_for(self._source).name
+        return beside(folder, [*used, own], way=INTO_ARRAY, begins=begins)
 
     def scan(
         self, info: PublicInfo, split: str, faults: Faults, keep: bool = True, unit: str | None = None
