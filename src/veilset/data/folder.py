@@ -13,7 +13,7 @@ from veilset.data.columns import Extra, beside
 from veilset.data.decode import Unfit, describe, is_picture, open_picture, spool_picture
 from veilset.data.faults import Faults, check_units
 from veilset.data.records import Spool, small_ints
-from veilset.data.source import Glimpse
+from veilset.data.source import Glimpse, natural
 from veilset.privacy.private import Opened
 
 
@@ -89,7 +89,8 @@ class FolderSource:
         pictures = [(root / c, n) for c in folders(root) for n in files(root / c) if is_picture(n)]
         if not pictures:
             raise DataError(f"{self._path}: no image in any class folder; expected CLASS/NAME.png")
-        return Glimpse(tuple(folders(root)), first_shape(pictures[0][0] / pictures[0][1]), (0.0, 255.0), len(pictures))
+        classes = tuple(sorted(folders(root), key=natural))
+        return Glimpse(classes, first_shape(pictures[0][0] / pictures[0][1]), (0.0, 255.0), len(pictures))
 
 
 def folders(path: Path) -> list[str]:

@@ -19,7 +19,7 @@ from veilset.core.types import PublicInfo
 from veilset.data.columns import Extra, extra
 from veilset.data.faults import Faults, check_labels, check_units, check_values
 from veilset.data.records import Array, FileRecords, Spool, dense, key, rows_per_chunk, small_ints
-from veilset.data.source import Glimpse
+from veilset.data.source import Glimpse, natural
 from veilset.privacy.private import Opened
 
 # Member names that are understood: (pixels, labels), the first that are there.
@@ -289,12 +289,14 @@ def _class_names(z: zipfile.ZipFile, name: str, faults: Faults) -> tuple[str, ..
         for rows in _column(z, name):
             if rows.dtype.kind == "U":
                 words.update(np.unique(rows).tolist())
+                if "" in words:
+                    raise _Unfit("holds an empty text: a label is missing", "give the class name")
             else:
                 top = max(top, int(rows.max(initial=0)))
     if not words and CLASSES in _stems(z):
         with _reported(CLASSES, faults):
             return tuple(str(c) for rows in _column(z, CLASSES) for c in rows.tolist())
-    return tuple(sorted(words)) or tuple(map(str, range(top + 1)))
+    return tuple(sorted(words, key=natural)) or tuple(map(str, range(top + 1)))
 
 
 def _labels(z: zipfile.ZipFile, name: str, info: PublicInfo, faults: Faults) -> Array | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -32,6 +33,13 @@ class Glimpse:
     count: int
     people: dict[str, int] = field(default_factory=dict)
     remark: str = ""
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts names as people do: "2" before "10", "image 9" before "image 10"."""
+    parts = re.split("([0-9]+)", name)
+    # Even parts are texts, odd ones numbers; a longer number without leading zeros is a larger one.
+    return [(len(p.lstrip("0")) if i % 2 else -1, p.lstrip("0") if i % 2 else p) for i, p in enumerate(parts)]
 
 
 class Source(Protocol):

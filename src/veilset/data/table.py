@@ -13,12 +13,12 @@ import numpy as np
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
-from veilset.data.columns import Extra, beside, extra, fold
+from veilset.data.columns import Extra, beside, extra, fold, quoted
 from veilset.data.decode import is_picture, spool_picture
 from veilset.data.faults import Faults, check_units
 from veilset.data.folder import first_shape
 from veilset.data.records import Array, Spool, dense, key, small_ints
-from veilset.data.source import Glimpse
+from veilset.data.source import Glimpse, natural
 from veilset.privacy.private import Opened
 
 FILE = "labels.csv"
@@ -133,7 +133,8 @@ class TableSource:
         """What a draft declaration says: label names, the first image's shape, the count, and who may be the units."""
         faults, names, count, first = Faults(self._path), set[str](), 0, ""
         who = {fold(e.name): (e.name, set[int]()) for e in self.extras() if e.people and not e.way}
-        for _, row in rows_of(self._path, faults):
+        for line, row in rows_of(self._path, faults):
+            _check_label(row, f"{FILE} line {line}", faults)
             if row.get("split", "train") == "train":
                 names.add(label_of(row))
                 first = first or row["file"]
@@ -144,7 +145,7 @@ class TableSource:
         if not count:
             raise DataError(f"{self._path / FILE}: no row of the training split")
         people = {name: len(keys) for name, keys in who.values()}
-        return Glimpse(tuple(sorted(names)), first_shape(self._path / first), (0.0, 255.0), count, people)
+        return Glimpse(tuple(sorted(names, key=natural)), first_shape(self._path / first), (0.0, 255.0), count, people)
 
     def _read(self, info: PublicInfo, faults: Faults, unit: str | None) -> Table:
         """All rows that can be used; faults for the others."""
@@ -152,9 +153,7 @@ class TableSource:
         for line, row in rows_of(self._path, faults):
             where = f"{FILE} line {line}"
             label = number.get(label_of(row), -1)
-            if not label_of(row):
-                faults.add(where, "label is missing", "give the class name")
-            elif label < 0:
+            if _check_label(row, where, faults) and label < 0:
                 faults.add(where, f"class {label_of(row)!r} is not declared", "correct it, or declare it (public)")
             person = row[fold(unit)] if unit else None
             if person == "":
@@ -188,8 +187,34 @@ class TableSource:
 
 
 def label_of(row: dict[str, str]) -> str:
-    """The class name: column `class` where there is one (veilset's own releases), else `label`."""
+    """The class name: column `class` where there is one (veilset's own releases, see `_Pairs`), else `label`."""
     return row.get("class", row.get("label", ""))
+
+
+def _check_label(row: dict[str, str], where: str, faults: Faults) -> bool:
+    """Whether a row has a label; reports if not."""
+    if not label_of(row):
+        faults.add(where, "label is missing", "give the class name")
+    return bool(label_of(row))
+
+
+class _Pairs:
+    """Tells a release (`label` is a number, `class` its name) from a table with two candidates for the label."""
+
+    def __init__(self) -> None:
+        self._names, self._numbers = dict[str, str](), dict[str, str]()
+        self._told = False
+
+    def check(self, row: dict[str, str], where: str, faults: Faults) -> None:
+        """Report, once, a row whose label is no number, or not always that of its class."""
+        if "label" not in row or "class" not in row or self._told:
+            return
+        label, name = row["label"], row["class"]
+        one = self._names.setdefault(label, name) == name and self._numbers.setdefault(name, label) == label
+        if not label.isdecimal() or not one:
+            self._told = True
+            what = f"columns label ({quoted(label)}) and class ({quoted(name)}) could both be the label"
+            faults.add(where, what, "rename one of them in the header, for example to class_2")
 
 
 def _columns(reader: Iterator[list[str]], faults: Faults) -> list[str] | None:
@@ -208,9 +233,10 @@ def rows_of(path: Path, faults: Faults) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         with open(path / FILE, newline="", encoding=ENCODING) as f:
             reader = csv.reader(f)
-            head = [fold(c) for c in _columns(reader, faults) or ()]
+            head, pairs = [fold(c) for c in _columns(reader, faults) or ()], _Pairs()
             for cells in reader if head else ():
                 if cells and (row := _row(reader.line_num, head, cells, faults)):
+                    pairs.check(row, f"{FILE} line {reader.line_num}", faults)
                     yield reader.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         faults.add(FILE, f"cannot be read ({e})", "write it as UTF-8 with commas")
