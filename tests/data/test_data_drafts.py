@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_sets import class_folder, confirm, pixels, table_folder
+from small_sets import class_folder, confirm, idx_pair, pixels, table_folder
 
 from veilset.core.errors import DataError
-from veilset.data import check, declare, init, load
+from veilset.data import check, declare, init, load, prepare
 
 NUMBERS = [str(k) for k in range(12)]
 
@@ -68,3 +70,45 @@ def test_numbers_are_drafted_in_their_order_in_every_layout(tmp_path: Path) -> N
     class_folder(tmp_path / "w", pixels(4), ["b10", "b9", "a", "007x"])
     init(tmp_path / "w")
     assert declare.read(tmp_path / "w").info.classes == ("007x", "a", "b9", "b10")
+
+
+def test_a_declared_class_without_an_image_is_a_remark_in_every_layout(tmp_path: Path) -> None:
+    x, y = pixels(6), np.array([0, 1] * 3, np.uint8)
+    class_folder(tmp_path / "f", x)
+    (tmp_path / "f" / "bird").mkdir()
+    table_folder(tmp_path / "t", x)
+    np.savez(tmp_path / "n.npz", x=x, y=y)
+    idx_pair(tmp_path / "i", "train", x[:, 0], y)
+    for name in ("f", "t", "n.npz", "i"):
+        confirm(tmp_path / name, classes=("cat", "dog", "bird"))
+        notes = found(tmp_path / name, "note")
+        assert notes == [
+            "classes: no training image has the label 'bird'; a release holds noise under it; "
+            "declare other classes if that is not meant"
+        ], name
+
+
+@pytest.mark.parametrize("make", [class_folder, table_folder])
+def test_litter_of_systems_is_skipped_and_counted(tmp_path: Path, make: Callable[..., Path]) -> None:
+    root = make(tmp_path / "s", pixels(6))
+    for name in ("lost+found", "__MACOSX", "@eaDir"):
+        (root / name).mkdir()
+    inner = root / ("cat" if make is class_folder else "img")
+    for name in ("Thumbs.db", "desktop.ini"):
+        (inner / name).write_bytes(b"litter")
+    shutil.copy(next(inner.glob("*.png")), root / "__MACOSX" / "000.png")
+    init(root)
+    declared = declare.read(root).info
+    assert declared.classes == ("cat", "dog")
+    confirm(root)
+    assert found(root) == [] and "5 files or folders of the system are skipped: " in found(root, "note")[0]
+    assert len(load(root).train._open().labels) == 6
+    assert sorted(p.name for p in prepare(root, tmp_path / "out").rglob("*") if p.suffix not in (".png", ".toml")) == (
+        ["cat", "dog"] if make is class_folder else ["img", "labels.csv"]
+    )
+
+
+def test_a_folder_of_litter_alone_is_no_set(tmp_path: Path) -> None:
+    (tmp_path / "s" / "lost+found").mkdir(parents=True)
+    with pytest.raises(DataError, match="no sub-folder a class"):
+        init(tmp_path / "s")

@@ -93,6 +93,15 @@ def check_labels(faults: Faults, info: PublicInfo, labels: Array, where: str, fi
         )
 
 
+def check_empty(faults: Faults, info: PublicInfo, labels: Array) -> None:
+    """Name the declared classes of which the training labels [n] hold none: a release has images of noise for them."""
+    seen = np.bincount(labels[(labels >= 0) & (labels < len(info.classes))], minlength=len(info.classes))
+    names = [repr(name) for name, n in zip(info.classes, seen.tolist(), strict=True) if not n]
+    if names and len(labels):
+        what = f"no training image has the label {', '.join(names)}"
+        faults.note("classes", what, "a release holds noise under it; declare other classes if that is not meant")
+
+
 def check_units(faults: Faults, info: PublicInfo, count: int, units: Array | None, where: str) -> None:
     """Compare the training split with what was declared about units: [n] dense ids, or None for one image a unit."""
     if units is None:

@@ -11,10 +11,15 @@ from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data.columns import Extra, beside
 from veilset.data.decode import Unfit, describe, is_picture, open_picture, spool_picture
-from veilset.data.faults import Faults, check_units
+from veilset.data.faults import Faults, check_empty, check_units
 from veilset.data.records import Spool, small_ints
 from veilset.data.source import Glimpse, natural
 from veilset.privacy.private import Opened
+
+# What systems and network disks leave behind, in lower case; names with a dot in front are skipped anyway.
+LITTER = {"lost+found", "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "recycler"} | {
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"
+}  # fmt: skip
 
 
 class FolderSource:
@@ -52,10 +57,12 @@ class FolderSource:
         for name in files(root):
             if is_picture(name):
                 faults.add(self._where(root / name), "label is missing: it lies in no class folder", "move it into one")
+        note_litter(self._path, faults)
         spool = Spool(info.shape, np.uint8, keep)
         counts = [self._scan_class(root / name, info, faults, spool) for name in info.classes]
         labels = small_ints(np.repeat(np.arange(len(counts)), counts), len(counts))
         if split == "train":
+            check_empty(faults, info, labels)
             check_units(faults, info, len(labels), None, self._path.name)
         records = spool.records()
         return Opened(records, labels) if records else None
@@ -94,15 +101,31 @@ class FolderSource:
 
 
 def folders(path: Path) -> list[str]:
-    """Names of the visible folders in a folder, sorted."""
+    """Names of the visible folders in a folder, sorted; without litter."""
     with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".") and not litter(e.name))
 
 
 def files(path: Path) -> list[str]:
-    """Names of the visible files in a folder, sorted."""
+    """Names of the visible files in a folder, sorted; without litter."""
     with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if not e.is_dir() and not e.name.startswith("."))
+        return sorted(e.name for e in entries if not e.is_dir() and not e.name.startswith(".") and not litter(e.name))
+
+
+def litter(name: str) -> bool:
+    """Whether a file or folder is one that an operating system or a network disk leaves behind."""
+    return name.casefold() in LITTER
+
+
+def note_litter(path: Path, faults: Faults) -> None:
+    """Say how much litter lies in a folder and in its sub-folders."""
+    found = []
+    for _, inner, names in os.walk(path):
+        found += sorted(filter(litter, inner + names))
+        inner[:] = [n for n in inner if not litter(n)]
+    if found:
+        what = f"{len(found)} files or folders of the system are skipped: {', '.join(dict.fromkeys(found))}"
+        faults.note(path.name, what, "nothing to do")
 
 
 def png(name: str) -> str:

@@ -18,7 +18,7 @@ from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data import declare
 from veilset.data.columns import Extra, beside
-from veilset.data.faults import Faults, check_labels, check_units, check_values
+from veilset.data.faults import Faults, check_empty, check_labels, check_units, check_values
 from veilset.data.records import Array, FileRecords, Spool, rows_per_chunk, small_ints
 from veilset.data.source import Glimpse
 from veilset.privacy.private import Opened
@@ -71,6 +71,7 @@ class IdxSource:
             return None
         check_labels(faults, info, y, labels.name)
         if split == "train":
+            check_empty(faults, info, y)
             check_units(faults, info, count, None, images.name)
         return Opened(records, small_ints(y, len(info.classes))) if records else None
 

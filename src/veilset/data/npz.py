@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data.columns import Extra, extra
-from veilset.data.faults import Faults, check_labels, check_units, check_values
+from veilset.data.faults import Faults, check_empty, check_labels, check_units, check_values
 from veilset.data.records import Array, FileRecords, Spool, dense, key, rows_per_chunk, small_ints
 from veilset.data.source import Glimpse, natural
 from veilset.privacy.private import Opened
@@ -95,6 +95,8 @@ class NpzSource:
             units = None if keys is None else dense(keys)
             if keys is not None:
                 _check_split(z, _array(z, unit, "test" if split == "train" else "train"), unit, keys, faults)
+            if labels is not None and split == "train":
+                check_empty(faults, info, labels)
             if count is not None and split == "train":
                 check_units(faults, info, count, units, self._path.name)
             return None if records is None or labels is None else Opened(records, labels, units)

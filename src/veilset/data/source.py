@@ -71,7 +71,7 @@ def detect(path: Path) -> Source:
         DataError: nothing there, or nothing that veilset reads.
     """
     from veilset.data import celeba
-    from veilset.data.folder import FolderSource
+    from veilset.data.folder import FolderSource, folders
     from veilset.data.idx import IMAGES, IdxSource
     from veilset.data.npz import NpzSource
     from veilset.data.table import FILE, TableSource
@@ -83,7 +83,7 @@ def detect(path: Path) -> Source:
             return celeba.CelebASource(path)
         if any(IMAGES.match(p.name) for p in path.iterdir()):
             return IdxSource(path)
-        if any(p.is_dir() and not p.name.startswith(".") for p in path.iterdir()):
+        if folders(path):
             return FolderSource(path)
         raise DataError(
             f"{path}: no sub-folder a class, no {FILE}, no {celeba.ATTRIBUTES}.txt, no IDX files; "

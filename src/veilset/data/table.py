@@ -15,8 +15,8 @@ from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data.columns import Extra, beside, extra, fold, quoted
 from veilset.data.decode import is_picture, spool_picture
-from veilset.data.faults import Faults, check_units
-from veilset.data.folder import first_shape
+from veilset.data.faults import Faults, check_empty, check_units
+from veilset.data.folder import first_shape, litter, note_litter
 from veilset.data.records import Array, Spool, dense, key, small_ints
 from veilset.data.source import Glimpse, natural
 from veilset.privacy.private import Opened
@@ -125,6 +125,7 @@ class TableSource:
         rows = np.array(taken, np.int64)
         ids = dense(units[rows]) if len(units) else None
         if split == "train":
+            check_empty(faults, info, table.labels[rows])
             check_units(faults, info, len(rows), ids, self._file)
         records = spool.records()
         return Opened(records, small_ints(table.labels[rows], len(info.classes)), ids) if records else None
@@ -168,7 +169,9 @@ class TableSource:
         for i in np.setdiff1d(np.arange(len(keys)), first).tolist():
             faults.add(f"{self._file} line {table.line(i)}", f"{table.name(i)} is listed twice", "keep one row")
         listed = set(keys.tolist())
-        for folder, _, names in os.walk(self._images):
+        note_litter(self._path, faults)
+        for folder, inner, names in os.walk(self._images):
+            inner[:] = [n for n in inner if not litter(n)]
             for name in sorted(filter(is_picture, names)):
                 path = (Path(folder) / name).relative_to(self._images).as_posix()
                 if key(path) not in listed:
