@@ -93,6 +93,19 @@ def test_a_patient_column_from_declaration_to_report(veilset: Run, ward: Path, t
     assert "one patient" in page and f"at most {CAP} images" in page
 
 
+def test_a_patient_column_that_nobody_decided_on_stops_every_verb(veilset: Run, tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "ward", column="PatientID")
+    (said,) = veilset("data", "init", folder, "--json").json["columns"]
+    assert said["severity"] == "fault" and 'column "PatientID" looks like people' in said["text"]
+    text = (folder / "veilset.toml").read_text()
+    (folder / "veilset.toml").write_text(text.replace("confirmed = false", "confirmed = true"))
+    assert veilset("data", "check", folder).status == 1
+    fit = ("tiny", "--data", folder, "--epsilon", "2")
+    for verb in (("plan", *fit), ("fit", *fit, "--out", tmp_path / "run")):
+        veilset(*verb, "--json").refused('column "PatientID" looks like people', "unit_column", "ignored")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_receipt_that_names_images_for_patients_fails(veilset: Run, ward: Path, tmp_path: Path) -> None:
     from veilset.privacy.receipt import _seal
 

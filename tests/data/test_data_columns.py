@@ -308,7 +308,10 @@ def test_identities_can_be_left_aside_in_writing(tmp_path: Path) -> None:
 def test_prepare_keeps_what_says_whose_images_are_whose(tmp_path: Path) -> None:
     root = table(tmp_path)
     (root / "metadata.csv").write_text(TABLE)
+    (root / "patients.xlsx").write_text("PK")
+    (root / "pictures.zip").write_text("PK")
     out = prepare(root, tmp_path / "out")
+    assert {"metadata.csv", "patients.xlsx"} < {p.name for p in out.iterdir()} and not (out / "pictures.zip").exists()
     assert (out / "labels.csv").read_text().splitlines()[1] == "img/000.png,cat,p1"
     text = declare.path_for(out).read_text()
     assert 'ignored = ["metadata.csv"]' in text and 'unit_column = "patient id"' in text.lower()
@@ -337,7 +340,8 @@ PEOPLE = """patient_id|PatientID|Patient ID|PATIENT|patients|patientid|PATIENTID
 CaseNo|caseno|Case No.|groups|group|subject_ids|subjectIDs|subj|study|StudyInstanceUID|study_key|participant|
 individual|donorId|client_no|user|userId|writer_id|author|owner|family|families|mrn|pid|eye_id|eyeid|Exam ID|exam_no|
 visit-number|lesion_id|identity|patient's id|Patient #|anon_patient_id|empi_anon_id|AccessionNumber|person|units|
-patient_name|hospital_patient_id|number_of_patient|ＰatientID|Proband|subjectno|record_id|group_key|patient1"""
+patient_name|hospital_patient_id|number_of_patient|ＰatientID|Proband|subjectno|record_id|group_key|patient1|
+患者ID|hashed patient"""
 OTHERS = """age|sex|image_id|id|file|label|split|patient_age|Patient Gender|age_group|blood_group|case_type|study_date|
 dx|dx_type|site|fold|View Position|Follow-up #|x|y|classes|eye|weights|Finding Labels|Male|user_agent|index|number|
 uppercase|subtype|category|list_bbox_celeba|isic_id|path|name|hash|"""

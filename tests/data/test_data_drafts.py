@@ -88,6 +88,12 @@ def test_a_declared_class_without_an_image_is_a_remark_in_every_layout(tmp_path:
         ], name
 
 
+def test_many_classes_without_an_image_are_counted(tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", x=pixels(6), y=np.array([0, 99] * 3))
+    confirm(tmp_path / "s.npz", classes=tuple(map(str, range(100))))
+    assert "'10' and 88 more; " in found(tmp_path / "s.npz", "note")[0]
+
+
 @pytest.mark.parametrize("make", [class_folder, table_folder])
 def test_litter_of_systems_is_skipped_and_counted(tmp_path: Path, make: Callable[..., Path]) -> None:
     root = make(tmp_path / "s", pixels(6))

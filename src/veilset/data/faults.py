@@ -98,7 +98,8 @@ def check_empty(faults: Faults, info: PublicInfo, labels: Array) -> None:
     seen = np.bincount(labels[(labels >= 0) & (labels < len(info.classes))], minlength=len(info.classes))
     names = [repr(name) for name, n in zip(info.classes, seen.tolist(), strict=True) if not n]
     if names and len(labels):
-        what = f"no training image has the label {', '.join(names)}"
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        what = f"no training image has the label {', '.join(names[:10])}{more}"
         faults.note("classes", what, "a release holds noise under it; declare other classes if that is not meant")
 
 

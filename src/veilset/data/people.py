@@ -12,7 +12,7 @@ WHO = """
     writer author owner family household mrn mrnumber medicalrecord pid sid ptid empi mpi eid rid ssn nhs identity
     individu volunteer respondent student pupil employee worker member speaker singer actor player celebrity artist
     driver citizen resident inmate passenger human baby infant child mother father parent sibling twin couple animal
-    specimen cohort sujet surname lastname fullname email
+    specimen cohort sujet surname lastname fullname email пациент 患者 病人
 """
 # These only beside a number or key: `eye` alone is left or right, `eye_id` is somebody's eye.
 PART = """
@@ -25,7 +25,7 @@ NUMBER = "id ids idx no nr num nbr number numbers key keys code uid uuid guid id
 FILLER = """
     s the of my our by per a anon anonymous anonymized anonymised pseudo pseudonym deid orig original source src new
     old dicom med medical clinical name names label labels list folder dir file files table map info data metadata
-    meta train test val valid validation txt csv celeb
+    meta unique hashed encrypted masked train test val valid validation txt csv celeb
 """
 PLAIN = {
     w: kind for kind, text in (("who", WHO), ("part", PART), ("number", NUMBER), ("", FILLER)) for w in text.split()

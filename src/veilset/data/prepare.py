@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +74,11 @@ def prepare(
         names, labels = _contents(path)
         with new_folder(out) as tmp:
             _convert_all(path, tmp, names, rules)
-            for name, data in (_tables(path) | labels).items():
+            for name, data in labels.items():
                 write_bytes(tmp / name, data)
+            for name in _tables(path):
+                (tmp / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path / name, tmp / name)
             write_bytes(tmp / declare.FILE, draft.draft(tmp, out.resolve().name).encode())
     return out
 
@@ -90,10 +94,9 @@ def _contents(path: Path) -> tuple[list[str], dict[str, bytes]]:
     return list(_pictures(path)), {}
 
 
-def _tables(path: Path) -> dict[str, bytes]:
+def _tables(path: Path) -> list[str]:
     """The tables that no reader uses, which stay beside the pictures: one may say whose images are whose."""
-    unused = [e.name for e in detect(path).extras() if e.kind == "file"]
-    return {name: (path / name).read_bytes() for name in unused}
+    return [e.name for e in detect(path).extras() if e.way and (e.people or not e.closed)]
 
 
 def _rules(size: Any, fit: str, grey: bool, bits: int | None, window: Any) -> Rules:
