@@ -294,6 +294,14 @@ def test_tables_in_split_folders_and_of_no_people_are_named(tmp_path: Path) -> N
     assert ["sizes.parquet" in n and "nor looked into" in n for n in found(root, "note")] == [True]
 
 
+def test_what_a_release_brings_along_is_no_table_of_people(tmp_path: Path) -> None:
+    root = in_table(tmp_path)
+    for name in ("receipt.json", "ledger.jsonl"):
+        (root / name).write_text('{"unit": "one image"}')
+    confirm(root)
+    assert check(root) == []
+
+
 def test_identities_can_be_left_aside_in_writing(tmp_path: Path) -> None:
     root = celeba(tmp_path / "s", people=[7, 8, 7, 9, 9, 9])
     assert 'unit_column = "identity_CelebA.txt"' in init(root).read_text()

@@ -42,6 +42,7 @@ CLOSED = (
     ".zip",
 )
 PROSE = re.compile(r"(?i)(readme|licen[cs]e|copying|notice|citation|changes|changelog|requirements)\b")
+OWN = ("receipt.json", "ledger.jsonl")  # what a release brings along, which speaks of a unit, too
 INTO_TABLE = "list the images in labels.csv with file, label and this column"
 LONGEST = 100  # characters of a foreign name in a message
 
@@ -182,7 +183,7 @@ def beside(
         way: how a column of such a table becomes one that can be the unit.
         begins: names of all files that begin so, whatever their form; None: tables only.
     """
-    found, known = [], {*known}
+    found, known = [], {*known, *OWN}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         suffix = path.suffix.lower()
         used = path.name in known or path.name.startswith(".") or PROSE.match(path.name) or not path.is_file()
