@@ -27,7 +27,7 @@ CAP, DECLARED, CANARY = 3, 60, "p07"
 BOUND = 0.5
 
 
-def make_set(folder: Path, without: str | None = None) -> Path:
+def make_set(folder: Path, without: str | None = None, column: str = "unit") -> Path:
     """About 60 patients with one to five 6x6 images; the canary's five are white, and in both classes."""
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
@@ -39,7 +39,7 @@ def make_set(folder: Path, without: str | None = None) -> Path:
             x = np.full((6, 6), 255) if f"p{p:02d}" == CANARY else x
             if f"p{p:02d}" != without:
                 Image.fromarray(x.astype(np.uint8)).save(folder / "images" / f"p{p:02d}.{k}.png")
-                rows.append({"file": f"images/p{p:02d}.{k}.png", "label": "sick" if y else "well", "unit": f"p{p:02d}"})
+                rows.append({"file": f"images/p{p:02d}.{k}.png", "label": "sick" if y else "well", column: f"p{p:02d}"})
     with open(folder / "labels.csv", "w", newline="") as f:
         out = csv.DictWriter(f, rows[0])
         out.writeheader()
@@ -47,13 +47,13 @@ def make_set(folder: Path, without: str | None = None) -> Path:
     return folder
 
 
-def confirm(folder: Path) -> None:
+def confirm(folder: Path, column: str) -> None:
     """What an owner does with the draft of `data init`."""
     path = folder / "veilset.toml"
     lines = path.read_text().splitlines()
     mine = {
         "name": '"ward"', "units": str(DECLARED), "unit": '"one patient"', "max_images_per_unit": str(CAP),
-        "confirmed": "true",
+        "unit_column": f'"{column}"', "confirmed": "true",
     }  # fmt: skip
     for i, line in enumerate(lines):
         key = line.partition(" = ")[0]
@@ -61,12 +61,15 @@ def confirm(folder: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-@pytest.fixture
-def ward(veilset: Run, tmp_path: Path) -> Path:
-    folder = make_set(tmp_path / "ward")
-    assert veilset("data", "init", folder).status == 0
-    assert 'unit = "one unit id"' in (folder / "veilset.toml").read_text()
-    confirm(folder)
+@pytest.fixture(params=["unit", "Patient ID"])
+def ward(veilset: Run, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A column `unit` is the unit by its name; one that looks like people is so once the owner says it."""
+    folder = make_set(tmp_path / "ward", column=request.param)
+    said = veilset("data", "init", folder)
+    text = (folder / "veilset.toml").read_text()
+    assert said.status == 0 and (request.param in said.out) == (request.param != "unit")
+    assert 'unit = "one unit id"' in text if request.param == "unit" else 'unit_column = "Patient ID"' in text
+    confirm(folder, request.param)
     return folder
 
 
@@ -88,6 +91,19 @@ def test_a_patient_column_from_declaration_to_report(veilset: Run, ward: Path, t
     assert veilset("report", tmp_path / "run", "--out", tmp_path / "page.html").status == 0
     page = (tmp_path / "page.html").read_text()
     assert "one patient" in page and f"at most {CAP} images" in page
+
+
+def test_a_patient_column_that_nobody_decided_on_stops_every_verb(veilset: Run, tmp_path: Path) -> None:
+    folder = make_set(tmp_path / "ward", column="PatientID")
+    (said,) = veilset("data", "init", folder, "--json").json["columns"]
+    assert said["severity"] == "fault" and 'column "PatientID" looks like people' in said["text"]
+    text = (folder / "veilset.toml").read_text()
+    (folder / "veilset.toml").write_text(text.replace("confirmed = false", "confirmed = true"))
+    assert veilset("data", "check", folder).status == 1
+    fit = ("tiny", "--data", folder, "--epsilon", "2")
+    for verb in (("plan", *fit), ("fit", *fit, "--out", tmp_path / "run")):
+        veilset(*verb, "--json").refused('column "PatientID" looks like people', "unit_column", "ignored")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_receipt_that_names_images_for_patients_fails(veilset: Run, ward: Path, tmp_path: Path) -> None:
@@ -125,7 +141,8 @@ def test_neighbours_that_differ_by_a_whole_patient_move_an_answer_by_the_bound_a
     ward: Path, tmp_path: Path, verb: str
 ) -> None:
     """Five images far beyond the bound, in both classes: together they move the answer by one bound, not by three."""
-    neighbour = make_set(tmp_path / "neighbour", without=CANARY)
+    column = next(csv.reader((ward / "labels.csv").open()))[-1]
+    neighbour = make_set(tmp_path / "neighbour", without=CANARY, column=column)
     (neighbour / "veilset.toml").write_text((ward / "veilset.toml").read_text())
     moved = float((answers(ward, verb) - answers(neighbour, verb)).norm())
     assert 0.5 * BOUND < moved <= BOUND * (1 + 1e-6)

@@ -87,7 +87,8 @@ def test_draft_and_read(tmp_path: Path, kind: str, folder: str, suffix: str) -> 
     root = celeba(tmp_path / "celeba", folder=folder, kind=kind, suffix=suffix)
     text = init(root).read_text()
     assert 'classes = ["not Male", "Male"]' in text and "joined by" in text and f"list_attr_celeba.{kind}" in text
-    info, confirmed = declare.read(root)
+    read = declare.read(root)
+    info, confirmed = read.info, read.confirmed
     assert not confirmed and info.shape == (3, 8, 6) and info.units == 10 and info.unit == "one image"
     declared(root)
     assert faults(root) == []
@@ -125,7 +126,7 @@ def test_classes_are_attributes(tmp_path: Path, classes: str, want: list[int], l
 def test_identities_are_units(tmp_path: Path) -> None:
     root = celeba(tmp_path / "celeba", people=[7, 8, 7, 9, 9, 9], parts=PARTS)
     init(root)
-    assert declare.read(root)[0].unit == "one unit id"
+    assert declare.read(root).info.unit == "one unit id"
     declared(root, unit='"one person"')
     assert load(root).train._open().units.tolist() == [0, 1, 0]
     assert faults(root) == []

@@ -182,12 +182,12 @@ def test_units_in_a_table(tmp_path: Path) -> None:
 
 
 def test_declared_units_need_ids(pets: Callable[..., Path]) -> None:
-    assert "no column `unit`" in faults(pets(max_images_per_unit=3, unit="one patient"))[0]
+    assert "no column is the unit" in faults(pets(max_images_per_unit=3, unit="one patient"))[0]
 
 
 def test_declared_unit_without_ids_is_a_note(pets: Callable[..., Path]) -> None:
     root = pets(unit="one patient")
-    assert not faults(root) and "each image counts as a unit" in str(notes(root)[0])
+    assert not faults(root) and "each image counts as one" in str(notes(root)[0])
 
 
 def npz(path: Path, **arrays: np.ndarray) -> Path:

@@ -44,7 +44,8 @@ def test_draft_must_be_confirmed_and_is_never_overwritten(tmp_path: Path) -> Non
     assert path == root / "veilset.toml"
     text = path.read_text()
     assert "EVERYTHING YOU CONFIRM HERE BECOMES PUBLIC" in text and "rounded" in text
-    info, confirmed = declare.read(root)
+    read = declare.read(root)
+    info, confirmed = read.info, read.confirmed
     assert not confirmed
     assert (info.name, info.classes, info.shape, info.units, info.access) == (
         "pets",
@@ -79,7 +80,7 @@ def test_drafts_of_the_other_layouts(tmp_path: Path) -> None:
     }
     for source, (name, classes, units, span, cap) in expect.items():
         assert init(tmp_path / source) == tmp_path / name
-        info, _ = declare.read(tmp_path / source)
+        info = declare.read(tmp_path / source).info
         got = (info.classes, info.units, info.value_range, info.max_images_per_unit)
         assert got == (classes, units, span, cap) and info.shape == (1, 20, 13)
 
@@ -122,7 +123,7 @@ def test_what_is_drafted_is_read_back() -> None:
         max_images_per_unit=3,
         access="public",
     )
-    assert declare.parse(draft.text(info), "x") == (info, False)
+    assert declare.parse(draft.text(info), "x") == declare.Declaration(info, confirmed=False)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_layouts_are_kept(tmp_path: Path) -> None:
     root = table_folder(tmp_path / "t", pixels(4), split=["train"] * 3 + ["test"], unit=list("aabc"))
     out = prepare(root, tmp_path / "t2", size=3)
     assert (out / "labels.csv").read_text().splitlines()[:2] == ["file,label,split,unit", "img/000.png,cat,train,a"]
-    info, _ = declare.read(out)
+    info = declare.read(out).info
     assert info.unit == "one unit id" and info.shape == (1, 3, 3)
     confirmed(out)
     for split in ("train", "test"):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from veilset.data.faults import Fault
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,18 +38,18 @@ def run(args: argparse.Namespace) -> int:
     from veilset.cli.main import say
 
     if args.what == "init":
-        from veilset.data.draft import init
+        from veilset.data.draft import init, questions
 
-        path = init(args.source)
-        say(args, {"declaration": str(path)}, f"drafted {path}: read it, correct it, and set confirmed = true")
+        path, found = init(args.source), questions(args.source)
+        words = "\n".join([*map(str, found), f"drafted {path}: read it, correct it, and set confirmed = true"])
+        say(args, {"declaration": str(path), "columns": _rows(found)}, words)
     elif args.what == "check":
         from veilset.data.check import check
 
         found = check(args.source)
         faults = [f for f in found if f.severity == "fault"]
-        rows = [{"severity": f.severity, "text": str(f)} for f in found]
         words = "\n".join([*(str(f) for f in found), f"{len(faults)} fault(s)" if faults else "no faults"])
-        say(args, {"ok": not faults, "faults": rows}, words)
+        say(args, {"ok": not faults, "faults": _rows(found)}, words)
         return 1 if faults else 0
     elif args.what == "prepare":
         from veilset.data.prepare import prepare
@@ -65,6 +68,10 @@ def run(args: argparse.Namespace) -> int:
         gone = clean(args.run)
         say(args, {"removed": gone}, "removed private/" if gone else "nothing to remove")
     return 0
+
+
+def _rows(found: list[Fault]) -> list[dict[str, str]]:
+    return [{"severity": f.severity, "text": str(f)} for f in found]
 
 
 def _pair(text: str | None, sep: str, name: str, kind: type) -> Any:

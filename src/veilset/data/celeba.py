@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from veilset.core.errors import DataError, suggest
 from veilset.core.types import PublicInfo
+from veilset.data.columns import Extra, beside, quoted
 from veilset.data.faults import Faults
 from veilset.data.folder import files, first_shape, folders, png
 from veilset.data.records import key
@@ -21,6 +22,7 @@ from veilset.data.table import LEFT_OUT, Table, TableSource
 
 ATTRIBUTES, PARTITION, IDENTITY = "list_attr_celeba", "list_eval_partition", "identity_CelebA"
 PARTS = {"0": 0, "1": LEFT_OUT, "2": 1}  # train, validation, test
+INTO_IDENTITY = f"name each image and its person in {IDENTITY}.txt"
 VALUES = {"1", "-1", "0"}  # "0" stands for "-1" in some copies
 FIRST_CHOICE = "Male"
 DEEPEST = 2  # folders between the set and its pictures: img_align_celeba/img_align_celeba/
@@ -73,6 +75,11 @@ class CelebASource(TableSource):
         """Whether there is a partition."""
         return self._partition is not None
 
+    def extras(self) -> list[Extra]:
+        """The identities, which are the unit where nothing else is declared, and tables that are not used."""
+        named = [Extra(p.name, "file", p.name, p.stem, default=True) for p in (self._identity,) if p]
+        return named + beside(self._path, [p.name for p in self.listings], way=INTO_IDENTITY)
+
     def glimpse(self) -> Glimpse:
         """What a draft declaration says: one attribute (Male, where there is one) as two classes."""
         faults, first, count, people = Faults(self._path), "", 0, set[int]()
@@ -90,15 +97,15 @@ class CelebASource(TableSource):
             (f"not {word}", word),
             first_shape(self._images / self._on_disk(first)),
             (0.0, 255.0),
-            len(people) or count,
-            bool(people),
+            count,
+            {self._identity.name: len(people)} if self._identity else {},
             REMARK.format(file=self._file),
         )
 
-    def _read(self, info: PublicInfo, faults: Faults) -> Table:
+    def _read(self, info: PublicInfo, faults: Faults, unit: str | None) -> Table:
         """All rows, each with its class by the declared attributes, its part and its person."""
         table, odd, wanted = Table(), 0, self._conditions(info, faults)
-        parts, persons = self._second(self._partition, faults), self._second(self._identity, faults)
+        parts, persons = self._second(self._partition, faults), self._second(self._identity if unit else None, faults)
         for line, cells in self._rows(faults):
             name, where = cells[0], f"{self._file} line {line}"
             fits = [k for k, words in enumerate(wanted) if all((cells[i] == "1") == yes for i, yes in words)]
@@ -156,8 +163,11 @@ class CelebASource(TableSource):
             elif file.is_absolute() or ".." in file.parts:
                 faults.add(where, f"file {cells[0]!r} is not a path inside the folder", "name it by its file name")
             elif not VALUES.issuperset(cells[1:]):
-                bad = next(c for c in cells[1:] if c not in VALUES)
-                faults.add(where, f"holds the value {bad!r}", "every attribute is 1 (yes) or -1 (no)")
+                name, bad = next((n, c) for n, c in zip(names, cells[1:], strict=True) if c not in VALUES)
+                todo = (
+                    f"every attribute is 1 (yes) or -1 (no), also {quoted(name)}; a person belongs into {IDENTITY}.txt"
+                )
+                faults.add(where, f"holds the value {bad!r}", todo)
             else:
                 yield line, cells
         if head == 2 and heads[0] != [str(listed)]:

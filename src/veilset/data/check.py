@@ -6,7 +6,7 @@ from pathlib import Path
 
 from veilset.data import declare, public
 from veilset.data.faults import Fault, Faults
-from veilset.data.load import existing, readable, reader
+from veilset.data.load import existing, readable, reader, scan
 
 
 def check(source: str | Path) -> list[Fault]:
@@ -25,13 +25,14 @@ def check(source: str | Path) -> list[Fault]:
     """
     faults = Faults(source)
     if public.named(source):
-        info, confirmed = public.info(str(source)), True
+        declared, choice = declare.Declaration(public.info(str(source))), None
     else:
-        info, confirmed = declare.read(existing(Path(source)))
-    if not confirmed:
+        declared = declare.read(existing(Path(source)))
+        choice = declared.choice
+    if not declared.confirmed:
         faults.note(declare.FILE, "is not confirmed yet", "read it, correct it and set confirmed = true")
     with readable(str(source)):
         files = reader(source)
         for split in ("train", "test") if files.has_test() else ("train",):
-            files.scan(info, split, faults, keep=False)
+            scan(files, declared.info, choice, split, faults, keep=False)
     return list(dict.fromkeys(faults.found))  # both splits look at what they share; say it once

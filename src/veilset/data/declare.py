@@ -5,15 +5,33 @@ from __future__ import annotations
 import math
 import re
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from veilset.core.errors import DataError, suggest
 from veilset.core.types import PublicInfo
+from veilset.data.columns import Choice, fold
 
 FILE = "veilset.toml"
 REQUIRED = ("name", "classes", "shape", "value_range", "units")
-OPTIONAL = ("unit", "max_images_per_unit", "access", "confirmed")
+CHOICE = ("unit_column", "ignored")
+OPTIONAL = ("unit", *CHOICE, "max_images_per_unit", "access", "confirmed")
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What the owner wrote.
+
+    Attributes:
+        info: the declared facts, which become public.
+        confirmed: whether the owner confirmed them.
+        choice: how columns of this set are read; it stays with the set.
+    """
+
+    info: PublicInfo
+    confirmed: bool = True
+    choice: Choice = Choice()
 
 
 def path_for(source: Path) -> Path:
@@ -24,8 +42,8 @@ def path_for(source: Path) -> Path:
     return source.with_name(f"{stem}.{FILE}")
 
 
-def read(source: Path) -> tuple[PublicInfo, bool]:
-    """The declared facts of a set, and whether the owner confirmed them.
+def read(source: Path) -> Declaration:
+    """The declaration of a set, confirmed or not.
 
     Args:
         source: folder, file or prefix of the set.
@@ -45,19 +63,19 @@ def read(source: Path) -> tuple[PublicInfo, bool]:
     return parse(text, str(path))
 
 
-def confirmed(source: Path) -> PublicInfo:
-    """The declared facts, or DataError if the owner has not confirmed them."""
-    info, yes = read(source)
-    if not yes:
+def confirmed(source: Path) -> Declaration:
+    """The declaration, or DataError if the owner has not confirmed it."""
+    declared = read(source)
+    if not declared.confirmed:
         path = path_for(source)
         raise DataError(
             f"{path} is a draft (confirmed = false); what it says becomes public: read it, then set confirmed = true"
         )
-    return info
+    return declared
 
 
-def parse(text: str, where: str) -> tuple[PublicInfo, bool]:
-    """The declared facts in a TOML text, and whether the owner confirmed them."""
+def parse(text: str, where: str) -> Declaration:
+    """The declaration in a TOML text."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
@@ -71,7 +89,11 @@ def parse(text: str, where: str) -> tuple[PublicInfo, bool]:
             raise DataError(f"{where}: {k} is missing; declare it")
     try:
         facts = {k: _typed(k, v) for k, v in table.items()}
-        return PublicInfo.from_json({k: v for k, v in facts.items() if k != "confirmed"}), facts.get("confirmed", False)
+        choice = Choice(**{k: facts.pop(k) for k in CHOICE if k in facts})
+        yes = facts.pop("confirmed", False)
+        if choice.unit_column and fold(choice.unit_column) in map(fold, choice.ignored):
+            raise DataError(f"ignored = {list(choice.ignored)!r}: names the unit_column too; keep it in one of them")
+        return Declaration(PublicInfo.from_json(facts), yes, choice)
     except DataError as e:
         raise DataError(f"{where}: {e}") from None
 
@@ -86,7 +108,12 @@ def _typed(name: str, v: Any) -> Any:
         return whole(a) or (isinstance(a, float) and math.isfinite(a))
 
     if name == "classes":
-        ok, rule = isinstance(v, list) and all(isinstance(c, str) and c for c in v), "a list of names in quotes"
+        ok, rule = _names(v), "a list of names in quotes"
+    elif name == "ignored":
+        ok, rule = _names(v), "a list of column names in quotes"
+        v = tuple(v) if ok else v
+    elif name == "unit_column":
+        ok, rule = isinstance(v, str), "the name of a column in quotes, or empty"
     elif name == "shape":
         ok, rule = isinstance(v, list) and len(v) == 3 and all(map(whole, v)), "[channels, height, width]"
     elif name == "value_range":
@@ -101,3 +128,8 @@ def _typed(name: str, v: Any) -> Any:
     if not ok:
         raise DataError(f"{name} = {v!r}: must be {rule}")
     return v
+
+
+def _names(v: Any) -> bool:
+    """Whether a value is a list of texts that are not empty."""
+    return isinstance(v, list) and all(isinstance(c, str) and c for c in v)

@@ -9,8 +9,12 @@ from veilset.core.errors import DataError
 from veilset.core.io import write_bytes
 from veilset.core.types import PublicInfo
 from veilset.data import declare, public
+from veilset.data.columns import Extra, choose, quoted
+from veilset.data.faults import Fault, Faults
 from veilset.data.load import existing
 from veilset.data.source import detect
+
+CAP = 10  # images a unit that a draft proposes; the owner corrects it
 
 
 def init(source: str | Path) -> Path:
@@ -37,18 +41,48 @@ def init(source: str | Path) -> Path:
 
 def draft(path: Path, name: str) -> str:
     """The declaration that is proposed for the set at a path."""
-    g = detect(path).glimpse()
-    unit, cap = ("one unit id", 10) if g.has_units else ("one image", 1)
+    source = detect(path)
+    g, extras = source.glimpse(), source.extras()
+    unit = next((e.name for e in extras if e.default and e.name in g.people), "")
     info = PublicInfo(
         name=name or "images",
         classes=g.classes,
         shape=g.shape,
         value_range=g.value_range,
-        units=rounded(g.count),
-        unit=unit,
-        max_images_per_unit=cap,
+        units=rounded(g.people[unit] if unit else g.count),
+        unit="one unit id" if unit else "one image",
+        max_images_per_unit=CAP if unit else 1,
     )
-    return text(info, g.remark)
+    return text(info, g.remark, _whose(extras, unit, g.people) if extras else "")
+
+
+def questions(source: str | Path) -> list[Fault]:
+    """What the declaration of a set leaves open about its columns, by their names alone; see `check` for the rest."""
+    declared, faults = declare.read(Path(source)), Faults(source)
+    choose(detect(Path(source)).extras(), declared.choice, declared.info, faults)
+    return faults.found
+
+
+def _whose(extras: list[Extra], unit: str, people: dict[str, int]) -> str:
+    """The part of a draft about columns: those that look like people, offered as the unit, and those not used."""
+    lines = ["", "# Whose images belong together: the column (array, file) that says so; empty if each image is alone."]
+    open_ = [e for e in extras if e.people and e.name != unit]
+    for e in open_:
+        inside = f" in {quoted(e.name)}" if e.kind == "file" else ""
+        lines.append(f"# {quoted(e.people)}{inside} looks like people. Either take it as the unit:")
+        lines += [f"#     (first {e.way})"] if e.way else []
+        lines += [f"#     unit_column = {quoted(e.people)}", '#     unit = "one patient"   (say what one is)']
+        lines += [f"#     units = {rounded(people[e.name])}"] if e.name in people else []
+        lines.append(f"#     max_images_per_unit = {CAP}")
+        lines.append(
+            "# or write down that it is not used, so that each image is protected alone, however many a person has:"
+        )
+        lines.append(f"#     ignored = [{quoted(e.name)}]")
+    if open_:
+        lines.append("# The set is refused until each name above stands in one of the two.")
+    if rest := [quoted(e.name) for e in extras if not e.people]:
+        lines.append(f"# Not used: {', '.join(rest)}.")
+    return "\n".join([*lines, f"unit_column = {quoted(unit)}", "ignored = []", ""])
 
 
 def rounded(n: int) -> int:
@@ -57,8 +91,8 @@ def rounded(n: int) -> int:
     return max(step, (n + step // 2) // step * step)
 
 
-def text(info: PublicInfo, remark: str = "") -> str:
-    """A declaration that waits for its owner to confirm it, with a remark about its classes."""
+def text(info: PublicInfo, remark: str = "", whose: str = "") -> str:
+    """A declaration that waits for its owner to confirm it; `remark` is about classes, `whose` about columns."""
     quote = json.dumps  # a JSON string or list of them is also valid TOML
     words = "".join(f"\n# {line}" for line in remark.splitlines())
     low, high = info.value_range
@@ -81,12 +115,13 @@ value_range = [{low!r}, {high!r}]
 # How many units the training split holds. Declare a rounded number or one that is already known, not an exact count.
 units = {info.units}
 
-# What one unit is: "one image", or, with a column `unit`, for example "one patient". The guarantee is for one unit.
+# What one unit is: "one image", or, with a column that says whose images are whose, for example "one patient".
+# The guarantee is for one unit.
 unit = {quote(info.unit)}
 
 # At most this many images of a unit are used; further ones are left out.
 max_images_per_unit = {info.max_images_per_unit}
-
+{whose}
 # May the test split be looked at without noise: "private" or "public". The training split is always private.
 access = {quote(info.access)}
 

@@ -93,19 +93,29 @@ def check_labels(faults: Faults, info: PublicInfo, labels: Array, where: str, fi
         )
 
 
+def check_empty(faults: Faults, info: PublicInfo, labels: Array) -> None:
+    """Name the declared classes of which the training labels [n] hold none: a release has images of noise for them."""
+    seen = np.bincount(labels[(labels >= 0) & (labels < len(info.classes))], minlength=len(info.classes))
+    names = [repr(name) for name, n in zip(info.classes, seen.tolist(), strict=True) if not n]
+    if names and len(labels):
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        what = f"no training image has the label {', '.join(names[:10])}{more}"
+        faults.note("classes", what, "a release holds noise under it; declare other classes if that is not meant")
+
+
 def check_units(faults: Faults, info: PublicInfo, count: int, units: Array | None, where: str) -> None:
     """Compare the training split with what was declared about units: [n] dense ids, or None for one image a unit."""
     if units is None:
         if info.max_images_per_unit > 1:
             faults.add(
                 where,
-                f"max_images_per_unit = {info.max_images_per_unit} is declared but the set has no column `unit`",
-                "add the column, or declare max_images_per_unit = 1",
+                f"max_images_per_unit = {info.max_images_per_unit} is declared but no column is the unit",
+                "declare one as unit_column, or max_images_per_unit = 1",
             )
         elif info.unit != "one image":
             faults.note(
                 where,
-                f"the declared unit is {info.unit!r} but the set has no column `unit`, so each image counts as a unit",
+                f"the declared unit is {info.unit!r} but no column is the unit, so each image counts as one",
                 "this is right only if no two images belong to the same unit",
             )
         actual = count
@@ -119,7 +129,7 @@ def check_units(faults: Faults, info: PublicInfo, count: int, units: Array | Non
                 "images above it are left out",
             )
         if info.unit == "one image":
-            faults.note(where, "the set has a column `unit`, the declared unit is 'one image'", "say what a unit is")
+            faults.note(where, "a column is the unit, the declared unit is 'one image'", "say what a unit is")
     if actual != info.units:
         faults.note(
             where,

@@ -9,11 +9,17 @@ import numpy as np
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
+from veilset.data.columns import Extra, beside
 from veilset.data.decode import Unfit, describe, is_picture, open_picture, spool_picture
-from veilset.data.faults import Faults, check_units
+from veilset.data.faults import Faults, check_empty, check_units
 from veilset.data.records import Spool, small_ints
-from veilset.data.source import Glimpse
+from veilset.data.source import Glimpse, natural
 from veilset.privacy.private import Opened
+
+# What systems and network disks leave behind, in lower case; names with a dot in front are skipped anyway.
+LITTER = {"lost+found", "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "recycler"} | {
+    "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"
+}  # fmt: skip
 
 
 class FolderSource:
@@ -33,7 +39,14 @@ class FolderSource:
         """Whether there is a folder test/ beside train/."""
         return "test" in self._roots
 
-    def scan(self, info: PublicInfo, split: str, faults: Faults, keep: bool = True) -> Opened | None:
+    def extras(self) -> list[Extra]:
+        """Tables beside the class folders, and beside train/ and test/."""
+        inner = [(r, f"{r.name}/") for r in sorted(self._roots.values()) if r != self._path]
+        return [e for root, under in [(self._path, ""), *inner] for e in beside(root, (), under)]
+
+    def scan(
+        self, info: PublicInfo, split: str, faults: Faults, keep: bool = True, unit: str | None = None
+    ) -> Opened | None:
         """Check one split; return it opened. Records are in class order, then by file name."""
         root = self._roots[split]
         for name in folders(root):
@@ -44,10 +57,12 @@ class FolderSource:
         for name in files(root):
             if is_picture(name):
                 faults.add(self._where(root / name), "label is missing: it lies in no class folder", "move it into one")
+        note_litter(self._path, faults)
         spool = Spool(info.shape, np.uint8, keep)
         counts = [self._scan_class(root / name, info, faults, spool) for name in info.classes]
         labels = small_ints(np.repeat(np.arange(len(counts)), counts), len(counts))
         if split == "train":
+            check_empty(faults, info, labels)
             check_units(faults, info, len(labels), None, self._path.name)
         records = spool.records()
         return Opened(records, labels) if records else None
@@ -61,7 +76,7 @@ class FolderSource:
             faults.add(
                 f"{self._where(folder / name)}/",
                 "a folder inside a class folder",
-                "move its images up, or list them in labels.csv (with a column `unit` for patients)",
+                "move its images up, or list them in labels.csv (with a column for the patients)",
             )
         count = 0
         for name in files(folder):
@@ -81,19 +96,36 @@ class FolderSource:
         pictures = [(root / c, n) for c in folders(root) for n in files(root / c) if is_picture(n)]
         if not pictures:
             raise DataError(f"{self._path}: no image in any class folder; expected CLASS/NAME.png")
-        return Glimpse(tuple(folders(root)), first_shape(pictures[0][0] / pictures[0][1]), (0.0, 255.0), len(pictures))
+        classes = tuple(sorted(folders(root), key=natural))
+        return Glimpse(classes, first_shape(pictures[0][0] / pictures[0][1]), (0.0, 255.0), len(pictures))
 
 
 def folders(path: Path) -> list[str]:
-    """Names of the visible folders in a folder, sorted."""
+    """Names of the visible folders in a folder, sorted; without litter."""
     with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".") and not litter(e.name))
 
 
 def files(path: Path) -> list[str]:
-    """Names of the visible files in a folder, sorted."""
+    """Names of the visible files in a folder, sorted; without litter."""
     with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if not e.is_dir() and not e.name.startswith("."))
+        return sorted(e.name for e in entries if not e.is_dir() and not e.name.startswith(".") and not litter(e.name))
+
+
+def litter(name: str) -> bool:
+    """Whether a file or folder is one that an operating system or a network disk leaves behind."""
+    return name.casefold() in LITTER
+
+
+def note_litter(path: Path, faults: Faults) -> None:
+    """Say how much litter lies in a folder and in its sub-folders."""
+    found = []
+    for _, inner, names in os.walk(path):
+        found += sorted(filter(litter, inner + names))
+        inner[:] = [n for n in inner if not litter(n)]
+    if found:
+        what = f"{len(found)} files or folders of the system are skipped: {', '.join(dict.fromkeys(found))}"
+        faults.note(path.name, what, "nothing to do")
 
 
 def png(name: str) -> str:

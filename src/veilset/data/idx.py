@@ -16,13 +16,16 @@ import numpy as np
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
-from veilset.data.faults import Faults, check_labels, check_units, check_values
+from veilset.data import declare
+from veilset.data.columns import Extra, beside
+from veilset.data.faults import Faults, check_empty, check_labels, check_units, check_values
 from veilset.data.records import Array, FileRecords, Spool, rows_per_chunk, small_ints
 from veilset.data.source import Glimpse
 from veilset.privacy.private import Opened
 
 IMAGES = re.compile(r"^(?P<prefix>.*?)-?images[-.]idx[34]-ubyte(\.gz)?$")
 CUT = "restore the file from its origin"
+INTO_ARRAY = "write the set as .npz with this as an array"
 DTYPES = {8: "uint8", 9: "int8", 11: "int16", 12: "int32", 13: "float32", 14: "float64"}
 
 
@@ -41,7 +44,18 @@ class IdxSource:
         """Whether there is a second pair named t10k or test."""
         return "test" in self._pairs
 
-    def scan(self, info: PublicInfo, split: str, faults: Faults, keep: bool = True) -> Opened | None:
+    def extras(self) -> list[Extra]:
+        """The other files in the folder, or of this prefix; the pairs hold nothing but pictures and labels."""
+        used = [p.name for pair in self._pairs.values() for p in pair]
+        folder, begins = (self._source, "") if self._source.is_dir() else (self._source.parent, self._source.name)
+        if m := IMAGES.match(begins):
+            begins = m["prefix"]
+        own = declare.path_for(self._source).name
+        return beside(folder, [*used, own], way=INTO_ARRAY, begins=begins)
+
+    def scan(
+        self, info: PublicInfo, split: str, faults: Faults, keep: bool = True, unit: str | None = None
+    ) -> Opened | None:
         """Check one split; return it opened, or None if it cannot be."""
         images, labels = self._pairs[split]
         y, count, records = None, None, None
@@ -57,6 +71,7 @@ class IdxSource:
             return None
         check_labels(faults, info, y, labels.name)
         if split == "train":
+            check_empty(faults, info, y)
             check_units(faults, info, count, None, images.name)
         return Opened(records, small_ints(y, len(info.classes))) if records else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from glob import escape
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from veilset.core.errors import DataError, suggest
 from veilset.core.types import Images, PublicInfo
 from veilset.data import declare, public
+from veilset.data.columns import Choice, choose
 from veilset.data.faults import Faults
 from veilset.data.source import Source, detect
 from veilset.privacy.private import Opened, PrivateImages
@@ -29,13 +31,14 @@ class Dataset:
         train: the private training split; only a gate opens it.
     """
 
-    __slots__ = ("__given", "__source", "__test", "info", "train")
+    __slots__ = ("__open", "__source", "__test", "info", "train")
 
-    def __init__(self, info: PublicInfo, source: Callable[[], Source], name: str):
+    def __init__(self, info: PublicInfo, source: Callable[[], Source], name: str, choice: Choice | None = None):
         self.info = info
-        self.__source, self.__given = source, name
+        self.__source = source
+        self.__open = lambda split: opened(source, info, split, name, choice)
         self.__test: tuple[Images | PrivateImages | None] | None = None
-        self.train = PrivateImages(info, lambda: opened(source, info, "train", name))
+        self.train = PrivateImages(info, lambda: self.__open("train"))
 
     @property
     def name(self) -> str:
@@ -50,16 +53,15 @@ class Dataset:
             DataError: a public test split has a file fault.
         """
         if self.__test is None:
-            info, name = self.info, self.__given
-            with readable(name):
-                source = self.__source()
-                there = source.has_test()
+            info = self.info
+            with readable(info.name):
+                there = self.__source().has_test()
             if not there:
                 self.__test = (None,)
             elif info.access == "public":
-                self.__test = (_public(info, opened(self.__source, info, "test", name)),)
+                self.__test = (_public(info, self.__open("test")),)
             else:
-                self.__test = (PrivateImages(info, lambda: opened(self.__source, info, "test", name)),)
+                self.__test = (PrivateImages(info, lambda: self.__open("test")),)
         return self.__test[0]
 
     def __repr__(self) -> str:
@@ -68,7 +70,7 @@ class Dataset:
 
 
 def load(source: str | Path) -> Dataset:
-    """Load an image set. Reads its declaration only; records are checked and opened when a gate asks for them.
+    """Load an image set. Reads its declaration, and names of columns; records are opened when a gate asks for them.
 
     Args:
         source: a built-in name (digits, mnist, fashion-mnist), or the path of an image folder (a sub-folder a class,
@@ -76,10 +78,18 @@ def load(source: str | Path) -> Dataset:
             ./digits.
 
     Raises:
-        DataError: no such set, no declaration, or one that the owner has not confirmed.
+        DataError: no such set, no declaration, one that the owner has not confirmed, or one that leaves open whether a
+            column that looks like people is the unit. What is not used otherwise is a warning.
     """
-    info = public.info(str(source)) if public.named(source) else declare.confirmed(existing(Path(source)))
-    return Dataset(info, lambda: reader(source), str(source))
+    if public.named(source):
+        return Dataset(public.info(str(source)), lambda: reader(source), str(source))
+    declared, faults = declare.confirmed(existing(Path(source))), Faults(source)
+    with readable(str(source)):
+        choose(reader(source).extras(), declared.choice, declared.info, faults)
+    faults.raise_first()
+    for note in faults.found:
+        warnings.warn(str(note), stacklevel=2)
+    return Dataset(declared.info, lambda: reader(source), str(source), declared.choice)
 
 
 def reader(source: str | Path) -> Source:
@@ -106,7 +116,17 @@ def readable(name: str) -> Iterator[None]:
         raise DataError(f"{name}: cannot be read ({e.filename}: {e.strerror}); repair it or its permissions") from None
 
 
-def opened(source: Callable[[], Source], info: PublicInfo, split: str, name: str) -> Opened:
+def scan(
+    files: Source, info: PublicInfo, choice: Choice | None, split: str, faults: Faults, keep: bool = True
+) -> Opened | None:
+    """Check one split by its reader, as `Source.scan` does, with units as they are declared (None: a built-in set)."""
+    unit = choose(files.extras(), choice, info, faults) if choice else None
+    return files.scan(info, split, faults, keep, unit.name if unit else None)
+
+
+def opened(
+    source: Callable[[], Source], info: PublicInfo, split: str, name: str, choice: Choice | None = None
+) -> Opened:
     """Check one split and open it.
 
     Raises:
@@ -114,7 +134,7 @@ def opened(source: Callable[[], Source], info: PublicInfo, split: str, name: str
     """
     faults = Faults(name)
     with readable(name):
-        found = source().scan(info, split, faults)
+        found = scan(source(), info, choice, split, faults)
     faults.raise_first()
     assert found is not None, "a split without faults opens"
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tokenize
 import zipfile
 import zlib
@@ -15,16 +16,18 @@ from numpy.lib import format as npy
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
-from veilset.data.faults import Faults, check_labels, check_units, check_values
+from veilset.data.columns import Extra, extra
+from veilset.data.faults import Faults, check_empty, check_labels, check_units, check_values
 from veilset.data.records import Array, FileRecords, Spool, dense, key, rows_per_chunk, small_ints
-from veilset.data.source import Glimpse
+from veilset.data.source import Glimpse, natural
 from veilset.privacy.private import Opened
 
-# Member names that are understood: (pixels, labels, unit ids), the first that is there.
+# Member names that are understood: (pixels, labels), the first that are there.
 MEMBERS = {
-    "train": (("x", "y", "unit"), ("x_train", "y_train", "unit_train"), ("train_images", "train_labels", "train_unit")),
-    "test": (("x_test", "y_test", "unit_test"), ("test_images", "test_labels", "test_unit")),
+    "train": (("x", "y"), ("x_train", "y_train"), ("train_images", "train_labels")),
+    "test": (("x_test", "y_test"), ("test_images", "test_labels")),
 }
+CLASSES = "classes"  # the class names, for a draft
 # What zipfile and numpy raise for a damaged archive (numpy parses an array header as Python).
 BROKEN = (
     zipfile.BadZipFile,
@@ -36,6 +39,7 @@ BROKEN = (
     SyntaxError,
     tokenize.TokenError,
 )
+SPLIT_NAME = re.compile(r"(?i)(?P<first>train|test)_(?P<rest>.+)|(?P<tail>.+)_(?P<last>train|test)")
 RESTORE = "restore the file or write it again with numpy.savez"
 
 
@@ -55,7 +59,22 @@ class NpzSource:
         with _archive(self._path, Faults(self._path)) as z:
             return _members(z, "test") is not None
 
-    def scan(self, info: PublicInfo, split: str, faults: Faults, keep: bool = True) -> Opened | None:
+    def extras(self) -> list[Extra]:
+        """The other arrays, those of both splits under one name."""
+        with _archive(self._path, Faults(self._path)) as z:
+            if z is None:
+                return []
+            used = {n for split in MEMBERS for n in _members(z, split) or ()} | {CLASSES}
+            pairs: dict[str, list[str]] = {}
+            for name in _stems(z):
+                if name not in used:
+                    pairs.setdefault(_base(name)[0], []).append(name)
+            where = self._path.name
+            return [extra(own[0] if len(own) == 1 else base, "array", where, base) for base, own in pairs.items()]
+
+    def scan(
+        self, info: PublicInfo, split: str, faults: Faults, keep: bool = True, unit: str | None = None
+    ) -> Opened | None:
         """Check one split; return it opened, or None if it cannot be."""
         with _archive(self._path, faults) as z:
             names = _members(z, split)
@@ -66,15 +85,18 @@ class NpzSource:
                 return None
             records, count = _pixels(z, names[0], info, faults, keep)
             labels = _labels(z, names[1], info, faults)
-            keys = _units(z, names[2], faults) if names[2] in _stems(z) else None
-            for name, a in ((names[1], labels), (names[2], keys)):
+            ids = _array(z, unit, split, faults)
+            keys = _units(z, ids, faults) if ids else None
+            for name, a in ((names[1], labels), (ids, keys)):
                 if a is not None and count is not None and len(a) != count:
                     kind = "missing" if len(a) < count else "extra"
                     faults.add(f"array {name}", f"{len(a)} entries for {count} images: {kind}", "give one an image")
                     return None
             units = None if keys is None else dense(keys)
             if keys is not None:
-                _check_split(z, split, keys, faults)
+                _check_split(z, _array(z, unit, "test" if split == "train" else "train"), unit, keys, faults)
+            if labels is not None and split == "train":
+                check_empty(faults, info, labels)
             if count is not None and split == "train":
                 check_units(faults, info, count, units, self._path.name)
             return None if records is None or labels is None else Opened(records, labels, units)
@@ -92,31 +114,53 @@ class NpzSource:
             with _reported(names[0], faults), _member(z, names[0]) as (_, axes, kind):
                 pass
             classes = _class_names(z, names[1], faults)
-            keys = _units(z, names[2], faults) if names[2] in _stems(z) else None
             faults.raise_first()
+            people = {}
+            for e in self.extras():
+                ids = _array(z, e.name, "train") if e.people else None
+                keys = _units(z, ids, Faults(self._path)) if ids else None  # unfit ones are offered without a count
+                if keys is not None:
+                    people[e.name] = len(np.unique(keys))
         span = (0.0, 255.0) if kind == np.uint8 else (0.0, 1.0)
-        shape = _guess_chw(axes)
-        count = axes[0] if keys is None else len(np.unique(keys))
-        return Glimpse(classes, shape, span, count, keys is not None)
+        return Glimpse(classes, _guess_chw(axes), span, axes[0], people)
 
 
-def _members(z: zipfile.ZipFile | None, split: str) -> tuple[str, str, str] | None:
+def _members(z: zipfile.ZipFile | None, split: str) -> tuple[str, str] | None:
     """The first naming scheme whose pixels and labels are in the archive."""
-    return next((m for m in MEMBERS[split] if {m[0], m[1]} <= _stems(z)), None) if z else None
+    return next((m for m in MEMBERS[split] if set(m) <= {*_stems(z)}), None) if z else None
 
 
-def _check_split(z: zipfile.ZipFile, split: str, keys: Array, faults: Faults) -> None:
-    """Report units that are in the other split too."""
-    other = _members(z, "test" if split == "train" else "train")
-    theirs = _units(z, other[2], faults) if other and other[2] in _stems(z) else None
+def _base(name: str) -> tuple[str, str]:
+    """An array's name without the split it is for, and that split: "unit_test" is ("unit", "test")."""
+    m = SPLIT_NAME.fullmatch(name)
+    return (m["rest"] or m["tail"], (m["first"] or m["last"]).lower()) if m else (name, "train")
+
+
+def _array(z: zipfile.ZipFile, unit: str | None, split: str, faults: Faults | None = None) -> str | None:
+    """The array of this split that holds the unit, or None; reports if there is none, or more than one."""
+    if unit is None:
+        return None
+    found = [n for n in _stems(z) if _base(n) == (_base(unit)[0], split)]
+    if faults and len(found) > 1:
+        faults.add(f"array {unit}", f"{' and '.join(found)} are both for the {split} split", "keep one of them")
+    if faults and not found and split == "train":
+        faults.add(f"array {unit}", "has no entries for the training split", "add them, or declare another unit")
+    elif faults and not found:
+        faults.note(f"array {unit}", "has no entries for the test split", "a unit in both splits is not seen")
+    return found[0] if found else None
+
+
+def _check_split(z: zipfile.ZipFile, other: str | None, unit: str | None, keys: Array, faults: Faults) -> None:
+    """Report units that are in the array of the other split too."""
+    theirs = _units(z, other, faults) if other else None
     both = 0 if theirs is None else len(np.intersect1d(keys, theirs))
     if both:
-        faults.add("array unit", f"{both} units are in both splits", "give all images of a unit to one split")
+        faults.add(f"array {unit}", f"{both} units are in both splits", "give all images of a unit to one split")
 
 
-def _stems(z: zipfile.ZipFile) -> set[str]:
-    """Names of the arrays in the archive."""
-    return {n[:-4] for n in z.namelist() if n.endswith(".npy")}
+def _stems(z: zipfile.ZipFile) -> list[str]:
+    """Names of the arrays in the archive, in its order."""
+    return [n[:-4] for n in z.namelist() if n.endswith(".npy")]
 
 
 @contextlib.contextmanager
@@ -247,12 +291,14 @@ def _class_names(z: zipfile.ZipFile, name: str, faults: Faults) -> tuple[str, ..
         for rows in _column(z, name):
             if rows.dtype.kind == "U":
                 words.update(np.unique(rows).tolist())
+                if "" in words:
+                    raise _Unfit("holds an empty text: a label is missing", "give the class name")
             else:
                 top = max(top, int(rows.max(initial=0)))
-    if not words and "classes" in _stems(z):
-        with _reported("classes", faults):
-            return tuple(str(c) for rows in _column(z, "classes") for c in rows.tolist())
-    return tuple(sorted(words)) or tuple(map(str, range(top + 1)))
+    if not words and CLASSES in _stems(z):
+        with _reported(CLASSES, faults):
+            return tuple(str(c) for rows in _column(z, CLASSES) for c in rows.tolist())
+    return tuple(sorted(words, key=natural)) or tuple(map(str, range(top + 1)))
 
 
 def _labels(z: zipfile.ZipFile, name: str, info: PublicInfo, faults: Faults) -> Array | None:

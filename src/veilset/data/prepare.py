@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from veilset.data import celeba, declare, decode, draft, table
 from veilset.data.faults import Faults
 from veilset.data.folder import files, folders, png
 from veilset.data.load import existing, readable
+from veilset.data.source import detect
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,9 @@ def prepare(
             _convert_all(path, tmp, names, rules)
             for name, data in labels.items():
                 write_bytes(tmp / name, data)
+            for name in _tables(path):
+                (tmp / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path / name, tmp / name)
             write_bytes(tmp / declare.FILE, draft.draft(tmp, out.resolve().name).encode())
     return out
 
@@ -87,6 +92,11 @@ def _contents(path: Path) -> tuple[list[str], dict[str, bytes]]:
         source = celeba.CelebASource(path)
         return source.pictures(), {p.name: p.read_bytes() for p in source.listings}
     return list(_pictures(path)), {}
+
+
+def _tables(path: Path) -> list[str]:
+    """The tables that no reader uses, which stay beside the pictures: one may say whose images are whose."""
+    return [e.name for e in detect(path).extras() if e.way and (e.people or not e.closed)]
 
 
 def _rules(size: Any, fit: str, grey: bool, bits: int | None, window: Any) -> Rules:
@@ -128,8 +138,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _table(rows: list[dict[str, str]]) -> bytes:
-    """labels.csv for the converted files, with the split and unit columns of the old one."""
-    extra = [c for c in ("split", "unit") if rows and c in rows[0]]
+    """labels.csv for the converted files, with all other columns of the old one: one may say whose images are whose."""
+    extra = [c for c in (rows[0] if rows else ()) if c not in ("file", "label", "class")]
     text = io.StringIO()
     out = csv.writer(text)
     out.writerow(["file", "label", *extra])

@@ -10,6 +10,7 @@ import numpy as np
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data import declare
+from veilset.data.columns import Extra
 from veilset.data.faults import Faults
 from veilset.data.idx import IdxSource
 from veilset.data.records import Array
@@ -31,7 +32,7 @@ def named(source: str | Path) -> bool:
 def info(name: str) -> PublicInfo:
     """The declaration that ships with the package."""
     path = Path(__file__).parent / "builtin" / f"{name}.toml"
-    return declare.parse(path.read_text(encoding="utf-8"), path.name)[0]
+    return declare.parse(path.read_text(encoding="utf-8"), path.name).info
 
 
 def cache(name: str) -> Path:
@@ -84,7 +85,13 @@ class DigitsSource:
         """Always: the last 360."""
         return True
 
-    def scan(self, info: PublicInfo, split: str, faults: Faults, keep: bool = True) -> Opened | None:
+    def extras(self) -> list[Extra]:
+        """Nothing."""
+        return []
+
+    def scan(
+        self, info: PublicInfo, split: str, faults: Faults, keep: bool = True, unit: str | None = None
+    ) -> Opened | None:
         """One split, in memory."""
         x, y = digits()
         part = slice(None, -DIGITS_TEST) if split == "train" else slice(-DIGITS_TEST, None)

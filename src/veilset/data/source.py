@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
+from veilset.data.columns import Extra
 from veilset.data.faults import Faults
 from veilset.privacy.private import Opened
 
@@ -20,8 +22,8 @@ class Glimpse:
         classes: class names, in label order.
         shape: (channels, height, width) of the first image.
         value_range: (low, high) of the format.
-        count: units in the training split, exact; the draft rounds it.
-        has_units: whether images carry unit ids.
+        count: images in the training split, exact; the draft rounds it.
+        people: name of a column (or array) that can be the unit -> how many different values the training split has.
         remark: what the draft says about classes of this layout, in a line or a few.
     """
 
@@ -29,8 +31,15 @@ class Glimpse:
     shape: tuple[int, int, int]
     value_range: tuple[float, float]
     count: int
-    has_units: bool = False
+    people: dict[str, int] = field(default_factory=dict)
     remark: str = ""
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts names as people do: "2" before "10", "image 9" before "image 10"."""
+    parts = re.split("([0-9]+)", name)
+    # Even parts are texts, odd ones numbers; a longer number without leading zeros is a larger one.
+    return [(len(p.lstrip("0")) if i % 2 else -1, p.lstrip("0") if i % 2 else p) for i, p in enumerate(parts)]
 
 
 class Source(Protocol):
@@ -39,8 +48,13 @@ class Source(Protocol):
     def has_test(self) -> bool:
         """Whether the set's structure has a test split."""
 
-    def scan(self, info: PublicInfo, split: str, faults: Faults, keep: bool = True) -> Opened | None:
-        """Check every record of "train" or "test", adding what is wrong to `faults`.
+    def extras(self) -> list[Extra]:
+        """What the set holds beside pictures, labels and splits, by names alone; nothing of what cannot be read."""
+
+    def scan(
+        self, info: PublicInfo, split: str, faults: Faults, keep: bool = True, unit: str | None = None
+    ) -> Opened | None:
+        """Check every record of "train" or "test", adding what is wrong to `faults`; `unit` names one of the extras.
 
         Returns:
             The opened split if `keep` and nothing prevents it, else None. Use it only if `faults` has no fault.
@@ -57,7 +71,7 @@ def detect(path: Path) -> Source:
         DataError: nothing there, or nothing that veilset reads.
     """
     from veilset.data import celeba
-    from veilset.data.folder import FolderSource
+    from veilset.data.folder import FolderSource, folders
     from veilset.data.idx import IMAGES, IdxSource
     from veilset.data.npz import NpzSource
     from veilset.data.table import FILE, TableSource
@@ -69,7 +83,7 @@ def detect(path: Path) -> Source:
             return celeba.CelebASource(path)
         if any(IMAGES.match(p.name) for p in path.iterdir()):
             return IdxSource(path)
-        if any(p.is_dir() and not p.name.startswith(".") for p in path.iterdir()):
+        if folders(path):
             return FolderSource(path)
         raise DataError(
             f"{path}: no sub-folder a class, no {FILE}, no {celeba.ATTRIBUTES}.txt, no IDX files; "

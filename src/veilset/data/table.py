@@ -1,7 +1,8 @@
-"""Image folders with labels.csv: columns file, label (a class name), and perhaps split (train or test) and unit."""
+"""Image folders with labels.csv: columns file, label (a class name), perhaps split (train or test), and others."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from array import array
@@ -12,16 +13,18 @@ import numpy as np
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
+from veilset.data.columns import Extra, beside, extra, fold, quoted
 from veilset.data.decode import is_picture, spool_picture
-from veilset.data.faults import Faults, check_units
-from veilset.data.folder import first_shape
+from veilset.data.faults import Faults, check_empty, check_units
+from veilset.data.folder import first_shape, litter, note_litter
 from veilset.data.records import Array, Spool, dense, key, small_ints
-from veilset.data.source import Glimpse
+from veilset.data.source import Glimpse, natural
 from veilset.privacy.private import Opened
 
 FILE = "labels.csv"
-COLUMNS = ("file", "label", "class", "split", "unit")
+COLUMNS = ("file", "label", "class", "split")
 SPLITS = ("train", "test")
+ENCODING = "utf-8-sig"  # with or without the mark that some programs put in front
 LEFT_OUT = -1  # the part of a row that belongs to neither
 
 
@@ -89,13 +92,27 @@ class TableSource:
 
     def has_test(self) -> bool:
         """Whether labels.csv has a column `split`."""
-        faults = Faults(self._path)
-        with open(self._path / FILE, newline="", encoding="utf-8-sig", errors="replace") as f:
-            return "split" in (_columns(csv.reader(f), faults) or ())
+        return "split" in map(fold, self._head())
 
-    def scan(self, info: PublicInfo, split: str, faults: Faults, keep: bool = True) -> Opened | None:
+    def extras(self) -> list[Extra]:
+        """The other columns of labels.csv, and other tables beside it."""
+        columns = [extra(name, "column", FILE) for name in self._head() if fold(name) not in COLUMNS]
+        return columns + beside(self._path, (FILE,))
+
+    def _head(self) -> list[str]:
+        """The columns of labels.csv as they are written; none if it cannot be read."""
+        with (
+            contextlib.suppress(csv.Error),
+            open(self._path / FILE, newline="", encoding=ENCODING, errors="replace") as f,
+        ):
+            return _columns(csv.reader(f), Faults(self._path)) or []
+        return []
+
+    def scan(
+        self, info: PublicInfo, split: str, faults: Faults, keep: bool = True, unit: str | None = None
+    ) -> Opened | None:
         """Check one split; return it opened. Records are in the order of the rows."""
-        table = self._read(info, faults)
+        table = self._read(info, faults, unit)
         self._check_files(table, faults)
         units = table.units
         if len(units):
@@ -108,38 +125,41 @@ class TableSource:
         rows = np.array(taken, np.int64)
         ids = dense(units[rows]) if len(units) else None
         if split == "train":
+            check_empty(faults, info, table.labels[rows])
             check_units(faults, info, len(rows), ids, self._file)
         records = spool.records()
         return Opened(records, small_ints(table.labels[rows], len(info.classes)), ids) if records else None
 
     def glimpse(self) -> Glimpse:
-        """What a draft declaration says: label names, the first image's shape, the count."""
-        faults, names, keys, count, first = Faults(self._path), set[str](), set[int](), 0, ""
-        for _, row in rows_of(self._path, faults):
+        """What a draft declaration says: label names, the first image's shape, the count, and who may be the units."""
+        faults, names, count, first = Faults(self._path), set[str](), 0, ""
+        who = {fold(e.name): (e.name, set[int]()) for e in self.extras() if e.people and not e.way}
+        for line, row in rows_of(self._path, faults):
+            _check_label(row, f"{FILE} line {line}", faults)
             if row.get("split", "train") == "train":
                 names.add(label_of(row))
                 first = first or row["file"]
                 count += 1
-                if "unit" in row:
-                    keys.add(key(row["unit"]))
+                for column, (_, keys) in who.items():
+                    keys.add(key(row[column]))
         faults.raise_first()
         if not count:
             raise DataError(f"{self._path / FILE}: no row of the training split")
-        return Glimpse(
-            tuple(sorted(names)), first_shape(self._path / first), (0.0, 255.0), len(keys) or count, bool(keys)
-        )
+        people = {name: len(keys) for name, keys in who.values()}
+        return Glimpse(tuple(sorted(names, key=natural)), first_shape(self._path / first), (0.0, 255.0), count, people)
 
-    def _read(self, info: PublicInfo, faults: Faults) -> Table:
+    def _read(self, info: PublicInfo, faults: Faults, unit: str | None) -> Table:
         """All rows that can be used; faults for the others."""
         number, table = {c: i for i, c in enumerate(info.classes)}, Table()
         for line, row in rows_of(self._path, faults):
             where = f"{FILE} line {line}"
             label = number.get(label_of(row), -1)
-            if not label_of(row):
-                faults.add(where, "label is missing", "give the class name")
-            elif label < 0:
+            if _check_label(row, where, faults) and label < 0:
                 faults.add(where, f"class {label_of(row)!r} is not declared", "correct it, or declare it (public)")
-            table.add(line, row["file"], label, SPLITS.index(row.get("split", "train")), row.get("unit"))
+            person = row[fold(unit)] if unit else None
+            if person == "":
+                faults.add(where, f"{fold(unit or '')} is missing", "give the unit id (for example of the patient)")
+            table.add(line, row["file"], label, SPLITS.index(row.get("split", "train")), person)
         return table
 
     def _check_files(self, table: Table, faults: Faults) -> None:
@@ -149,7 +169,9 @@ class TableSource:
         for i in np.setdiff1d(np.arange(len(keys)), first).tolist():
             faults.add(f"{self._file} line {table.line(i)}", f"{table.name(i)} is listed twice", "keep one row")
         listed = set(keys.tolist())
-        for folder, _, names in os.walk(self._images):
+        note_litter(self._path, faults)
+        for folder, inner, names in os.walk(self._images):
+            inner[:] = [n for n in inner if not litter(n)]
             for name in sorted(filter(is_picture, names)):
                 path = (Path(folder) / name).relative_to(self._images).as_posix()
                 if key(path) not in listed:
@@ -168,27 +190,56 @@ class TableSource:
 
 
 def label_of(row: dict[str, str]) -> str:
-    """The class name: column `class` where there is one (veilset's own releases), else `label`."""
+    """The class name: column `class` where there is one (veilset's own releases, see `_Pairs`), else `label`."""
     return row.get("class", row.get("label", ""))
 
 
+def _check_label(row: dict[str, str], where: str, faults: Faults) -> bool:
+    """Whether a row has a label; reports if not."""
+    if not label_of(row):
+        faults.add(where, "label is missing", "give the class name")
+    return bool(label_of(row))
+
+
+class _Pairs:
+    """Tells a release (`label` is a number, `class` its name) from a table with two candidates for the label."""
+
+    def __init__(self) -> None:
+        self._names, self._numbers = dict[str, str](), dict[str, str]()
+        self._told = False
+
+    def check(self, row: dict[str, str], where: str, faults: Faults) -> None:
+        """Report, once, a row whose label is no number, or not always that of its class."""
+        if "label" not in row or "class" not in row or self._told:
+            return
+        label, name = row["label"], row["class"]
+        one = self._names.setdefault(label, name) == name and self._numbers.setdefault(name, label) == label
+        if not label.isdecimal() or not one:
+            self._told = True
+            what = f"columns label ({quoted(label)}) and class ({quoted(name)}) could both be the label"
+            faults.add(where, what, "rename one of them in the header, for example to class_2")
+
+
 def _columns(reader: Iterator[list[str]], faults: Faults) -> list[str] | None:
-    """The header, or None after reporting what is wrong with it."""
-    head = [c.strip().lower() for c in next(reader, [])]
-    if "file" not in head or not {"label", "class"} & set(head) or len(set(head)) != len(head):
-        faults.add(FILE, f"its header is {','.join(head)[:80]!r}", "it must name the columns file,label[,split][,unit]")
+    """The header as it is written, or None after reporting what is wrong with it."""
+    head = [c.strip() for c in next(reader, [])]
+    names = list(map(fold, head))
+    if "file" not in names or not {"label", "class"} & set(names) or len(set(names)) != len(names):
+        what = f"its header is {','.join(head)[:80]!r}"
+        faults.add(FILE, what, "it must name the columns file,label[,split][,unit], each once, with commas")
         return None
     return head
 
 
 def rows_of(path: Path, faults: Faults) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, row) for every row that has all its columns; faults for the others. Only known columns are kept."""
+    """(line, row by folded column name) for every row that has all its columns; faults for the others."""
     try:
-        with open(path / FILE, newline="", encoding="utf-8-sig") as f:
+        with open(path / FILE, newline="", encoding=ENCODING) as f:
             reader = csv.reader(f)
-            head = _columns(reader, faults)
+            head, pairs = [fold(c) for c in _columns(reader, faults) or ()], _Pairs()
             for cells in reader if head else ():
-                if head and cells and (row := _row(reader.line_num, head, cells, faults)):
+                if cells and (row := _row(reader.line_num, head, cells, faults)):
+                    pairs.check(row, f"{FILE} line {reader.line_num}", faults)
                     yield reader.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as e:
         faults.add(FILE, f"cannot be read ({e})", "write it as UTF-8 with commas")
@@ -200,16 +251,13 @@ def _row(line: int, head: list[str], cells: list[str], faults: Faults) -> dict[s
     if len(cells) != len(head):
         faults.add(where, f"has {len(cells)} cells for {len(head)} columns", "correct the row")
         return None
-    row = {c: v.strip() for c, v in zip(head, cells, strict=True) if c in COLUMNS}
+    row = {c: v.strip() for c, v in zip(head, cells, strict=True)}
     file = PurePosixPath(row["file"])
     if not row["file"] or file.is_absolute() or ".." in file.parts:
         faults.add(where, f"file {row['file']!r} is not a path inside the folder", "name it relative to the folder")
         return None
     if row.get("split", "train") not in SPLITS:
         faults.add(where, f"split {row['split']!r} is neither train nor test", "write train or test")
-        return None
-    if row.get("unit") == "":
-        faults.add(where, "unit is missing", "give the unit id (for example of the patient)")
         return None
     row["file"] = file.as_posix()
     return row
