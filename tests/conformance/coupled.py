@@ -1,6 +1,6 @@
-"""The coupling of docs/draws.md, made real: two worlds, D and D with one unit more, in which each common unit has the same
-coin and each common record the same draws, and in which D's noisy answers are handed to both. What is left to differ is
-the exact sums, by at most the sensitivity that the noise is scaled for: in every release of a whole fit.
+"""The coupling of docs/proof.md, made real: two worlds, D and D with one unit more, in which each common unit has the
+same coin and each common record the same draws, and in which D's noisy answers are handed to both. What is left to
+differ is the exact sums, by at most the sensitivity that the noise is scaled for: in every release of a whole fit.
 """
 
 from __future__ import annotations

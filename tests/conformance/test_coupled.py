@@ -135,7 +135,7 @@ def test_no_two_streams_are_for_one_purpose(name, seed, monkeypatch):
 
 
 def test_each_record_of_each_step_and_chunk_draws_anew_whatever_torch_is_seeded_with(monkeypatch):
-    """Release mode: no row of a draw occurs twice, in a run or in a second one with the same seeds of torch and NumPy."""
+    """Release mode: no row of a draw occurs twice, in a run or in a second one with torch and NumPy seeded alike."""
     rows, real = [], gates.Gate._own
 
     def kept(self, how, n, purpose):

@@ -1,4 +1,4 @@
-"""The rounded normal law: its masses are exact, its comparisons right, and nothing is impossible below 62 deviations."""
+"""The rounded normal law: its masses are exact, its comparisons right, and all below 62 deviations is possible."""
 
 from __future__ import annotations
 

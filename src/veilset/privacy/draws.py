@@ -2,7 +2,7 @@
 
 A loss that calls torch's generator (`torch.rand`, dropout) gets the same numbers for every record: the step's clipped
 map is then one function of a record, whatever is known of the numbers. Numbers of a record's own are declared, and the
-gate makes them from its own secret stream. docs/draws.md has the argument for both.
+gate makes them from its own secret stream. docs/proof.md has the argument for both.
 """
 
 from __future__ import annotations

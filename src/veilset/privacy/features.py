@@ -19,10 +19,11 @@ class Features:
             run under `torch.func.vmap`, so it cannot see another record.
         records: how many there are.
         blank: an image of the set's shape.
+        batch: how many are mapped together, always.
     """
 
-    def __init__(self, f: Map, records: int, blank: torch.Tensor):
-        self._map = torch.func.vmap(f)
+    def __init__(self, f: Map, records: int, blank: torch.Tensor, batch: int = BATCH):
+        self._map, self._batch = torch.func.vmap(f), batch
         like = f(blank)
         self.blank = like.float()
         keep = records * like.numel() * like.element_size() <= MOST
@@ -44,5 +45,5 @@ class Features:
 
     def _mapped(self, x: torch.Tensor) -> torch.Tensor:
         """The map's values for images x [k, C, H, W]."""
-        padded = torch.cat([x, x.new_zeros(-len(x) % BATCH, *x.shape[1:])])
-        return torch.cat([self._map(batch).cpu() for batch in padded.split(BATCH)])[: len(x)]
+        padded = torch.cat([x, x.new_zeros(-len(x) % self._batch, *x.shape[1:])])
+        return torch.cat([self._map(batch).cpu() for batch in padded.split(self._batch)])[: len(x)]

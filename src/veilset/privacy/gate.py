@@ -328,6 +328,7 @@ class Gate:
         All three are in units of the grid: integers plus integers.
         """
         std = release.noise_multiplier * exact.sensitivity
+        std = math.nextafter(std, math.inf) if std else 0.0  # the product may have been rounded down
         noise = torch.from_numpy(self._keys.stream(f"noise/{purpose}").noise(exact.value.numel(), std))
         return noise.reshape(exact.value.shape).add_(exact.value.to(torch.int64)).to(torch.float64)
 

@@ -2,7 +2,7 @@
 
 The ideal law is round(X) for X normal with deviation s. To add it to an integer sum is to round sum + X, so whatever
 holds of Gaussian noise holds of what leaves the gate. What is drawn differs from the ideal only where |X| > 62 s and by
-the last of 4,200 bits: by less than 2^-2700 in total variation a coordinate (docs/sampler.md has the proof, and the
+the last of 4,200 bits: by less than 2^-2700 in total variation a coordinate (docs/proof.md has the argument, and the
 libraries that were looked at first).
 
 How, for a half-normal x >= 0 in units of a cell of 2^shift integers (Marsaglia's table of cells, then rejection):

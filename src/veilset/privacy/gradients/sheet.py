@@ -5,7 +5,7 @@ A parameter's per-record gradient is kept in one of three forms, whichever is ch
   outer     a [n, 1, i] and g [n, 1, o] whose outer product it is (a linear layer that is used at one position);
   gram      a [n, L, i] and g [n, L, o] whose outer products are summed over L positions. The squared norm is
             sum_lm (a_l . a_m)(g_l . g_m), from two L x L matrices.
-What is summed for a record has norm at most C (decision 8 of the design; docs/draws.md has the proof). Its terms are
+What is summed for a record has norm at most C (decision 8 of the design; docs/proof.md has the proof). Its terms are
 the numbers above, each a float32, and are multiplied by its share and added up in float64. Its norm is taken of the
 same numbers in float32, by sums of at most SPAN terms; what such a sum may be off by is in MARGIN or, for the gram
 form, whose terms may cancel, added to the norm.
