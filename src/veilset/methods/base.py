@@ -17,15 +17,16 @@ import torch
 from veilset.core.config import build
 from veilset.core.errors import ConfigError, ModeError, RunError, suggest
 from veilset.core.facts import check_tested
-from veilset.core.io import new_folder, read_json, sha256_file, write_bytes, write_json
+from veilset.core.io import new_folder, no_links, read_capped, read_json, sha256_file, write_bytes, write_json
 from veilset.core.memory import keep_pages
 from veilset.core.types import Images, PublicInfo
 from veilset.privacy.account import Account, Payment
 from veilset.privacy.collective import Team
 from veilset.privacy.gate import Gate
+from veilset.privacy.ledger import MOST_LEDGER
 from veilset.privacy.plan import Plan
 from veilset.privacy.private import PrivateImages
-from veilset.privacy.receipt import LEDGER, SUMS, Receipt, make_receipt, read_receipt, write_release
+from veilset.privacy.receipt import LEDGER, MOST_SUMS, SUMS, Receipt, make_receipt, read_receipt, write_release
 from veilset.privacy.spec import Privacy
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 FORMAT = "veilset-model/1"
 BATCH = 1000  # images drawn at a time
+MOST_MODEL = 1 << 30  # bytes of a model's weights that are read
 State = dict[str, torch.Tensor]
 M = TypeVar("M", bound="Method")
 
@@ -291,16 +293,16 @@ def restore(cls: type[M], folder: Path, facts: dict[str, Any]) -> M:
     model = cls(**facts["config"])
     path = folder / "model.safetensors"
     try:
-        model._state = load(path.read_bytes())
-        covered = f"{sha256_file(path)}  {path.name}\n" in (folder / SUMS).read_text()
-        model._ledger = (folder / LEDGER).read_bytes()
+        model._state = load(read_capped(path, MOST_MODEL))
+        covered = f"{sha256_file(path)}  {path.name}\n".encode() in read_capped(folder / SUMS, MOST_SUMS)
+        model._ledger = read_capped(folder / LEDGER, MOST_LEDGER)
     except (SafetensorError, OSError, ValueError) as e:
         raise RunError(f"{path}: not a whole safetensors file with its receipt ({e}); fit again or copy it anew") from e
     if not covered:
         raise RunError(f"{path}: not the model that {folder / SUMS} covers; run `veilset verify {folder}`")
     try:
         model.info_ = PublicInfo.from_json(facts["info"])
-    except (KeyError, TypeError) as e:
+    except (LookupError, TypeError, ValueError) as e:
         raise RunError(f"{folder / 'model.json'}: its declared facts are not whole ({e}); copy the folder anew") from e
     model.receipt_ = read_receipt(folder)
     return model
@@ -312,6 +314,8 @@ def model_facts(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: absent, or written by something else.
     """
+    if folder.is_dir():
+        no_links(folder)
     facts = read_json(folder / "model.json")
     kinds = {"format": str, "method": str, "config": dict, "info": dict}
     if (
