@@ -59,10 +59,10 @@ def run(args: argparse.Namespace) -> int:
     if args.out and Path(args.out).exists():
         raise RunError(f"{args.out} exists; choose another file")
     names = args.metrics.split(",") if args.metrics else None
-    digest = list_hash(folder)
     test, members = _real(args.against, args.research)
+    images, digest = _images(folder, args.n), list_hash(folder)
     scores = evaluate(
-        _images(folder, args.n),
+        images,
         test,
         seeds=args.seeds,
         metrics=names,
@@ -105,9 +105,9 @@ def _compare(args: argparse.Namespace) -> int:
         raise ConfigError("--reference has figures of its own: leave out --against, --metrics, --select and --research")
     if args.out and Path(args.out).exists():
         raise RunError(f"{args.out} exists; choose another file")
-    digest = list_hash(args.folder)
+    images, digest = _images(Path(args.folder), args.n), list_hash(args.folder)
     scores = compare(
-        _images(Path(args.folder), args.n),
+        images,
         open_reference(args.reference),
         seeds=args.seeds,
         progress=None if args.json else tell,

@@ -15,8 +15,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from veilset.cli.main import say
     from veilset.core.errors import ConfigError
+    from veilset.core.listing import RECEIPT, SIGNATURE
     from veilset.core.signing import new_key, sign
-    from veilset.privacy.receipt import RECEIPT, SIGNATURE, verify
+    from veilset.privacy.receipt import verify
 
     if args.new_key:
         mark = new_key(args.new_key)

@@ -6,6 +6,7 @@ What is read may come from a stranger: sizes and depths have limits, and a link 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -186,7 +187,9 @@ def lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as e:
-        raise RunError(f"cannot lock {what}: {path.name}: {e.strerror}; choose another folder") from e
+        if e.errno != errno.ELOOP:
+            raise
+        raise RunError(f"{path}: is a link, and nothing may lead elsewhere from there; remove it") from e
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -198,7 +198,7 @@ def decode_png(data: bytes, shape: tuple[int, ...]) -> Any:
             seen = f"{picture.mode} {picture.size[0]} x {picture.size[1]}"
             raise ValueError(f"a picture is {seen}, not of the declared shape {list(shape)}")
         a = np.asarray(picture)
-    return np.ascontiguousarray(a[None] if a.ndim == 2 else a.transpose(2, 0, 1))
+    return np.array(a[None] if a.ndim == 2 else a.transpose(2, 0, 1), order="C")
 
 
 def _pngs(folder: Path, info: PublicInfo) -> Stored:

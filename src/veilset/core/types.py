@@ -131,7 +131,10 @@ class Images:
         return out.getvalue()
 
     def save(self, folder: str | Path, format: str = "folder") -> Path:
-        """Write a new folder: PNGs with labels.csv ("folder"), images.npz ("npz") or images.parquet ("parquet").
+        """Write a new folder of pictures, which is no release: without ledger and receipt nobody can check a claim.
+
+        PNGs with labels.csv ("folder"), images.npz ("npz") or images.parquet ("parquet"). A release is written by
+        `model.write_samples(images, folder)`, or by `veilset sample`.
 
         Raises:
             RunError: the folder exists.

@@ -18,6 +18,7 @@ from veilset.core.config import build
 from veilset.core.errors import ConfigError, ModeError, RunError, suggest
 from veilset.core.facts import check_tested
 from veilset.core.io import new_folder, no_links, read_capped, read_json, sha256_file, write_bytes, write_json
+from veilset.core.listing import MOST_SUMS, SUMS
 from veilset.core.memory import keep_pages
 from veilset.core.types import Images, PublicInfo
 from veilset.privacy.account import Account, Payment
@@ -26,7 +27,7 @@ from veilset.privacy.gate import Gate
 from veilset.privacy.ledger import MOST_LEDGER
 from veilset.privacy.plan import Plan
 from veilset.privacy.private import PrivateImages
-from veilset.privacy.receipt import LEDGER, MOST_SUMS, SUMS, Receipt, make_receipt, read_receipt, write_release
+from veilset.privacy.receipt import LEDGER, Receipt, make_receipt, read_receipt, write_release
 from veilset.privacy.spec import Privacy
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ honest code. It detects every change but a rewrite of the whole chain; against a
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import secrets
@@ -18,8 +17,8 @@ from typing import Any
 
 from veilset.core.errors import ConfigError, RunError, VeilsetError
 from veilset.core.facts import processor, selftest, versions
-from veilset.core.io import canonical, no_links, read_capped, read_json, sha256, sha256_file, write_bytes, write_json
-from veilset.core.pictures import PICTURES
+from veilset.core.io import canonical, no_links, read_capped, read_json, sha256, write_bytes, write_json
+from veilset.core.listing import RECEIPT, SIGNATURE, STAMP, check_list, write_list
 from veilset.core.types import PublicInfo
 from veilset.core.words import as_html, one_line, receipt_lines
 from veilset.privacy.accounting import Search, claim
@@ -30,10 +29,7 @@ from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import RELATION, Privacy
 
 FORMAT = "veilset-receipt/1"
-RECEIPT, STAMP, LEDGER, SUMS = "receipt.json", "NON-PRIVATE.json", "ledger.jsonl", "SHA256SUMS"
-SIGNATURE = "receipt.sig.json"
-MOST_SUMS = 64 << 20  # bytes of the list of files that is read
-LITTER = {".ds_store", "thumbs.db", "desktop.ini", ".directory"}  # what file managers leave, in small letters
+LEDGER = "ledger.jsonl"
 RESEARCH = "NOT A RELEASE: research mode, the noise can be regenerated from the seed"
 NON_PRIVATE = "NON-PRIVATE: epsilon is infinite, no noise was added"
 
@@ -131,10 +127,8 @@ def write_release(folder: Path, receipt: Receipt, ledger: bytes) -> Receipt:
     """
     no_links(folder)
     write_bytes(folder / LEDGER, ledger)
-    names = sorted(p.relative_to(folder).as_posix() for p in released_files(folder) if not _litter(p))
-    sums = "".join(f"{sha256_file(folder / n)}  {n}\n" for n in names).encode()
-    write_bytes(folder / SUMS, sums)
-    bound = Receipt(receipt.facts | {"files": len(names), "files_sha256": sha256(sums)})
+    count, digest = write_list(folder)
+    bound = Receipt(receipt.facts | {"files": count, "files_sha256": digest})
     bound.facts["seal"] = _seal(bound.facts)
     write_json(folder / bound.file_name, bound.facts)
     return bound
@@ -143,21 +137,6 @@ def write_release(folder: Path, receipt: Receipt, ledger: bytes) -> Receipt:
 def _seal(facts: dict[str, Any]) -> str:
     """The hash of all other facts: an edit of any of them shows."""
     return sha256(canonical({k: v for k, v in facts.items() if k != "seal"}))
-
-
-def released_files(folder: Path) -> list[Path]:
-    """Every file that the receipt must cover: all but the receipt, its signature, the list, and private/."""
-    skip = {RECEIPT, STAMP, SIGNATURE, SUMS}
-    out = []
-    for p in sorted(folder.rglob("*")):
-        top = p.relative_to(folder).parts[0]
-        if p.is_file() and top != "private" and p.relative_to(folder).as_posix() not in skip:
-            out.append(p)
-    return out
-
-
-def _litter(path: Path) -> bool:
-    return path.name.lower() in LITTER or path.name.startswith("._")
 
 
 @dataclass
@@ -245,7 +224,7 @@ def verify(folder: str | Path, public_key: str | Path | None = None) -> Verifica
         return result
     check("plan", lambda: _within_plan(facts, ledger))
     check("epsilon", lambda: _epsilon(facts, ledger, result))
-    check("files", lambda: _files(folder, facts, result.notes))
+    check("files", lambda: check_list(folder, facts["files_sha256"], result.notes))
     if public_key is not None or (folder / SIGNATURE).exists():
         from veilset.core.signing import check_signature
 
@@ -353,30 +332,6 @@ def _epsilon(facts: dict[str, Any], ledger: Ledger, result: Verification) -> str
     return f"{got.epsilon:.8g} at delta {budget.delta:g} ({got.accountant}; RDP {got.epsilon_rdp:.6g})"
 
 
-def _files(folder: Path, facts: dict[str, Any], notes: list[str]) -> str:
-    raw = read_capped(folder / SUMS, MOST_SUMS)
-    if sha256(raw) != facts["files_sha256"]:
-        raise RunError(f"{SUMS} is not the list that the receipt covers")
-    listed = {}
-    for line in io.StringIO(raw.decode(), newline="\n"):
-        listed[line[66:-1]] = line[:64]
-        if line[64:66] != "  " or len(line) < 68:
-            raise RunError(f"{SUMS} is not a list of hashes and names, as sha256sum writes it")
-    found = {p.relative_to(folder).as_posix(): p for p in released_files(folder)}
-    for name in sorted(listed.keys() | found.keys()):
-        if name not in found:
-            raise RunError(f"{name} is missing")
-        if name not in listed and _litter(found[name]):
-            notes.append(one_line(f"{name} was left there by a file manager: skipped, the receipt does not cover it"))
-        elif name not in listed:
-            raise RunError(f"{name} is not covered by the receipt; move it elsewhere")
-        elif sha256_file(found[name]) != listed[name]:
-            raise RunError(f"{name} was changed")
-    if os.path.lexists(folder / "private") and not listed.keys().isdisjoint(PICTURES):
-        raise RunError("private/ lies in a release, which never has one: no receipt covers it; move it elsewhere")
-    return f"{len(listed)} files unchanged"
-
-
 def list_hash(folder: str | Path) -> str:
     """The hash of a folder's list of files, once the list is the receipt's, and every file the one that is listed.
 
@@ -387,7 +342,10 @@ def list_hash(folder: str | Path) -> str:
     """
     home = no_links(Path(folder))
     facts = read_receipt(home).facts
-    _files(home, facts, [])
+    try:
+        check_list(home, facts["files_sha256"], [])
+    except RunError as e:
+        raise RunError(f"{folder}: {e}; sample or fit again, or get an unchanged copy") from e
     return str(facts["files_sha256"])
 
 

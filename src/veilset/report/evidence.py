@@ -16,11 +16,12 @@ from typing import Any
 
 from veilset.core.errors import ConfigError, LedgerError, RunError, VeilsetError
 from veilset.core.io import read_capped, read_json
+from veilset.core.listing import RECEIPT, STAMP
 from veilset.core.types import PublicInfo
 from veilset.privacy.accounting import true_positive_rate
 from veilset.privacy.ledger import MOST_LEDGER, Ledger, parse
 from veilset.privacy.plan import Plan, Release
-from veilset.privacy.receipt import LEDGER, RECEIPT, STAMP, Verification, verify
+from veilset.privacy.receipt import LEDGER, Verification, verify
 from veilset.privacy.spec import Privacy
 
 FALSE_ALARMS = (0.001, 0.01, 0.1)  # the rows of the attacker table
