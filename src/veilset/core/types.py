@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, DataError
+from veilset.core.words import legible
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +115,7 @@ class Images:
 
     def __repr__(self) -> str:
         n, c, h, w = self.x.shape
-        tail = f", {self.label}" if self.label else ""
+        tail = f", {legible(self.label)}" if self.label else ""
         return f"Images({n} of {c}x{h}x{w}, {len(self.classes)} classes{tail})"
 
     def grid(self, per_class: int = 10) -> Any:

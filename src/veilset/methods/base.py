@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
 import torch
 
 from veilset.core.config import build
-from veilset.core.errors import ConfigError, ModeError, RunError, suggest
+from veilset.core.errors import ConfigError, ModeError, RunError, VeilsetError, suggest
 from veilset.core.facts import check_tested
 from veilset.core.io import new_folder, no_links, read_capped, read_json, sha256_file, write_bytes, write_json
 from veilset.core.listing import MOST_SUMS, SUMS
@@ -60,6 +60,7 @@ class Method(ABC):
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, **params: Any):
+        self._restored = ""  # where its weights were read from
         self.config: Any = build(self.Config, params, self.name)
         self.device = "cpu"
         self.receipt_: Receipt | None = None
@@ -234,10 +235,22 @@ class Synthesizer(Method):
         out = torch.empty(n, *info.shape, dtype=torch.uint8)
         with _public_randomness(seed), torch.no_grad():
             for i in range(0, n, BATCH):
-                x = self._sample(state, info, labels[i : i + BATCH]).cpu()
+                x = self._drawn_by(state, info, labels[i : i + BATCH])
                 out[i : i + BATCH] = (x.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
         stamp = self.receipt_.facts["stamp"] if self.receipt_ else ""  # none yet: a trial of a search
         return Images(out, labels, info.classes, label=stamp or "SYNTHETIC")
+
+    def _drawn_by(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """`_sample`, where weights that a stranger wrote may not be those that the method looks for."""
+        try:
+            return self._sample(state, info, labels).cpu()
+        except (LookupError, RuntimeError, TypeError, ValueError) as e:
+            if not self._restored or isinstance(e, VeilsetError):
+                raise
+            raise RunError(
+                f"{self._restored}: its weights are not those of {self.name} with these parameters and declared facts "
+                f"({type(e).__name__}: {e}); get another copy, or fit again"
+            ) from e
 
     @final
     def write_samples(self, images: Images, folder: str | Path, format: str = "folder") -> Path:
@@ -303,9 +316,10 @@ def restore(cls: type[M], folder: Path, facts: dict[str, Any]) -> M:
         raise RunError(f"{path}: not the model that {folder / SUMS} covers; run `veilset verify {folder}`")
     try:
         model.info_ = PublicInfo.from_json(facts["info"])
-    except (LookupError, TypeError, ValueError) as e:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as e:
         raise RunError(f"{folder / 'model.json'}: its declared facts are not whole ({e}); copy the folder anew") from e
     model.receipt_ = read_receipt(folder)
+    model._restored = str(folder)
     return model
 
 

@@ -366,6 +366,6 @@ def read_receipt(folder: str | Path) -> Receipt:
             raise ConfigError(f"{path}: its {key} is missing or of another type than a {FORMAT} has; get another copy")
     try:
         PublicInfo.from_json(facts["data"])
-    except (LookupError, TypeError, ValueError) as e:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as e:
         raise ConfigError(f"{path}: its declared facts describe no set ({e}); get another copy") from e
     return Receipt(facts)

@@ -120,7 +120,7 @@ def read_audit(
         return AuditNote(rows, confidence, covered=covered)
     except VeilsetError:
         return AuditNote(fault=f"{path.name} is not valid JSON or cannot be read")
-    except (LookupError, TypeError, ValueError, AttributeError, OSError) as e:
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, OSError) as e:
         return AuditNote(fault=f"{path.name} is not what `veilset audit --json` prints ({type(e).__name__})")
 
 

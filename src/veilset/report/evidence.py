@@ -109,7 +109,7 @@ def examine(folder: Path) -> Evidence:
         start = ledger.lines[0]["body"]["plan"]
         info = PublicInfo.from_json(start["info"])
         plan = _spent_plan(ledger, info)
-    except (VeilsetError, OSError, LookupError, TypeError, ValueError, AttributeError) as e:
+    except (VeilsetError, ArithmeticError, OSError, LookupError, TypeError, ValueError, AttributeError) as e:
         detail = (
             str(e)
             if isinstance(e, LedgerError)
@@ -199,7 +199,7 @@ def measures(raw: Any, where: str) -> list[dict[str, Any]]:
     """
     try:
         return [_measure(m) for m in raw["metrics"]]
-    except (LookupError, TypeError, ValueError, AttributeError) as e:
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as e:
         raise ConfigError(
             f"{where}: not scores ({type(e).__name__}: {e}); pass what `veilset evaluate --json` printed"
         ) from e
