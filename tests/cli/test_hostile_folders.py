@@ -16,6 +16,7 @@ import hostile as h
 import numpy as np
 import pytest
 
+from veilset.core.facts import peak_mb
 from veilset.core.words import UNSEEN, legible
 
 Run = Callable[..., Any]
@@ -424,6 +425,36 @@ def test_runs(veilset: Run, copy: Copy, tmp_path: Path, kind: str) -> None:
     for verb in ("sample", "evaluate"):
         answered(call(veilset, verb, run, tmp_path / "p.html"), verb)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "huge"),
+    [
+        ("dp-merf", {"code": 10**9}),
+        ("dp-gan", {"width": 60_000}),
+        ("dp-gan", {"code": 10**8}),
+        ("dp-cvae", {"hidden": 40_000}),
+        ("dp-diffusion", {"width": 4096}),
+    ],
+)
+def test_parameters_of_strangers_take_no_more_than_their_weights(
+    veilset: Run, copy: Copy, tmp_path: Path, method: str, huge: dict[str, int]
+) -> None:
+    """Built-in methods under names of parameters that are theirs, and weights of nothing."""
+    from dataclasses import asdict
+
+    import veilset as vs
+
+    run = copy("run")
+    config = asdict(vs.make(method).config)
+    assert set(huge) <= set(config), config
+    _tensors(mean=_ones(10, 1, 8, 8))(run)
+    _model(method=method, config=config | huge)(run)
+    before = peak_mb()
+    outcome = call(veilset, "sample", run, tmp_path / "p.html")
+    answered(outcome, "sample")
+    assert "its weights are not those of" in outcome.err and peak_mb() - before < 600
+    print(outcome.err)
 
 
 FIGURES = {

@@ -269,3 +269,22 @@ def test_a_link_in_a_stream_is_noticed_and_not_followed(finished: Path, tmp_path
     with pytest.raises(RunError):
         TaskStream(folder).fit(blobs())
     assert sorted(away.rglob("*")) == before
+
+
+@pytest.mark.parametrize("key", ["tasks", "epsilon", "delta", "set", "composition", "mode", "one_class", "account"])
+@pytest.mark.parametrize("value", [None, [], {}, "x\x1b[2J", 10**4000, [[]]])
+def test_a_first_line_of_a_stranger_is_an_answer(
+    finished: Path, tmp_path: Path, capsys: Any, key: str, value: Any
+) -> None:
+    from veilset.cli.main import main
+
+    folder = Path(shutil.copytree(finished, tmp_path / "s"))
+    lines = bodies(folder)
+    lines[0][key] = value
+    (folder / "stream.jsonl").write_bytes(rechained(lines))
+    if key not in ("account", "one_class"):  # which are words of the owner, or change the total only
+        assert main(["verify", str(folder)]) == 1
+        assert capsys.readouterr().err == ""
+    status = main(["continual", "show", str(folder)])
+    told = capsys.readouterr()
+    assert "\x1b" not in told.out + told.err and len(told.err.splitlines()) == bool(status)

@@ -9,6 +9,7 @@ A task begins once. Interrupted, it goes on in its run folder as any run does; w
 
 from __future__ import annotations
 
+import math
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -59,6 +60,12 @@ class TaskStream:
         self.book.lines = list(parse(data[: data.rfind(b"\n") + 1], "stream"))
         if not self.book.lines:
             raise RunError(f"{self.folder / BOOK} is empty; make the stream anew in another folder")
+        try:
+            self._whole()
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
+            raise RunError(
+                f"{self.folder / BOOK}: its first line plans no stream ({type(e).__name__}: {e}); get another copy"
+            ) from e
 
     @classmethod
     def create(
@@ -94,6 +101,22 @@ class TaskStream:
         return cls(folder)
 
     # ------------------------------------------------------------------ what it says
+
+    def _whole(self) -> None:
+        """Look at everything that is asked of the plan below, since a stranger may have written it."""
+        f = self.facts
+        numbers = [f["epsilon"], f["epsilon_rdp"], f["delta"]]
+        words = [f["composition"], f["mode"], self.info.name]
+        for task in f["tasks"]:
+            plan = task["plan"]
+            numbers += [plan["privacy"]["epsilon"], PublicInfo.from_json(plan["info"]).units]
+            words += [task["method"], *task["classes"]]
+            planned(plan)
+        if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers) or not all(
+            isinstance(w, str) for w in words
+        ):
+            raise TypeError("a number or word is of another type")
+        _ = self.states, [f[key] for key in ("per_class", "account", "one_class", "images")]
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from veilset.core.facts import check_tested
 from veilset.core.io import new_folder, no_links, read_capped, read_json, sha256_file, write_bytes, write_json
 from veilset.core.listing import MOST_SUMS, SUMS
 from veilset.core.memory import keep_pages
+from veilset.core.room import Room
 from veilset.core.types import Images, PublicInfo
 from veilset.privacy.account import Account, Payment
 from veilset.privacy.collective import Team
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 FORMAT = "veilset-model/1"
 BATCH = 1000  # images drawn at a time
 MOST_MODEL = 1 << 30  # bytes of a model's weights that are read
+MOST_MADE = 1 << 25  # numbers that any model may make while it draws; one with more weights, four times as many
 State = dict[str, torch.Tensor]
 M = TypeVar("M", bound="Method")
 
@@ -242,10 +244,14 @@ class Synthesizer(Method):
 
     def _drawn_by(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         """`_sample`, where weights that a stranger wrote may not be those that the method looks for."""
-        try:
+        if not self._restored:
             return self._sample(state, info, labels).cpu()
+        stored = sum(t.numel() for t in state.values())
+        try:
+            with Room(max(MOST_MADE, 4 * stored, 4 * BATCH * info.pixels)):
+                return self._sample(state, info, labels).cpu()
         except (LookupError, RuntimeError, TypeError, ValueError) as e:
-            if not self._restored or isinstance(e, VeilsetError):
+            if isinstance(e, VeilsetError):
                 raise
             raise RunError(
                 f"{self._restored}: its weights are not those of {self.name} with these parameters and declared facts "

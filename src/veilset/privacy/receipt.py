@@ -366,6 +366,7 @@ def read_receipt(folder: str | Path) -> Receipt:
             raise ConfigError(f"{path}: its {key} is missing or of another type than a {FORMAT} has; get another copy")
     try:
         PublicInfo.from_json(facts["data"])
+        _ = [float(facts[key] or 0) for key in ("epsilon", "epsilon_rdp", "delta")]  # thousands of digits are no float
     except (ArithmeticError, LookupError, TypeError, ValueError) as e:
-        raise ConfigError(f"{path}: its declared facts describe no set ({e}); get another copy") from e
+        raise ConfigError(f"{path}: its declared facts or numbers describe no set ({e}); get another copy") from e
     return Receipt(facts)
