@@ -123,6 +123,12 @@ def test_pictures(veilset: Run, copy: Copy, tmp_path: Path, kind: str, recwarn: 
     assert "data:image/png" not in html and ("None to show" in html or "NOT VERIFIED" in html)
 
 
+def test_room_is_counted_before_it_is_taken(veilset: Run, copy: Copy, tmp_path: Path) -> None:
+    out = copy("out")
+    h.declared_rows(9_000_000)(out)
+    call(veilset, "evaluate", out, tmp_path / "p.html").refused("take 576000000 bytes, at most 536870912 are read")
+
+
 def test_pictures_in_parquet(veilset: Run, made: Path, tmp_path: Path) -> None:
     pq, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
     assert veilset("sample", made / "run", "-n", "20", "--format", "parquet", "--out", tmp_path / "out").status == 0
@@ -431,6 +437,7 @@ def test_runs(veilset: Run, copy: Copy, tmp_path: Path, kind: str) -> None:
     ("method", "huge"),
     [
         ("dp-merf", {"code": 10**9}),
+        ("dp-merf", {"code": 300_000}),
         ("dp-gan", {"width": 60_000}),
         ("dp-gan", {"code": 10**8}),
         ("dp-cvae", {"hidden": 40_000}),
