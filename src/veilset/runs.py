@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import RunError
 from veilset.core.facts import check_tested
-from veilset.core.io import lock, read_json, write_json
+from veilset.core.io import lock, no_links, read_json, write_json
 from veilset.privacy.account import Account, check_mode
 from veilset.privacy.collective import Team
 
@@ -131,7 +131,8 @@ def draw_run(account: Account, folder: str | Path, purpose: str) -> dict[str, An
     seen = verify(folder)
     if not (seen.ok and seen.release):
         raise RunError(
-            f"{folder}: does not verify as a release ({seen.stamp or 'see veilset verify'}); nothing charged"
+            f"{folder}: does not verify as a release ({seen.known_fault or seen.stamp or 'see veilset verify'}); "
+            "nothing charged"
         )
     ledger = Ledger(Path(folder) / LEDGER)
     start = ledger.lines[0]["body"]
@@ -149,6 +150,8 @@ def draw_run(account: Account, folder: str | Path, purpose: str) -> dict[str, An
 
 def _check_folder(out: Path, resume: bool) -> None:
     """Refuse a folder that is in the way. One in which nothing was begun yet is as good as none."""
+    if out.is_dir():
+        no_links(out)
     private = out / "private"
     begun = (private / "run.json").exists()
     if resume and not begun:

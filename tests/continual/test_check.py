@@ -236,3 +236,55 @@ def test_what_is_no_release_or_paid_or_of_another_set_is_not_written_down(
     with pytest.raises(RunError, match="does not verify"):
         draw_stream(account, handed, "x")
     assert account.path.read_bytes() == before and len(other.balance().book.lines) == 1
+
+
+def test_a_task_with_a_known_fault_taints_the_stream(finished: Path, account: Account, monkeypatch: Any) -> None:
+    """The total recomputes, and rests on a task whose claim is too small."""
+    from veilset.cli.main import main
+
+    def faulty(facts: Any, plan: Any) -> str:
+        return "the true epsilon is larger" if facts["stream"]["task"] == 2 else ""
+
+    for place in ("veilset.privacy.receipt", "veilset.continual.stream"):
+        monkeypatch.setattr(f"{place}.known_fault", faulty)
+    got = verify_stream(finished)
+    assert got.recomputes and not got.ok and not got.release
+    assert got.known_fault == "task-2: the true epsilon is larger" and "KNOWN TO BE TOO SMALL" in str(got)
+    assert main(["verify", str(finished)]) == 3
+    shown = TaskStream(finished).to_json()["tasks"]
+    assert [t["known_fault"] for t in shown] == ["", "the true epsilon is larger", ""]
+    assert str(TaskStream(finished)).count("CLAIM NOT TO BE RELIED ON") == 1
+    with pytest.raises(RunError, match="does not verify as a release .task-2"):
+        draw_stream(account, finished, "x")
+
+
+@pytest.mark.parametrize("name", ["task-1", "task-1/SHA256SUMS", "stream.jsonl", "private"])
+def test_a_link_in_a_stream_is_noticed_and_not_followed(finished: Path, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "s"))
+    away = tmp_path / "away"
+    (folder / name).rename(away)
+    (folder / name).symlink_to(away)
+    before = sorted(away.rglob("*"))
+    assert "is a link" in failed(folder) or "no stream here" in failed(folder)
+    with pytest.raises(RunError):
+        TaskStream(folder).fit(blobs())
+    assert sorted(away.rglob("*")) == before
+
+
+@pytest.mark.parametrize("key", ["tasks", "epsilon", "delta", "set", "composition", "mode", "one_class", "account"])
+@pytest.mark.parametrize("value", [None, [], {}, "x\x1b[2J", 10**4000, [[]]])
+def test_a_first_line_of_a_stranger_is_an_answer(
+    finished: Path, tmp_path: Path, capsys: Any, key: str, value: Any
+) -> None:
+    from veilset.cli.main import main
+
+    folder = Path(shutil.copytree(finished, tmp_path / "s"))
+    lines = bodies(folder)
+    lines[0][key] = value
+    (folder / "stream.jsonl").write_bytes(rechained(lines))
+    if key not in ("account", "one_class"):  # which are words of the owner, or change the total only
+        assert main(["verify", str(folder)]) == 1
+        assert capsys.readouterr().err == ""
+    status = main(["continual", "show", str(folder)])
+    told = capsys.readouterr()
+    assert "\x1b" not in told.out + told.err and len(told.err.splitlines()) == bool(status)

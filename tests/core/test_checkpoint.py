@@ -203,3 +203,19 @@ def test_a_line_without_an_end_is_dropped(tmp_path, before, after):
     path.write_bytes(before)
     drop_torn_line(path)
     assert path.read_bytes() == after
+
+
+def test_a_run_goes_on_with_the_version_that_began_it_only(tmp_path: Path) -> None:
+    """Its receipt names one version, and claims of some versions are too small."""
+    import json
+
+    vault = Vault(tmp_path)
+    vault.data_key(None, started=False)
+    vault.same_data("ab")
+    assert Vault(tmp_path).data_key(None, started=True)
+    path = tmp_path / "private" / "data.json"
+    kept = json.loads(path.read_text())
+    for other in (kept | {"version": "0.1.0"}, {k: v for k, v in kept.items() if k != "version"}):
+        path.write_text(json.dumps(other))
+        with pytest.raises(RunError, match="started by another version"):
+            Vault(tmp_path).data_key(None, started=True)

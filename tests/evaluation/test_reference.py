@@ -272,3 +272,24 @@ def test_a_class_that_is_missing_is_left_out_of_the_kernel_distance_only(digits:
     some = digits[digits.y != 3]
     found = figures(some, reference)
     assert math.isfinite(found["ref-mmd"][0]) and found["ref-labels"][0] > 5
+
+
+@pytest.mark.parametrize("name", ["embedding", "moments", "labels"])
+def test_sums_of_another_shape_are_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    """A stranger can make list, receipt and seal fit whatever tensors lie there."""
+    import json
+
+    from safetensors.torch import load_file, save_file
+
+    from veilset.core.io import canonical, sha256
+    from veilset.core.listing import write_list
+
+    copy = Path(shutil.copytree(folder, tmp_path / "ref"))
+    save_file(load_file(copy / "reference.safetensors") | {name: torch.ones(3, 3)}, copy / "reference.safetensors")
+    count, digest = write_list(copy)
+    facts = json.loads((copy / "receipt.json").read_text()) | {"files": count, "files_sha256": digest}
+    facts["seal"] = sha256(canonical({k: v for k, v in facts.items() if k != "seal"}))
+    (copy / "receipt.json").write_text(json.dumps(facts))
+    assert verify(copy).ok
+    with pytest.raises(RunError, match=f"not a whole reference .*{name} is"):
+        open_reference(copy)

@@ -135,7 +135,7 @@ def test_ledger_lines_swapped_edited_added_or_cut(folder):
 @pytest.mark.parametrize("epsilon", [0.5, 0.999, 1.2, float("nan"), -1, 0, "1", None])
 def test_a_claim_that_does_not_recompute(folder, epsilon):
     edit_receipt(folder, seal=epsilon == epsilon, epsilon=epsilon)
-    assert failing(folder) == {"epsilon" if epsilon == epsilon else "receipt"}
+    assert failing(folder) == {"receipt" if isinstance(epsilon, str) or epsilon != epsilon else "epsilon"}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import browser
 import pytest
 import torch
 
+from veilset.core.io import sha256_file
 from veilset.core.types import PublicInfo
 from veilset.methods.base import Synthesizer
 from veilset.privacy.plan import Plan, Release
@@ -44,38 +45,42 @@ class ClassMean(Synthesizer):
         return state["mean"][labels]
 
 
-def make(folder: Path, epsilon: float, seed: int | None = None) -> Path:
+def make(folder: Path, epsilon: float, seed: int | None = None, *, run: bool = False) -> Path:
     info = PublicInfo(name="ward <i>7</i>", classes=CLASSES, shape=(1, 8, 8), units=90, unit="one patient")
     x = torch.randint(0, 256, (90, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     data = from_arrays(info, x.numpy(), (torch.arange(90) % 3).to(torch.uint8).numpy())
     model = ClassMean().fit(data, Privacy(epsilon), seed=seed)
-    return model.write_samples(model.sample(60, seed=1), folder)
+    return model.save(folder) if run else model.write_samples(model.sample(60, seed=1), folder)
 
 
-def scores(value: float) -> dict[str, Any]:
+def scores(value: float, folder: Path) -> dict[str, Any]:
     row = {"name": "gen2real-cnn", "unit": "%", "better": "higher", "reads_private": False, "seeds": 3, "spread": 0.4}
     by_class = [{"class": c, "value": v, "spread": None} for c, v in zip(CLASSES, (90.0, None, 50.0), strict=True)]
     noisy = row | {"name": "ref-mmd", "unit": "1/1000", "better": "lower", "detail": {"noise_sd": 0.3}}
-    return {"metrics": [row | {"value": value, "detail": {"by_class": by_class}}, noisy | {"value": 100 - value}]}
+    rows = [row | {"value": value, "detail": {"by_class": by_class}}, noisy | {"value": 100 - value}]
+    return {"metrics": rows, "files_sha256": sha256_file(folder / "SHA256SUMS")}
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     top = tmp_path_factory.mktemp("pages")
     release = make(top / "release", 1.0)
-    out = {"release": write_report(release, top / "plain.html", scores=scores(71.0))}
+    out = {"release": write_report(release, top / "plain.html", scores=scores(71.0, release))}
     check = {"claim": 1.0, "delta": 1e-5, "confidence": 0.95, "ok": True, "verdict": "no fault shown"}
     checks = [
         check | {"name": "mechanism", "lower_bound": 0.62, "threat_model": "sees the noisy sums"},
         check | {"name": "images only, of a plan with another claim", "claim": 4.0, "lower_bound": None},
     ]
-    (top / "audit.json").write_text(json.dumps({**checks[0], "checks": checks}))
-    out["audited"] = write_report(release, top / "audited.html", scores=scores(71.0), audit=top / "audit.json")
-    out["non-private"] = write_report(make(top / "free", float("inf"), 3), scores=scores(95.0))
-    runs = [release, make(top / "strong", 0.3), make(top / "research", 4.0, 5), top / "free"]
-    for folder, value in zip(runs[1:], (40.0, 88.0, 95.0), strict=True):  # research keeps its figures in private/
+    (top / "audit.json").write_text(
+        json.dumps({**checks[0], "checks": checks, "files_sha256": sha256_file(release / "SHA256SUMS")})
+    )
+    out["audited"] = write_report(release, top / "audited.html", scores=scores(71.0, release), audit=top / "audit.json")
+    free = make(top / "free", float("inf"), 3)
+    out["non-private"] = write_report(free, scores=scores(95.0, free))
+    runs = [release, make(top / "strong", 0.3, run=True), make(top / "research", 4.0, 5, run=True), free]
+    for folder, value in zip(runs[1:], (40.0, 88.0, 95.0), strict=True):  # a run keeps its figures in private/
         (folder / "private").mkdir()
-        (folder / "private" / "metrics.json").write_text(json.dumps(scores(value)))
+        (folder / "private" / "metrics.json").write_text(json.dumps(scores(value, folder)))
     bad = make(top / "bad", 1.0)
     (bad / "labels.csv").write_text("edited")
     out["failed"] = write_report(bad)

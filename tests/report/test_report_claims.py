@@ -16,6 +16,7 @@ import torch
 from scipy.stats import norm
 
 from veilset.core.errors import ConfigError, DataError, ModeError, RunError
+from veilset.core.io import sha256_file
 from veilset.core.types import Images, PublicInfo
 from veilset.methods import catalogue
 from veilset.methods.base import Synthesizer
@@ -27,7 +28,7 @@ from veilset.privacy.spec import Privacy
 from veilset.report import nearest
 from veilset.report.charts import Series, bounds, quality
 from veilset.report.claims import SLACK, read_audit, risk
-from veilset.report.evidence import percent, up
+from veilset.report.evidence import UNCOVERED, percent, up
 from veilset.report.page import write_comparison, write_report
 
 torch.set_num_threads(1)
@@ -76,8 +77,13 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def keep(folder: Path, value: float, **changed: Any) -> Path:
     row = {"name": "gen2real-cnn", "value": value, "spread": 0.5, "unit": "%", "better": "higher"}
     row |= {"reads_private": False, "seeds": 3, "detail": {"protocol": "p"}} | changed
-    (folder / "private" / "metrics.json").write_text(json.dumps({"metrics": [row]}))
+    (folder / "private" / "metrics.json").write_text(json.dumps(named(folder, {"metrics": [row]})))
     return folder
+
+
+def named(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Figures that say which release they are of."""
+    return facts | {"files_sha256": sha256_file(folder / "SHA256SUMS")}
 
 
 # ---------------------------------------------------------------------- the risk sheet
@@ -117,7 +123,7 @@ def test_the_sheet_says_the_numbers_of_this_claim(release: Path) -> None:
 
 
 def test_both_accountants_and_the_attack_stand_in_one_picture(release: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text(json.dumps(CHECK))
+    (tmp_path / "a.json").write_text(json.dumps(named(release, CHECK)))
     html = write_report(release, tmp_path / "p.html", audit=tmp_path / "a.json").read_text("utf-8")
     label = re.search(r'aria-label="(Bounds on epsilon[^"]*)"', html)
     assert label
@@ -131,10 +137,10 @@ def test_both_accountants_and_the_attack_stand_in_one_picture(release: Path, tmp
 def test_the_largest_of_several_bounds_is_less_sure_than_each(release: Path, tmp_path: Path) -> None:
     checks = [CHECK | {"name": n, "lower_bound": b} for n, b in (("a", 0.4), ("b", 0.7), ("c", 0.6))]
     other = CHECK | {"name": "d", "lower_bound": 0.9, "claim": 4.0}  # of another claim: neither shown nor counted
-    (tmp_path / "a.json").write_text(json.dumps(CHECK | {"checks": [*checks, other]}))
+    (tmp_path / "a.json").write_text(json.dumps(named(release, CHECK | {"checks": [*checks, other]})))
     html = write_report(release, tmp_path / "p.html", audit=tmp_path / "a.json").read_text("utf-8")
     assert "audit: at least 0.70, 85 % confidence" in html
-    assert "85 % confidence, as the largest of 3 of 95 % each; b." in html
+    assert "85 % confidence, as the largest of 3 of 95 % each; b;" in html
 
 
 def test_a_picture_keeps_its_order() -> None:
@@ -180,29 +186,48 @@ def test_an_audit_file_that_is_named_and_absent_is_told(release: Path, tmp_path:
 def test_the_bound_of_another_claim_stays_out_of_the_picture(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(CHECK | {"claim": 4.0, "lower_bound": 3.1}))
-    assert read_audit(path, 1.0, 1e-5).best is None
+    assert read_audit(path, 1.0, 1e-5, tmp_path, {}).best is None
     path.write_text(json.dumps(CHECK | {"delta": 1e-3}))
-    assert read_audit(path, 1.0, 1e-5).best is None
+    assert read_audit(path, 1.0, 1e-5, tmp_path, {}).best is None
     checks = [CHECK | {"lower_bound": b, "claim": c} for b, c in ((0.2, 1.0), (0.5, 1.0002), (3.0, 4.0), (None, 1.0))]
     path.write_text(json.dumps(CHECK | {"checks": checks}))
-    found = read_audit(path, 1.0, 1e-5)
+    found = read_audit(path, 1.0, 1e-5, tmp_path, {})
     assert found.best is not None and found.best.lower_bound == 0.5 and found.ok is True
 
 
 @pytest.mark.parametrize(("ok", "words"), [(False, "The audit showed a fault"), (None, "It says nothing")])
 def test_faults_and_empty_audits_cannot_be_misread(release: Path, tmp_path: Path, ok: bool | None, words: str) -> None:
-    (tmp_path / "a.json").write_text(json.dumps(CHECK | {"ok": ok, "verdict": "<b>words</b>"}))
+    (tmp_path / "a.json").write_text(json.dumps(named(release, CHECK | {"ok": ok, "verdict": "<b>words</b>"})))
     html = write_report(release, tmp_path / "p.html", audit=tmp_path / "a.json").read_text("utf-8")
     assert words in html and "no evidence of privacy" not in html and "&lt;b&gt;words" in html
 
 
 def test_audits_are_found_with_a_run_or_beside_it(tmp_path: Path) -> None:
     folder = run(tmp_path / "run")
-    (tmp_path / "run-audit.json").write_text(json.dumps(CHECK | {"lower_bound": 0.11}))
+    (tmp_path / "run-audit.json").write_text(json.dumps(named(folder, CHECK | {"lower_bound": 0.11})))
     assert "at least 0.11" in write_report(folder).read_text("utf-8")
-    (folder / "private" / "audit.json").write_text(json.dumps(CHECK))
+    (folder / "private" / "audit.json").write_text(json.dumps(named(folder, CHECK)))
     assert "at least 0.62" in write_report(folder).read_text("utf-8")
     assert verify(folder).ok
+
+
+@pytest.mark.parametrize("facts", [{}, {"files_sha256": "0" * 64}, {"files_sha256": None}])
+def test_an_audit_of_another_release_is_not_shown(release: Path, tmp_path: Path, facts: dict[str, Any]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(CHECK | facts))
+    html = write_report(release, tmp_path / "p.html", audit=tmp_path / "a.json").read_text("utf-8")
+    assert "a.json does not name the list of files of this release" in html and "at least 0.62" not in html
+
+
+def test_an_audit_that_no_receipt_covers_says_so(release: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(named(release, CHECK)))
+    html = write_report(release, tmp_path / "p.html", audit=tmp_path / "a.json").read_text("utf-8")
+    assert f"The audit, {UNCOVERED}" in html
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "audit.json").write_text(json.dumps(CHECK))
+    model = Mean().fit(records(), Privacy(1.0))
+    model.write(tmp_path / "r")  # the receipt covers the file
+    html = write_report(tmp_path / "r").read_text("utf-8")
+    assert "at least 0.62" in html and UNCOVERED not in html
 
 
 # ---------------------------------------------------------------------- several runs
@@ -250,12 +275,21 @@ def test_a_release_gives_no_exact_private_figure_to_a_comparison(tmp_path: Path)
     assert "Not shown for releases" in html
 
 
+def test_figures_of_a_comparison_stand_under_who_measured_them(tmp_path: Path) -> None:
+    a, b = keep(run(tmp_path / "a"), 71.25), run(tmp_path / "b")
+    (b / "private" / "metrics.json").write_text((a / "private" / "metrics.json").read_text())  # of another release
+    html = write_comparison([a, b], tmp_path / "p.html").read_text("utf-8")
+    assert html.count("<b>71.25</b>") == 1 and html.index(f"Figures: {UNCOVERED}") < html.index("<b>71.25</b>")
+    assert "b: private/metrics.json does not name the list of files of this release" in html
+    assert "Figures that the receipts cover" not in html
+
+
 def test_equal_names_are_told_apart_and_faults_named(tmp_path: Path) -> None:
     a, b = run(tmp_path / "x" / "run"), run(tmp_path / "y" / "run")
     html = write_comparison([a, b], tmp_path / "p.html").read_text("utf-8")
     assert "x/run" in html and "y/run" in html and "None of these runs was measured" in html
     (b / "private" / "metrics.json").write_text('{"metrics": [{"name": 3}]}')
-    with pytest.raises(ConfigError, match="y/run: metrics.json: not scores"):
+    with pytest.raises(ConfigError, match="y/run: private/metrics.json: not scores"):
         write_comparison([a, b], tmp_path / "p.html")
     (b / "private" / "metrics.json").write_text("{")
     with pytest.raises(ConfigError, match="y/run: private/metrics.json: not valid JSON"):

@@ -12,17 +12,19 @@ import torch
 from scipy.stats import norm
 
 from veilset.core.errors import ConfigError, ModeError, RunError
+from veilset.core.io import sha256_file
 from veilset.core.signing import new_key, sign
 from veilset.core.types import Images, PublicInfo
 from veilset.methods import catalogue
 from veilset.methods.base import Synthesizer
+from veilset.privacy.known_faults import known_fault
 from veilset.privacy.ledger import Ledger
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.private import from_arrays
 from veilset.privacy.receipt import verify
 from veilset.privacy.spec import Privacy
 from veilset.report import samples
-from veilset.report.evidence import attack, circumstances, percent, releases, short, up
+from veilset.report.evidence import UNCOVERED, attack, circumstances, examine, percent, releases, short, up
 from veilset.report.page import write_report
 
 torch.set_num_threads(1)
@@ -88,16 +90,18 @@ def released(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(released):
-    return write_report(released[0], scores=scores()).read_text("utf-8")
+    return write_report(released[0], scores=scores(released[0])).read_text("utf-8")
 
 
-def scores(**changed):
+def scores(folder=None, **changed):
+    """Figures, of this release if one is named."""
     row = {"name": "gen2real-cnn-per-class", "value": 71.25, "spread": 0.5, "unit": "%", "better": "higher"}
     row |= {"reads_private": False, "seeds": 3}
     row["detail"] = {
         "by_class": [{"class": c, "value": v, "spread": None} for c, v in zip(CLASSES, (90, None, 50), strict=True)]
     }
-    return {"metrics": [row | changed]}
+    named = {"files_sha256": sha256_file(folder / "SHA256SUMS")} if folder else {}
+    return {"metrics": [row | changed]} | named
 
 
 def verdict(html):
@@ -148,14 +152,16 @@ def test_shows_releases_measures_and_how_to_check(released, page):
 
 
 def test_a_release_shows_no_exact_figure_of_private_records(released, tmp_path):
-    html = write_report(released[0], tmp_path / "p.html", scores=scores(reads_private=True)).read_text("utf-8")
+    html = write_report(released[0], tmp_path / "p.html", scores=scores(released[0], reads_private=True)).read_text(
+        "utf-8"
+    )
     assert "71.25" not in html and "Not shown, since they were computed from private records" in html
 
 
 def test_research_shows_figures_of_private_records_and_marks_them(tmp_path):
     model = fitted(seed=3)
     folder = model.write_samples(model.sample(6), tmp_path / "r", "npz")
-    html = write_report(folder, scores=scores(reads_private=True)).read_text("utf-8")
+    html = write_report(folder, scores=scores(folder, reads_private=True)).read_text("utf-8")
     assert '<span class="badge bad">reads private records</span>' in html and "71.25" in html
     assert "this page itself must not be handed on" in html
 
@@ -189,7 +195,7 @@ def test_labels_cannot_point_outside_the_folder(released, tmp_path):
     shutil.copy(folder / "images" / "000000.png", tmp_path / "secret.png")
     (folder / "labels.csv").write_text("file,label,class\n../secret.png,0,zero\n")
     shown = samples.collect(folder, info(), None)
-    assert not shown.rows and "outside" in shown.origin
+    assert not shown.rows and "not the plain name of a PNG file inside the folder" in shown.origin
 
 
 def test_draws_from_a_run(tmp_path, monkeypatch):
@@ -283,7 +289,7 @@ TAMPERED = {
 def test_tampering_shows_in_red_and_nothing_else_is_claimed(released, tmp_path, what):
     folder = shutil.copytree(released[0], tmp_path / "r")
     TAMPERED[what](folder)
-    html = write_report(folder, scores=scores()).read_text("utf-8")
+    html = write_report(folder, scores=scores(released[0])).read_text("utf-8")
     assert verdict(html) == ("bad", "NOT VERIFIED") and "failed</span>" in html
     assert "data:image/png" not in html and "promised" not in html and "71.25" not in html
     assert str(tmp_path) not in html
@@ -301,7 +307,45 @@ def test_metrics_in_the_folder_are_read(tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "metrics.json").write_text(json.dumps(scores()))
     fitted().write(tmp_path / "r")
-    assert "71.25 ± 0.50 %" in write_report(tmp_path / "r").read_text("utf-8")
+    html = write_report(tmp_path / "r").read_text("utf-8")
+    assert "71.25 ± 0.50 %" in html and UNCOVERED not in html.lower()
+
+
+@pytest.mark.parametrize("named", ["", "0" * 64, 7])
+def test_figures_of_another_release_are_not_shown(released, tmp_path, named):
+    other = scores() | ({"files_sha256": named} if named else {})
+    html = write_report(released[0], tmp_path / "p.html", scores=other).read_text("utf-8")
+    assert "71.25" not in html and "scores does not name the list of files of this release" in html
+    assert "Measure again with veilset evaluate" in html
+
+
+def test_figures_that_no_receipt_covers_say_so(page):
+    assert page.index(f"<h3>{UNCOVERED.capitalize()}</h3>") < page.index("71.25")
+
+
+def test_figures_in_private_of_a_release_are_a_fault(released, tmp_path):
+    folder = shutil.copytree(released[0], tmp_path / "r")
+    (folder / "private").mkdir()
+    (folder / "private" / "metrics.json").write_text(json.dumps(scores(folder)))
+    html = write_report(folder).read_text("utf-8")
+    assert verdict(html) == ("bad", "NOT VERIFIED") and "71.25" not in html and "private/ lies in a release" in html
+
+
+def test_a_known_fault_shows_in_red_and_nothing_is_claimed(released, tmp_path):
+    folder = shutil.copytree(released[0], tmp_path / "r")
+    start = json.loads((folder / "ledger.jsonl").read_text().splitlines()[0])["body"]["plan"]
+    start["releases"][0]["verb"] = "grad"
+    facts = json.loads((folder / "receipt.json").read_text())
+    assert known_fault(facts, start) == ""
+    for name, words in (("dp-gan", "KNOWN TO BE TOO SMALL"), ("a-plug-in", "NOT KNOWN TO HOLD")):
+        found = examine(folder)
+        facts |= {"method": name, "versions": {"veilset": "0.1.0"}}
+        found.result.known_fault = known_fault(facts, start)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("veilset.report.evidence.verify", lambda folder, found=found: found.result)
+            html = write_report(folder).read_text("utf-8")
+        assert verdict(html) == ("bad", words) and "promised" not in html and "data:image/png" not in html
+        assert "VERIFIED" not in html.replace("NOT VERIFIED", "")
 
 
 def test_refuses_wrong_places(released, tmp_path):

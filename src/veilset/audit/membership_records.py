@@ -153,7 +153,7 @@ def open_run(folder: Path) -> Run:
             f"{folder}: there is no model here; an attack takes a run folder that `veilset fit --seed S` wrote "
             "(of a sampled folder it is not known who was a member)"
         )
-    model = open_model(folder)
+    model = open_model(folder)  # which refuses links, so what an attack writes stays in the folder
     assert model.receipt_ is not None and model.info_ is not None
     if model.receipt_.facts["mode"] != "research":
         raise ModeError(

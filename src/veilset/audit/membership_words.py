@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from veilset.audit.membership_attacks import CALIBRATED, HEADLINE, LIRA, SHADOW
 from veilset.audit.membership_picture import Curve, Panel, draw
+from veilset.core.words import legible
 
 if TYPE_CHECKING:
     from veilset.audit.membership import Membership
@@ -55,10 +56,11 @@ def as_table(m: Membership) -> str:
     table = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     reasons = sorted({x.why for r in m.results for x in r.run.rates if x.why})
     lot = _spread(m)
+    data, whence = legible(f["data"]), legible(f["outsiders_from"])
     spread = "" if not m.repeats else f" On each shadow model, members by lot: AUC {lot['mean']:.3f} ± {lot['sd']:.3f}"
     return "\n".join([
-        f"{f['method']} on {f['data']}, {epsilon}, {f['trained_on']:,} members; asked about {f['candidates']:,} of "
-        f"them and {f['candidates']:,} outsiders ({f['outsiders_from']}; {f['near_duplicates']} nearly equal a member)",
+        f"{f['method']} on {data}, {epsilon}, {f['trained_on']:,} members; asked about {f['candidates']:,} of "
+        f"them and {f['candidates']:,} outsiders ({whence}; {f['near_duplicates']} nearly equal a member)",
         *table,
         *(f"not given: {why}" for why in reasons),
         f"* fixed in advance; {f['shadows']} shadow models.{spread}",

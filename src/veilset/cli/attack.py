@@ -6,7 +6,6 @@ Several models of the same method are fitted on the same records, so it takes ab
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -25,8 +24,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from veilset.audit.membership import attack
     from veilset.audit.membership_words import picture
-    from veilset.cli.main import say
-    from veilset.core.io import write_bytes, write_json
+    from veilset.cli.main import say, tell
+    from veilset.core.io import no_links, write_bytes, write_json
 
     result = attack(
         args.folder,
@@ -36,9 +35,9 @@ def run(args: argparse.Namespace) -> int:
         images=args.n,
         seed=args.seed,
         drop_duplicates=args.drop_duplicates,
-        tell=None if args.json else lambda line: print(line, file=sys.stderr),
+        tell=None if args.json else tell,
     )
-    home = Path(args.folder) / "private"  # the figures are about private records
+    home = no_links(Path(args.folder)) / "private"  # the figures are about private records
     write_json(home / "membership.json", result.to_json(), mode=0o600)
     write_bytes(home / "membership.svg", picture(result).encode(), mode=0o600)
     say(args, result.to_json(), f"{result}\nwritten   {home}/membership.json and membership.svg")

@@ -8,7 +8,6 @@ research run (it reads raw records). Exit status: 0 no fault shown, 1 a fault, 3
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,9 +46,10 @@ def _list(text: str) -> list[str]:
 
 def run_with_rest(args: argparse.Namespace, rest: Sequence[str], parser: argparse.ArgumentParser) -> int:
     from veilset.audit.ladder import Effort, climb
-    from veilset.cli.main import say
+    from veilset.cli.main import say, tell
     from veilset.core.errors import RunError
-    from veilset.core.io import write_json
+    from veilset.core.io import private_part, write_json
+    from veilset.privacy.receipt import list_hash
 
     if args.out and Path(args.out).exists():
         raise RunError(f"{args.out} exists; choose another file")
@@ -58,13 +58,15 @@ def run_with_rest(args: argparse.Namespace, rest: Sequence[str], parser: argpars
         draws=args.draws, canaries=args.canaries, trainings=args.trainings, candidates=args.candidates,
         outsiders=args.outsiders, seed=args.seed,
     )  # fmt: skip
-    tell = None if args.json else lambda line: print(line, file=sys.stderr)
-    result = climb(target, args.level or target.levels, effort, tell)
+    result = climb(target, args.level or target.levels, effort, None if args.json else tell)
     facts = {"target": args.target, **result.to_json()}
+    if target.folder:
+        facts["files_sha256"] = list_hash(target.folder)  # so that a report knows which release the figures are of
     if args.out:
         write_json(Path(args.out), facts)
-    if target.folder and (target.folder / "private").is_dir():  # the report of a run shows its last audit
-        write_json(target.folder / "private" / "audit.json", facts, mode=0o600)
+    home = private_part(target.folder) if target.folder else None
+    if home:  # the report of a run shows its last audit
+        write_json(home / "audit.json", facts, mode=0o600)
     say(args, facts, str(result))
     return {True: 0, False: 1, None: NOTHING}[result.ok]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +40,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from veilset.cli.main import say
+    from veilset.cli.main import tell
     from veilset.core.errors import ConfigError, RunError
-    from veilset.core.io import write_json
     from veilset.evaluation.evaluate import evaluate
     from veilset.evaluation.protocols import protocol_named
+    from veilset.privacy.receipt import list_hash
 
     if args.list:
         return _list(args)
@@ -59,11 +58,11 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.folder)
     if args.out and Path(args.out).exists():
         raise RunError(f"{args.out} exists; choose another file")
-    tell = None if args.json else lambda line: print(line, file=sys.stderr)
     names = args.metrics.split(",") if args.metrics else None
     test, members = _real(args.against, args.research)
+    images, digest = _images(folder, args.n), list_hash(folder)
     scores = evaluate(
-        _images(folder, args.n),
+        images,
         test,
         seeds=args.seeds,
         metrics=names,
@@ -71,37 +70,49 @@ def run(args: argparse.Namespace) -> int:
         tools=_tools(args),
         select=_selection(args),
         members=members,
-        progress=tell,
+        progress=None if args.json else tell,
     )
-    if args.out:
-        write_json(Path(args.out), scores.to_json())
-    if (folder / "private").is_dir():  # the report of a run shows its last measures
-        write_json(folder / "private" / "metrics.json", scores.to_json(), mode=0o600)
-    say(args, scores.to_json(), str(scores))
+    _keep(args, scores, digest, "metrics.json")
     return 0
+
+
+def _keep(args: argparse.Namespace, scores: Any, digest: str, name: str) -> None:
+    """Print the figures, and write them where asked and into a run, whose report shows the last ones.
+
+    They name the hash of the release's list of files, so that no report takes them for another release's.
+    """
+    from veilset.cli.main import say
+    from veilset.core.io import private_part, write_json
+
+    facts = scores.to_json() | {"files_sha256": digest}
+    if args.out:
+        write_json(Path(args.out), facts)
+    home = private_part(Path(args.folder))
+    if home:
+        write_json(home / name, facts, mode=0o600)
+    say(args, facts, str(scores))
 
 
 def _compare(args: argparse.Namespace) -> int:
     """Figures against a private reference: free, and fit for a release."""
-    from veilset.cli.main import say
+    from veilset.cli.main import tell
     from veilset.core.errors import ConfigError, RunError
-    from veilset.core.io import write_json
     from veilset.evaluation.against_reference import compare
     from veilset.evaluation.reference import open_reference
+    from veilset.privacy.receipt import list_hash
 
     if args.against or args.metrics or args.select or args.research:
         raise ConfigError("--reference has figures of its own: leave out --against, --metrics, --select and --research")
     if args.out and Path(args.out).exists():
         raise RunError(f"{args.out} exists; choose another file")
-    tell = None if args.json else lambda line: print(line, file=sys.stderr)
+    images, digest = _images(Path(args.folder), args.n), list_hash(args.folder)
     scores = compare(
-        _images(Path(args.folder), args.n), open_reference(args.reference), seeds=args.seeds, progress=tell
+        images,
+        open_reference(args.reference),
+        seeds=args.seeds,
+        progress=None if args.json else tell,
     )
-    if args.out:
-        write_json(Path(args.out), scores.to_json())
-    if (Path(args.folder) / "private").is_dir():  # for the report, beside exact measures
-        write_json(Path(args.folder) / "private" / "reference-metrics.json", scores.to_json(), mode=0o600)
-    say(args, scores.to_json(), str(scores))
+    _keep(args, scores, digest, "reference-metrics.json")
     return 0
 
 
@@ -168,6 +179,7 @@ def _selection(args: argparse.Namespace) -> Any:
 def _images(folder: Path, n: int) -> Any:
     """A sampler for a run; the images themselves for a sampled folder."""
     from veilset.core.pictures import read_images
+    from veilset.core.types import PublicInfo
     from veilset.methods.catalogue import open_model
     from veilset.privacy.receipt import read_receipt
 
@@ -175,7 +187,7 @@ def _images(folder: Path, n: int) -> Any:
         model = open_model(folder)
         return lambda seed: model.sample(n, seed=seed)
     facts = read_receipt(folder).facts
-    return read_images(folder, tuple(facts["data"]["classes"]), facts["stamp"] or "SYNTHETIC")
+    return read_images(folder, PublicInfo.from_json(facts["data"]), facts["stamp"] or "SYNTHETIC")
 
 
 def _real(source: str, research: bool) -> tuple[Any, Any]:

@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _quiet(args)
         return int(module.run(args) or 0)
     except VeilsetError as e:
-        print(f"{_who()}: {e}", file=sys.stderr)
+        complain(e)
         return 2
     except KeyboardInterrupt:
         ways = {"fit": " Go on with the same command and --resume.", "continual": " Go on with the same command."}
@@ -102,7 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except OSError as e:  # a full disk, a folder without permission
-        print(f"{_who()}: {e.filename or 'a file'}: {e.strerror or e}; check the path and the disk", file=sys.stderr)
+        complain(f"{e.filename or 'a file'}: {e.strerror or e}; check the path and the disk")
+        return 2
+    except RecursionError:
+        complain("a file is nested too deeply; nothing was written, and veilset wrote no such file")
         return 2
 
 
@@ -130,12 +133,39 @@ def _who() -> str:
     return "veilset" if Team().first else f"veilset (process {Team().rank})"
 
 
-def say(args: argparse.Namespace, facts: dict[str, Any], text: str) -> None:
-    """Print `facts` as JSON under --json, else `text`; of several processes only the first one does."""
+def complain(words: object) -> None:
+    """Print an error in one line, whatever is in the names that it holds."""
+    from veilset.core.words import one_line
+
+    print(f"{_who()}: {one_line(words)}", file=sys.stderr)
+
+
+def tell(line: str) -> None:
+    """Print a line of progress on stderr."""
+    from veilset.core.words import legible
+
+    print(legible(line), file=sys.stderr)
+
+
+def say(args: argparse.Namespace, facts: dict[str, Any], text: str, *, colour: int | None = None) -> None:
+    """Print `facts` as JSON under --json, else `text`; of several processes only the first one does.
+
+    Args:
+        args: of the verb.
+        facts: plain values.
+        text: for people.
+        colour: of the last line of `text`, as terminals number them.
+    """
+    from veilset.core.words import legible
     from veilset.privacy.collective import Team
 
-    if Team().first:
-        print(json.dumps(facts, allow_nan=False, ensure_ascii=False) if args.json else text)
+    if not Team().first:
+        return
+    if args.json:
+        print(legible(json.dumps(facts, allow_nan=False, ensure_ascii=False)))
+        return
+    *rows, last = legible(text, lines=True).split("\n")
+    print("\n".join([*rows, last if colour is None else f"\033[1;{colour}m{last}\033[0m"]))
 
 
 def number(text: str) -> float:

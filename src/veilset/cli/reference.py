@@ -94,6 +94,7 @@ def _make(args: argparse.Namespace) -> int:
 
 def _accuracy(args: argparse.Namespace) -> Any:
     from veilset.cli.evaluate import _images
+    from veilset.cli.main import tell
     from veilset.data.load import load
     from veilset.evaluation.paid_accuracy import buy_accuracy
 
@@ -106,7 +107,7 @@ def _accuracy(args: argparse.Namespace) -> Any:
         seeds=args.seeds,
         seed=args.seed,
         account=_account(args),
-        progress=None if args.json else lambda line: print(line, file=sys.stderr),
+        progress=None if args.json else tell,
     )
 
 

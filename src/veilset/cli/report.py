@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError("out: a comparison needs --out FILE, for example --out runs.html")
         page = write_comparison(args.folders, args.out)
     else:
-        scores = read_json(Path(args.metrics)) if args.metrics else None
+        scores = read_json(Path(args.metrics).resolve()) if args.metrics else None
         page = write_report(args.folders[0], args.out, scores=scores, audit=args.audit, nearest=args.nearest)
     say(args, {"report": str(page)}, f"page written to {page}")
     return 0

@@ -15,8 +15,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from veilset.cli.main import say
     from veilset.core.errors import ConfigError
+    from veilset.core.listing import RECEIPT, SIGNATURE
     from veilset.core.signing import new_key, sign
-    from veilset.privacy.receipt import RECEIPT, SIGNATURE, verify
+    from veilset.privacy.receipt import verify
 
     if args.new_key:
         mark = new_key(args.new_key)
@@ -24,8 +25,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if not (args.folder and args.key):
         raise ConfigError("sign: give a folder and --key FILE, or --new-key FILE")
-    folder = Path(args.folder)
+    folder = Path(args.folder).resolve()
     before = verify(folder)
+    if before.known_fault:
+        raise ConfigError(f"{folder}: its claim is not signed: {before.known_fault}")
     if not all(c["ok"] for c in before.checks if c["name"] != "signature"):
         raise ConfigError(f"{folder} does not verify, so it is not signed; run `veilset verify {folder}`")
     mark = sign(folder / RECEIPT, args.key, folder / SIGNATURE)

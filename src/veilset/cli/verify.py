@@ -1,4 +1,7 @@
-"""Recompute epsilon from the ledger and the hash of every file. Needs nothing but the folder."""
+"""Recompute epsilon from the ledger and the hash of every file. Needs nothing but the folder.
+
+Exit status: 0 everything holds, 1 a check failed, 3 all recomputes, but the version that made it has a known fault.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ if TYPE_CHECKING:
     from veilset.privacy.receipt import Verification
 
 
-def _coloured(result: Verification) -> str:
-    """The last line, which is the verdict, in green, amber or red."""
+FAULTY = 3  # exit status for what recomputes by the rules of a version that was wrong
+
+
+def _colour(result: Verification) -> int | None:
+    """Of the last line, which is the verdict: green, amber or red; on a terminal only."""
     colour = 31 if not result.ok else 32 if result.release else 33
-    *rows, verdict = str(result).splitlines()
-    return "\n".join([*rows, f"\033[1;{colour}m{verdict}\033[0m"])
+    return colour if sys.stdout.isatty() else None
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -28,5 +33,5 @@ def run(args: argparse.Namespace) -> int:
     from veilset.privacy.receipt import verify
 
     result = (verify_stream if is_stream(args.folder) else verify)(args.folder, args.key)
-    say(args, result.to_json(), _coloured(result) if sys.stdout.isatty() else str(result))
-    return 0 if result.ok else 1
+    say(args, result.to_json(), str(result), colour=_colour(result))
+    return 0 if result.ok else FAULTY if result.recomputes else 1

@@ -9,6 +9,7 @@ from typing import Any
 from veilset.continual.plan import composition, total
 from veilset.continual.stream import BOOK, TaskStream, membership, planned
 from veilset.core.errors import RunError
+from veilset.core.io import no_links
 from veilset.core.types import PublicInfo
 from veilset.privacy.account import Account
 from veilset.privacy.accounting import Spent, claim
@@ -34,7 +35,7 @@ def verify_stream(folder: str | Path, public_key: str | Path | None = None) -> V
         folder: what `TaskStream.create` made; `private/` may be left out.
         public_key: PEM file of the signer; then each task's receipt needs a valid signature by it.
     """
-    folder, result = Path(folder), Verification()
+    folder, result = Path(folder).resolve(), Verification()
 
     check = result.check
     opened: list[TaskStream] = []
@@ -44,7 +45,7 @@ def verify_stream(folder: str | Path, public_key: str | Path | None = None) -> V
     result.delta, result.stamp = stream.facts["delta"], RESEARCH if stream.facts["mode"] == "research" else ""
     for number, state in enumerate(stream.states, 1):
         if state == "released":
-            check(f"task-{number}", lambda n=number: _task(stream, n, public_key))  # type: ignore[misc]
+            check(f"task-{number}", lambda n=number: _task(stream, n, public_key, result))  # type: ignore[misc]
     check("folder", lambda: _folder(stream))
     check("epsilon", lambda: _epsilon(stream, result))
     result.release = result.ok and not result.stamp
@@ -69,7 +70,8 @@ def draw_stream(account: Account, folder: str | Path, purpose: str) -> dict[str,
     seen = verify_stream(folder)
     if not (seen.ok and seen.release):
         raise RunError(
-            f"{folder}: does not verify as a release ({seen.stamp or 'see veilset verify'}); nothing charged"
+            f"{folder}: does not verify as a release ({seen.known_fault or seen.stamp or 'see veilset verify'}); "
+            "nothing charged"
         )
     stream = TaskStream(folder)
     f = stream.facts
@@ -81,7 +83,7 @@ def draw_stream(account: Account, folder: str | Path, purpose: str) -> dict[str,
 
 def _chain(folder: Path, opened: list[TaskStream]) -> str:
     """The chain, and an order of lines that `TaskStream.fit` can have written."""
-    stream = TaskStream(folder)
+    stream = TaskStream(no_links(folder) if folder.is_dir() else folder)
     seen: list[tuple[str, int]] = []
     for line in stream.book.lines[1:]:
         kind, number = line["body"]["kind"], line["body"]["task"]
@@ -93,14 +95,14 @@ def _chain(folder: Path, opened: list[TaskStream]) -> str:
     return f"{len(stream.book.lines)} lines, head {stream.book.head[:16]}"
 
 
-def _task(stream: TaskStream, number: int, public_key: str | Path | None) -> str:
+def _task(stream: TaskStream, number: int, public_key: str | Path | None, result: Verification) -> str:
     """One released task: by itself, and as a part of this stream."""
     home = stream.folder / f"task-{number}"
     if not home.is_dir():
         raise RunError(f"{home.name} was released and is missing")
     seen = verify(home, public_key)
     bad = [f"{c['name']}: {c['detail']}" for c in seen.checks if not c["ok"]]
-    if bad or not seen.ok:
+    if bad or not seen.recomputes:
         raise RunError(f"{home.name} does not verify: {'; '.join(bad)}")
     line = next(b for b in stream.book.bodies("release") if b["task"] == number)
     receipt, start = read_receipt(home).facts, _ledger(home).lines[0]["body"]
@@ -117,6 +119,8 @@ def _task(stream: TaskStream, number: int, public_key: str | Path | None) -> str
     for name, (own, wanted) in said.items():
         if own != wanted:
             raise RunError(f"{home.name}: its {name} is not that of task {number} of this stream")
+    if seen.known_fault:
+        result.known_fault = f"{home.name}: {seen.known_fault}"
     return f"epsilon {seen.epsilon:.6g} alone, head {receipt['ledger_head'][:16]}"
 
 

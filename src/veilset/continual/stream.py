@@ -9,6 +9,7 @@ A task begins once. Interrupted, it goes on in its run folder as any run does; w
 
 from __future__ import annotations
 
+import math
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -20,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 from veilset.continual.plan import StreamPlan
 from veilset.core.errors import ConfigError, DataError, RunError
 from veilset.core.facts import check_tested
-from veilset.core.io import lock, new_folder, read_json, write_json
+from veilset.core.io import lock, new_folder, no_links, read_capped, read_json, write_json
 from veilset.core.types import Images, PublicInfo
 from veilset.core.vault import drop_torn_line
+from veilset.core.words import one_line
 from veilset.privacy.account import Account, Payment, check_mode
-from veilset.privacy.ledger import FORMATS, Ledger, parse
+from veilset.privacy.known_faults import known_fault
+from veilset.privacy.ledger import FORMATS, MOST_LEDGER, Ledger, parse
 from veilset.privacy.plan import Plan
 from veilset.privacy.private import PrivateImages, restricted
 from veilset.privacy.receipt import RESEARCH, Receipt, read_receipt
@@ -50,13 +53,19 @@ class TaskStream:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         try:
-            data = (self.folder / BOOK).read_bytes()
-        except OSError:
+            data = read_capped(self.folder / BOOK, MOST_LEDGER)
+        except (OSError, RunError):
             raise RunError(f"{self.folder}: no stream here; make one with `veilset continual plan ... --out`") from None
         self.book = Ledger(kind="stream")
         self.book.lines = list(parse(data[: data.rfind(b"\n") + 1], "stream"))
         if not self.book.lines:
             raise RunError(f"{self.folder / BOOK} is empty; make the stream anew in another folder")
+        try:
+            self._whole()
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
+            raise RunError(
+                f"{self.folder / BOOK}: its first line plans no stream ({type(e).__name__}: {e}); get another copy"
+            ) from e
 
     @classmethod
     def create(
@@ -93,6 +102,22 @@ class TaskStream:
 
     # ------------------------------------------------------------------ what it says
 
+    def _whole(self) -> None:
+        """Look at everything that is asked of the plan below, since a stranger may have written it."""
+        f = self.facts
+        numbers = [f["epsilon"], f["epsilon_rdp"], f["delta"]]
+        words = [f["composition"], f["mode"], self.info.name]
+        for task in f["tasks"]:
+            plan = task["plan"]
+            numbers += [plan["privacy"]["epsilon"], PublicInfo.from_json(plan["info"]).units]
+            words += [task["method"], *task["classes"]]
+            planned(plan)
+        if not all(type(n) in (int, float) and math.isfinite(n) for n in numbers) or not all(
+            isinstance(w, str) for w in words
+        ):
+            raise TypeError("a number or word is of another type")
+        _ = self.states, [f[key] for key in ("per_class", "account", "one_class", "images")]
+
     @property
     def facts(self) -> dict[str, Any]:
         """The plan of all tasks and its claim."""
@@ -120,6 +145,7 @@ class TaskStream:
         tasks = [
             {"task": n, "classes": t["classes"], "method": t["method"], "units": t["plan"]["info"]["units"]}
             | {"epsilon_budget": t["plan"]["privacy"]["epsilon"], "state": self.state(n)}
+            | {"known_fault": self._fault(n)}
             for n, t in enumerate(f["tasks"], 1)
         ]
         keys = ("epsilon", "delta", "composition", "mode", "per_class", "account")
@@ -127,15 +153,23 @@ class TaskStream:
             k: f[k] for k in keys
         }
 
+    def _fault(self, number: int) -> str:
+        """What is known to be wrong with the claim of a released task, by the version that made it."""
+        there = self.state(number) == "released" and self._out(number).is_dir()
+        return (
+            known_fault(read_receipt(self._out(number)).facts, self.facts["tasks"][number - 1]["plan"]) if there else ""
+        )
+
     def __str__(self) -> str:
         j = self.to_json()
         lines = [
             f"task {t['task']}: {t['state']:<9} {t['method']}, epsilon {t['epsilon_budget']:g}, on "
             + ", ".join(t["classes"])
+            + (f"; CLAIM NOT TO BE RELIED ON: {t['known_fault']}" if t["known_fault"] else "")
             for t in j["tasks"]
         ]
         lines.append(f"all tasks: epsilon {j['epsilon']:.4f} at delta {j['delta']:g} on {j['set']}, unit: {j['unit']}")
-        return "\n".join([*lines, j["composition"], f"mode {j['mode']}, head {j['head']}"])
+        return "\n".join([*map(one_line, lines), j["composition"], f"mode {j['mode']}, head {j['head']}"])
 
     def images(self, upto: int | None = None) -> Images:
         """What the tasks released so far, task by task, with labels of the whole set.
@@ -154,7 +188,7 @@ class TaskStream:
         for n, task in enumerate(self.facts["tasks"][:upto], 1):
             if self.state(n) == "released":
                 place = torch.tensor([info.classes.index(c) for c in task["classes"]])
-                one = read_images(self._out(n), tuple(task["classes"]))
+                one = read_images(self._out(n), PublicInfo.from_json(task["plan"]["info"]))
                 out.append((one.x, place[one.y]))
         if not out:
             raise RunError(f"{self.folder}: no task is released yet; run one with `veilset continual fit`")
@@ -198,6 +232,7 @@ class TaskStream:
     @contextmanager
     def _held(self) -> Iterator[Ledger]:
         """The stream's ledger on disk, while no other process has it."""
+        no_links(self.folder)
         with lock(self.folder / "private" / "lock", str(self.folder)):
             drop_torn_line(self.folder / BOOK)
             self.book = Ledger(self.folder / BOOK, "stream")

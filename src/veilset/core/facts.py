@@ -10,17 +10,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from veilset import __version__
 from veilset.core.errors import RunError
 from veilset.core.io import canonical, read_json, sha256, write_json
 
 CPUINFO = Path("/proc/cpuinfo")  # of Linux
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # flag -> words, the widest first
-PACKAGES = ("veilset", "torch", "numpy", "scipy", "scikit-learn", "dp-accounting")
+PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "dp-accounting")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide results."""
-    out = {"python": platform.python_version()}
+    """Versions of Python, of this very code, and of the packages that decide results."""
+    # An installer's note of our own version may be older than the code that runs, and receipts must name that code.
+    out = {"python": platform.python_version(), "veilset": __version__}
     for name in PACKAGES:
         try:
             out[name] = metadata.version(name)

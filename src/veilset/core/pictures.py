@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-from pathlib import Path
+import math
+import os
+import stat
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, RunError
+from veilset.core.io import no_links, read_capped
 
 if TYPE_CHECKING:
-    from veilset.core.types import Images
+    from veilset.core.types import Images, PublicInfo
+
+PICTURES = ("labels.csv", "images.npz", "images.parquet")  # one of them lies in a folder of images
+MOST_PIXELS = 512 << 20  # bytes of decoded images that any folder may ask for ...
+RATIO = 20  # ... or this many times its size on disk: synthetic images are noisy, and compress less
+PNG = b"\x89PNG\r\n\x1a\n"
+MOST_TABLE = 64 << 20  # bytes of labels.csv, some million rows
 
 
 def to_pil(x: Any) -> Any:
@@ -75,42 +90,224 @@ def write_parquet(images: Images, folder: Path) -> None:
     pq.write_table(pa.table({"image": rows, "label": images.y.numpy(), "class": names}), folder / "images.parquet")
 
 
-def read_images(folder: Path, classes: tuple[str, ...], label: str = "") -> Images:
-    """Read back a folder that `Images.save` wrote, in any of its formats. No pickle is opened.
+# ---------------------------------------------------------------------- reading, perhaps what a stranger sent
+
+
+def read_images(folder: Path, info: PublicInfo, label: str = "") -> Images:
+    """Read back a folder that `Images.save` wrote, in any of its formats. No pickle is opened, no link followed.
+
+    Memory is bounded by the declared shape times the number of images, which is checked before it is taken: at most
+    MOST_PIXELS bytes, or RATIO times what lies on disk if that is more.
 
     Args:
         folder: a release folder.
-        classes: class names, from its receipt.
+        info: the declared facts, from its receipt: every picture has this shape, every label is of these classes.
         label: where the images came from.
 
     Raises:
-        RunError: no images there, or damaged ones.
+        RunError: no images there, or images that the declared facts do not describe.
     """
-    import numpy as np
     import torch
-    from PIL import Image
 
     from veilset.core.types import Images
 
-    def decode(source: Any) -> Any:
-        a = np.asarray(Image.open(source))
-        return a[None] if a.ndim == 2 else a.transpose(2, 0, 1)
+    stored = open_pictures(folder, info)
+    y = stored.labels
+    x = torch.empty(len(y), *info.shape, dtype=torch.uint8)
+    for i, picture in stored.pictures(range(len(y))):
+        x[i] = torch.from_numpy(picture)
+    return Images(x, torch.tensor(y, dtype=torch.int64), info.classes, label=label)
 
+
+@dataclass(frozen=True)
+class Stored:
+    """The pictures of a folder, before any is decoded.
+
+    Attributes:
+        labels: of all, as indices into the declared classes.
+        pictures: positions, ascending -> (position, uint8 [C, H, W]) of each; decodes no more than it must.
+    """
+
+    labels: list[int]
+    pictures: Callable[[Iterable[int]], Iterator[tuple[int, Any]]]
+
+
+def open_pictures(folder: Path, info: PublicInfo) -> Stored:
+    """Find the pictures of a release folder and check, before any is decoded, what they say they are.
+
+    Args:
+        folder: a release folder.
+        info: its declared facts.
+
+    Raises:
+        RunError: none, or none that the declared facts describe. `pictures` raises it for a damaged picture.
+    """
+    folder = no_links(folder)
+    name = next((name for name in PICTURES if (folder / name).exists()), None)
+    if name is None:
+        raise RunError(f"{folder}: no images here; expected {', '.join(PICTURES)}")
+    with _faults(folder / name):
+        found = READERS[name](folder, info)
+    return Stored(found.labels, lambda wanted: _decoded(folder / name, found, wanted))
+
+
+def _decoded(path: Path, stored: Stored, wanted: Iterable[int]) -> Iterator[tuple[int, Any]]:
+    with _faults(path):
+        yield from stored.pictures(wanted)
+
+
+@contextlib.contextmanager
+def _faults(path: Path) -> Iterator[None]:
+    """What can go wrong with a stranger's file, in one line."""
     try:
-        if (folder / "images.npz").exists():
-            with np.load(folder / "images.npz", allow_pickle=False) as z:
-                x, y = z["x"], z["y"]
-        elif (folder / "images.parquet").exists():
-            import pyarrow.parquet as pq
+        yield
+    except RunError:
+        raise
+    except Exception as e:  # the decoders raise many kinds of error; each means that the file is damaged or forged
+        what = str(e) or type(e).__name__
+        raise RunError(f"{path}: the images cannot be read ({what}); sample them again, or get another copy") from e
 
-            t = pq.read_table(folder / "images.parquet").to_pydict()
-            x, y = np.stack([decode(io.BytesIO(r["bytes"])) for r in t["image"]]), np.array(t["label"])
-        elif (folder / "labels.csv").exists():
-            with open(folder / "labels.csv", newline="") as f:
-                rows = list(csv.DictReader(f))
-            x, y = np.stack([decode(folder / r["file"]) for r in rows]), np.array([int(r["label"]) for r in rows])
-        else:
-            raise RunError(f"{folder}: no images here; expected labels.csv, images.npz or images.parquet")
-    except (OSError, ValueError, KeyError) as e:
-        raise RunError(f"{folder}: the images cannot be read ({e}); sample them again") from e
-    return Images(torch.from_numpy(x.copy()), torch.from_numpy(y.astype(np.int64)), classes, label=label)
+
+def _room(rows: int, info: PublicInfo, on_disk: int) -> None:
+    """Refuse more pixels than a set of this size on disk can hold."""
+    size, most = rows * math.prod(info.shape), max(MOST_PIXELS, RATIO * on_disk)
+    if rows < 1:
+        raise ValueError("there are no images")
+    if size > most:
+        raise ValueError(f"{rows} images of the declared shape take {size} bytes, at most {most} are read")
+
+
+def decode_png(data: bytes, shape: tuple[int, ...]) -> Any:
+    """PNG bytes as uint8 [C, H, W] of the declared shape: the one decoder for pictures of a release.
+
+    A release holds PNG and nothing else, so no other decoder is asked, whatever the bytes announce; size and mode are
+    read from the header before any pixel is.
+
+    Raises:
+        ValueError, OSError: it is no PNG, another shape, or damaged.
+    """
+    import numpy as np
+    from PIL import Image
+
+    if data[:8] != PNG or data[12:16] != b"IHDR":
+        raise ValueError("a picture is no PNG")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Pillow warns of a decompression bomb, and goes on
+        picture = Image.open(io.BytesIO(data), formats=["PNG"])
+        if (picture.mode, picture.size) != ("L" if shape[0] == 1 else "RGB", (shape[2], shape[1])):
+            seen = f"{picture.mode} {picture.size[0]} x {picture.size[1]}"
+            raise ValueError(f"a picture is {seen}, not of the declared shape {list(shape)}")
+        a = np.asarray(picture)
+    return np.array(a[None] if a.ndim == 2 else a.transpose(2, 0, 1), order="C")
+
+
+def _pngs(folder: Path, info: PublicInfo) -> Stored:
+    """labels.csv and the files that it names, each once, all of them inside the folder."""
+    names: dict[str, int] = {}
+    table = csv.DictReader(io.StringIO(read_capped(folder / "labels.csv", MOST_TABLE).decode()), strict=True)
+    on_disk = 0
+    for row in table:
+        name, label = row["file"], int(row["label"])
+        if name in names:
+            raise ValueError(f"{name} is named twice")
+        on_disk += _size(folder, name)
+        names[name] = _label(label, info)
+    _room(len(names), info, on_disk)
+    order = list(names)
+
+    def pictures(wanted: Iterable[int]) -> Iterator[tuple[int, Any]]:
+        most = 4 * math.prod(info.shape) + 65536  # noise does not compress, but no PNG grows fourfold
+        for i in wanted:
+            yield i, decode_png(read_capped(folder / order[i], most), info.shape)
+
+    return Stored(list(names.values()), pictures)
+
+
+def _size(folder: Path, name: str) -> int:
+    """Bytes of a file that a table names by a plain path inside the folder."""
+    parts = PurePosixPath(name).parts
+    if not name.endswith(".png") or "\\" in name or "\0" in name or name.startswith("/") or ".." in parts:
+        raise ValueError(f"{name!r} is not the plain name of a PNG file inside the folder")
+    found = os.lstat(folder / name)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{name} is no ordinary file")
+    return found.st_size
+
+
+def _label(label: int, info: PublicInfo) -> int:
+    if not 0 <= label < len(info.classes):
+        raise ValueError(f"a label is {label}, and there are {len(info.classes)} classes")
+    return label
+
+
+def _npz(folder: Path, info: PublicInfo) -> Stored:
+    """images.npz, whose arrays are looked at by their headers first, and read in pieces."""
+    import numpy as np
+
+    path = folder / "images.npz"
+    on_disk = path.stat().st_size
+    with _array(path, "x") as (shape, dtype, _):
+        if dtype != np.uint8 or len(shape) != 4 or tuple(shape[1:]) != tuple(info.shape):
+            raise ValueError(f"x is {dtype} {list(shape)}, not uint8 [N, {', '.join(map(str, info.shape))}]")
+        _room(shape[0], info, on_disk)
+        rows = shape[0]
+    with _array(path, "y") as (shape, dtype, f):
+        if dtype.kind not in "iu" or shape != (rows,):
+            raise ValueError(f"y is {dtype} {list(shape)}, not one whole number an image ([{rows}])")
+        labels = np.frombuffer(f.read(rows * dtype.itemsize), dtype).tolist()
+
+    def pictures(wanted: Iterable[int]) -> Iterator[tuple[int, Any]]:
+        each = math.prod(info.shape)
+        with _array(path, "x") as (_, _, f):
+            at = 0
+            for i in wanted:
+                while at <= i:
+                    raw, at = f.read(each), at + 1
+                yield i, np.frombuffer(raw, np.uint8).reshape(info.shape).copy()
+
+    return Stored([_label(k, info) for k in labels], pictures)
+
+
+@contextlib.contextmanager
+def _array(path: Path, name: str) -> Iterator[tuple[tuple[int, ...], Any, Any]]:
+    """(shape, type, open stream at the first value) of one array of an npz file, in C order and without objects."""
+    from numpy.lib import format as npy
+
+    with zipfile.ZipFile(path) as z, z.open(f"{name}.npy") as f:
+        header = npy.read_array_header_1_0 if npy.read_magic(f) == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = header(f)
+        if fortran or dtype.hasobject:
+            raise ValueError(f"{name} is not a plain array")
+        yield shape, dtype, f
+
+
+def _parquet(folder: Path, info: PublicInfo) -> Stored:
+    """images.parquet, in batches; rows and sizes are in its footer."""
+    try:
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise RunError("images.parquet: reading it needs pyarrow; pip install 'veilset[parquet]'") from None
+    path = folder / "images.parquet"
+    table = pq.ParquetFile(path)
+    rows, on_disk = table.metadata.num_rows, path.stat().st_size
+    _room(rows, info, on_disk)
+    unpacked = sum(table.metadata.row_group(i).total_byte_size for i in range(table.metadata.num_row_groups))
+    if unpacked > max(MOST_PIXELS, RATIO * on_disk):
+        raise ValueError(f"it unpacks to {unpacked} bytes")
+    labels = [_label(k, info) for b in table.iter_batches(columns=["label"]) for k in b["label"].to_pylist()]
+
+    def pictures(wanted: Iterable[int]) -> Iterator[tuple[int, Any]]:
+        left, at = iter(wanted), 0
+        i = next(left, None)
+        for batch in table.iter_batches(256, columns=["image"]):
+            while i is not None and i < at + len(batch):
+                yield i, decode_png(batch["image"][i - at]["bytes"].as_py(), info.shape)
+                i = next(left, None)
+            if i is None:
+                return
+            at += len(batch)
+
+    return Stored(labels, pictures)
+
+
+READERS = dict(zip(PICTURES, (_pngs, _npz, _parquet), strict=True))

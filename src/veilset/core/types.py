@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, DataError
+from veilset.core.words import legible
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +115,7 @@ class Images:
 
     def __repr__(self) -> str:
         n, c, h, w = self.x.shape
-        tail = f", {self.label}" if self.label else ""
+        tail = f", {legible(self.label)}" if self.label else ""
         return f"Images({n} of {c}x{h}x{w}, {len(self.classes)} classes{tail})"
 
     def grid(self, per_class: int = 10) -> Any:
@@ -131,7 +132,10 @@ class Images:
         return out.getvalue()
 
     def save(self, folder: str | Path, format: str = "folder") -> Path:
-        """Write a new folder: PNGs with labels.csv ("folder"), images.npz ("npz") or images.parquet ("parquet").
+        """Write a new folder of pictures, which is no release: without ledger and receipt nobody can check a claim.
+
+        PNGs with labels.csv ("folder"), images.npz ("npz") or images.parquet ("parquet"). A release is written by
+        `model.write_samples(images, folder)`, or by `veilset sample`.
 
         Raises:
             RunError: the folder exists.

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from veilset import __version__
 from veilset.core.checkpoint import freeze, pack, unpack
 from veilset.core.errors import RunError
-from veilset.core.io import read_json, write_bytes, write_json
+from veilset.core.io import no_links, read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,8 @@ class Vault:
         self._next: dict[str, float] = {}  # when a loop's next checkpoint is due
         if self._home is None:
             return
+        if self._home.parent.is_dir():
+            no_links(self._home.parent)
         try:
             for name in ("answers", "checkpoints"):
                 (self._home / name).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -52,15 +55,20 @@ class Vault:
             started: the run has a ledger already.
 
         Raises:
-            RunError: the run was started with another seed, or the key is gone.
+            RunError: the run was started with another seed, or by another version; or the key is gone.
         """
-        fresh = {"key": secrets.token_hex(32), "seed": seed}
+        fresh = {"key": secrets.token_hex(32), "seed": seed, "version": __version__}
         path = self._home / "data.json" if self._home else None
         if path and started and not path.exists():
             raise RunError(f"private/{path.name} is gone, so this run cannot go on; start a new one in a new folder")
         known = read_json(path) if path and path.exists() else fresh
         if known["seed"] != seed:
             raise RunError("this run was started with another seed; use the same seed, or a new folder")
+        if known.get("version") != __version__:  # the receipt names one version, and some have faults
+            raise RunError(
+                f"this run was started by another version of veilset ({known.get('version', 'older than 0.2.0')}); "
+                f"finish it with that one, or start a new run with {__version__} in a new folder"
+            )
         self._known = known if path else {}
         return str(known["key"])
 

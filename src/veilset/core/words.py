@@ -1,10 +1,43 @@
-"""How plans, ledger lines and receipts read for people; made from their JSON, so nothing here can change a claim."""
+"""How plans, ledger lines and receipts read for people; made from their JSON, so nothing here can change a claim.
+
+Names in them may be a stranger's, so no character reaches a terminal that could move its cursor or turn its text.
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
+
+JOINERS = "\u200c\u200d"  # some scripts, and some pictures, need them; they move nothing
+UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # categories of characters that act on a terminal, or break its line
+LONGEST = 2000  # characters of one line that are shown
+
+
+def legible(text: object, *, lines: bool = False) -> str:
+    """Text that may be a stranger's, fit for a terminal: one line in which control characters are written out.
+
+    Escapes of terminals, line ends, marks of direction and lone surrogates become \\uXXXX, as JSON writes them, so JSON
+    stays JSON of the same value.
+
+    Args:
+        text: anything with words.
+        lines: keep line ends: the text is ours, and only names in it are not.
+    """
+    kept = JOINERS + ("\n" if lines else "")
+    return "".join(c if c in kept or unicodedata.category(c) not in UNSEEN else _written(c) for c in str(text))
+
+
+def _written(c: str) -> str:
+    raw = c.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{raw[i : i + 4]}" for i in range(0, len(raw), 4))
+
+
+def one_line(text: object) -> str:
+    """`legible`, and cut where it is longer than anybody reads."""
+    short = legible(str(text)[: LONGEST + 1])
+    return short if len(short) <= LONGEST else f"{short[:LONGEST]}... (cut)"
 
 
 def plan_table(p: Mapping[str, Any]) -> str:
@@ -17,15 +50,15 @@ def plan_table(p: Mapping[str, Any]) -> str:
     lines = [head, "-" * len(head)]
     for r in p["releases"]:
         alone = "inf" if r["epsilon_alone"] is None else f"{r['epsilon_alone']:.4f}"
-        name = r["name"] + (" /class" if r["partition"] else "")
+        name = one_line(r["name"]) + (" /class" if r["partition"] else "")
         lines.append(
             f"{name:<16}{r['verb']:<6}{r['steps']:>7}{r['sample_rate']:>9.4g}{r['noise_multiplier']:>10.4g}"
             f"{r['epsilon_share']:>8.2f}{alone:>9}"
         )
     total = "infinite" if p["epsilon"] is None else f"{p['epsilon']:.4f}"
-    lines.append(f"epsilon {total} at delta {p['delta']:g}, unit: {p['unit']}; no record has been read")
+    lines.append(f"epsilon {total} at delta {p['delta']:g}, unit: {one_line(p['unit'])}; no record has been read")
     lines.append(f"about {p['seconds']:.0f} s and {p['memory_mb']:.0f} MB on two cores")
-    return "\n".join(lines + [f"warning: {w}" for w in p["warnings"]])
+    return "\n".join(lines + [one_line(f"warning: {w}") for w in p["warnings"]])
 
 
 def ledger_words(b: Mapping[str, Any]) -> str:
@@ -33,8 +66,8 @@ def ledger_words(b: Mapping[str, Any]) -> str:
     if b["kind"] == "charge":
         part = "" if b["part"] is None else f" (class {b['part']})"
         noise = f"noise multiplier {b['noise_multiplier']:.6g}, rate {b['sample_rate']:g}"
-        return f"charge {b['release']}{part}: {b['steps']} x Gaussian, {noise}"
-    return b["kind"] + (f": {b['purpose']}" if "purpose" in b else "")
+        return one_line(f"charge {b['release']}{part}: {b['steps']} x Gaussian, {noise}")
+    return one_line(b["kind"] + (f": {b['purpose']}" if "purpose" in b else ""))
 
 
 def receipt_lines(f: Mapping[str, Any]) -> str:
@@ -55,7 +88,7 @@ def receipt_lines(f: Mapping[str, Any]) -> str:
         tested = f["selftest"]
         held = f"{tested['checks']} checks hold" if tested["ok"] else "FAILED: do not rely on this installation"
         lines.append(f"selftest  {held}, code {tested['code'][:16]}")
-    return "\n".join(lines + ([f"stamp     {f['stamp']}"] if f["stamp"] else []))
+    return "\n".join(map(one_line, lines + ([f"stamp     {f['stamp']}"] if f["stamp"] else [])))
 
 
 def account_table(a: Mapping[str, Any]) -> str:
@@ -75,7 +108,9 @@ def account_table(a: Mapping[str, Any]) -> str:
     left = f"another Gaussian release of up to epsilon {a['epsilon_left']:.3g}" if a["epsilon_left"] else "nothing"
     spent = "all" if a["share_spent"] is None else f"{a['share_spent']:.1%}"
     lines.append(f"spent: {spent} of the cap; left: {left}")
-    return "\n".join([*lines, f"head {a['head']} (keep a copy elsewhere: it shows if the file is set back)"])
+    return "\n".join(
+        [*map(one_line, lines), f"head {a['head']} (keep a copy elsewhere: it shows if the file is set back)"]
+    )
 
 
 def _mechanisms(releases: Sequence[Mapping[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from veilset.core.errors import ConfigError, DataError, ModeError, RunError
 from veilset.core.facts import check_tested
-from veilset.core.io import lock, write_bytes
+from veilset.core.io import lock, no_links, write_bytes
 from veilset.core.types import Images, PublicInfo
 from veilset.privacy.account import Account, Payment
 from veilset.privacy.gate import Gate
@@ -77,6 +77,8 @@ def check_place(plan: Plan, out: Path, resume: bool) -> None:
     """Refuse, before anything is read or shown, what `buy` refuses; arguments and errors as there."""
     if not plan.budget.private:
         raise ConfigError("epsilon = inf: a paid measure needs a finite budget; exact figures come from --research")
+    if out.is_dir():
+        no_links(out)
     if resume and not (out / "ledger.jsonl").exists():
         raise RunError(f"{out}: nothing was begun here; leave out --resume")
     if (out / "receipt.json").exists():

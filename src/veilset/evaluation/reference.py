@@ -182,10 +182,10 @@ def open_reference(folder: str | Path) -> Reference:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from veilset.core.io import read_json
+    from veilset.core.io import MOST_JSON, read_capped, read_json
     from veilset.privacy.ledger import Ledger
 
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     facts = read_json(folder / FACTS)
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise RunError(f"{folder / FACTS}: not a {FORMAT} file; name what `veilset reference make` wrote")
@@ -197,7 +197,16 @@ def open_reference(folder: str | Path) -> Reference:
     info = PublicInfo.from_json(ledger.lines[0]["body"]["plan"]["info"])
     noise = {b["release"]: b["noise_multiplier"] * b["sensitivity"] for b in ledger.bodies("charge")}
     try:
-        sums = load((folder / TENSORS).read_bytes())
+        sums = load(read_capped(folder / TENSORS, MOST_JSON))
+        d = 4 * info.shape[0] + 12
+        shapes = {
+            "embedding": (len(info.classes), 2 * len(SCALES) * FREQUENCIES),
+            "moments": (d + d * (d + 1) // 2,),
+            "labels": (len(info.classes),),
+        }
+        for name, shape in shapes.items():
+            if tuple(sums[name].shape) != shape:
+                raise ValueError(f"{name} is {list(sums[name].shape)}, not {list(shape)}")
         found = Reference(sums["embedding"], sums["moments"], sums["labels"], noise, info, read_receipt(folder), "")
         return replace(found, split=str(facts["split"]), noise={r.name: noise[r.name] for r in PLAN})
     except (SafetensorError, OSError, LookupError, ValueError) as e:

@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
 import torch
 
 from veilset.core.config import build
-from veilset.core.errors import ConfigError, ModeError, RunError, suggest
+from veilset.core.errors import ConfigError, ModeError, RunError, VeilsetError, suggest
 from veilset.core.facts import check_tested
-from veilset.core.io import new_folder, read_json, sha256_file, write_bytes, write_json
+from veilset.core.io import new_folder, no_links, read_capped, read_json, sha256_file, write_bytes, write_json
+from veilset.core.listing import MOST_SUMS, SUMS
 from veilset.core.memory import keep_pages
+from veilset.core.room import Room
 from veilset.core.types import Images, PublicInfo
 from veilset.privacy.account import Account, Payment
 from veilset.privacy.collective import Team
 from veilset.privacy.gate import Gate
+from veilset.privacy.ledger import MOST_LEDGER
 from veilset.privacy.plan import Plan
 from veilset.privacy.private import PrivateImages
-from veilset.privacy.receipt import LEDGER, SUMS, Receipt, make_receipt, read_receipt, write_release
+from veilset.privacy.receipt import LEDGER, Receipt, make_receipt, read_receipt, write_release
 from veilset.privacy.spec import Privacy
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 FORMAT = "veilset-model/1"
 BATCH = 1000  # images drawn at a time
+MOST_MODEL = 1 << 30  # bytes of a model's weights that are read
+MOST_MADE = 1 << 25  # numbers that any model may make while it draws; one with more weights, four times as many
 State = dict[str, torch.Tensor]
 M = TypeVar("M", bound="Method")
 
@@ -57,6 +62,7 @@ class Method(ABC):
     recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __init__(self, **params: Any):
+        self._restored = ""  # where its weights were read from
         self.config: Any = build(self.Config, params, self.name)
         self.device = "cpu"
         self.receipt_: Receipt | None = None
@@ -231,10 +237,26 @@ class Synthesizer(Method):
         out = torch.empty(n, *info.shape, dtype=torch.uint8)
         with _public_randomness(seed), torch.no_grad():
             for i in range(0, n, BATCH):
-                x = self._sample(state, info, labels[i : i + BATCH]).cpu()
+                x = self._drawn_by(state, info, labels[i : i + BATCH])
                 out[i : i + BATCH] = (x.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
         stamp = self.receipt_.facts["stamp"] if self.receipt_ else ""  # none yet: a trial of a search
         return Images(out, labels, info.classes, label=stamp or "SYNTHETIC")
+
+    def _drawn_by(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """`_sample`, where weights that a stranger wrote may not be those that the method looks for."""
+        if not self._restored:
+            return self._sample(state, info, labels).cpu()
+        stored = sum(t.numel() for t in state.values())
+        try:
+            with Room(max(MOST_MADE, 4 * stored, 4 * BATCH * info.pixels)):
+                return self._sample(state, info, labels).cpu()
+        except (LookupError, RuntimeError, TypeError, ValueError) as e:
+            if isinstance(e, VeilsetError):
+                raise
+            raise RunError(
+                f"{self._restored}: its weights are not those of {self.name} with these parameters and declared facts "
+                f"({type(e).__name__}: {e}); get another copy, or fit again"
+            ) from e
 
     @final
     def write_samples(self, images: Images, folder: str | Path, format: str = "folder") -> Path:
@@ -291,18 +313,19 @@ def restore(cls: type[M], folder: Path, facts: dict[str, Any]) -> M:
     model = cls(**facts["config"])
     path = folder / "model.safetensors"
     try:
-        model._state = load(path.read_bytes())
-        covered = f"{sha256_file(path)}  {path.name}\n" in (folder / SUMS).read_text()
-        model._ledger = (folder / LEDGER).read_bytes()
+        model._state = load(read_capped(path, MOST_MODEL))
+        covered = f"{sha256_file(path)}  {path.name}\n".encode() in read_capped(folder / SUMS, MOST_SUMS)
+        model._ledger = read_capped(folder / LEDGER, MOST_LEDGER)
     except (SafetensorError, OSError, ValueError) as e:
         raise RunError(f"{path}: not a whole safetensors file with its receipt ({e}); fit again or copy it anew") from e
     if not covered:
         raise RunError(f"{path}: not the model that {folder / SUMS} covers; run `veilset verify {folder}`")
     try:
         model.info_ = PublicInfo.from_json(facts["info"])
-    except (KeyError, TypeError) as e:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as e:
         raise RunError(f"{folder / 'model.json'}: its declared facts are not whole ({e}); copy the folder anew") from e
     model.receipt_ = read_receipt(folder)
+    model._restored = str(folder)
     return model
 
 
@@ -312,6 +335,8 @@ def model_facts(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: absent, or written by something else.
     """
+    if folder.is_dir():
+        no_links(folder)
     facts = read_json(folder / "model.json")
     kinds = {"format": str, "method": str, "config": dict, "info": dict}
     if (

@@ -157,7 +157,7 @@ class Account:
         if self.path.exists():
             raise RunError(f"{self.path} exists; an account is never overwritten")
         with self._locked():
-            book = Ledger(self.path, "account")
+            book = Ledger(self.path.resolve(), "account")
             if book.lines:  # made since then
                 raise RunError(f"{self.path} exists; an account is never overwritten")
             facts = {"set": _bound(info), "epsilon": cap.epsilon, "delta": cap.delta, "orders": orders}
@@ -202,7 +202,7 @@ class Account:
         self.balance()  # what is wrong with the file is said before a lock is taken
         with self._locked():
             drop_torn_line(self.path)
-            book = Ledger(self.path, "account")
+            book = Ledger(self.path.resolve(), "account")
             balance = _read(book)
             if info:
                 balance.check_set(info)

@@ -6,20 +6,20 @@ tasks (see `veilset.continual`).
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from veilset.core.errors import LedgerError, RunError
-from veilset.core.io import canonical, sha256, sync_folder
+from veilset.core.io import MOST_JSON, canonical, parse_json, read_capped, sha256, sync_folder
 from veilset.core.words import ledger_words
 from veilset.privacy.accounting import Spent
 
 FORMATS = {"ledger": "veilset-ledger/1", "account": "veilset-account/1", "stream": "veilset-stream/1"}
 FORMAT = FORMATS["ledger"]
 GENESIS = "0" * 64
+MOST_LEDGER = 32 << 20  # bytes of a ledger that is read: some hundred thousand lines
 
 
 def _seal(seq: int, prev: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -39,7 +39,9 @@ class Ledger:
 
     def __init__(self, path: Path | None = None, kind: str = "ledger"):
         self._path = path
-        self.lines: list[dict[str, Any]] = list(parse(path.read_bytes(), kind)) if path and path.exists() else []
+        self.lines: list[dict[str, Any]] = []
+        if path and path.exists():
+            self.lines.extend(parse(read_capped(path, MOST_LEDGER), kind))
 
     @property
     def head(self) -> str:
@@ -52,7 +54,9 @@ class Ledger:
         if self._path:
             whole = self._path.stat().st_size if self._path.exists() else 0
             try:
-                with open(self._path, "ab") as f:
+                with open(
+                    os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666), "ab"
+                ) as f:
                     f.write(canonical(line) + b"\n")
                     f.flush()
                     os.fsync(f.fileno())
@@ -93,13 +97,17 @@ def parse(data: bytes, what: str = "ledger") -> Iterator[dict[str, Any]]:
     """
     if data and not data.endswith(b"\n"):
         raise LedgerError(f"{what}: the last line is cut short; the file was damaged or edited")
+    if b"\r\n" in data:
+        raise LedgerError(
+            f"{what}: its line ends were changed (CRLF), as some programs do when they copy; get it unchanged"
+        )
     prev = GENESIS
-    for seq, raw in enumerate(data.splitlines()):
+    for seq, raw in enumerate(data.split(b"\n")[:-1]):
         try:
-            line = json.loads(raw)
+            line = parse_json(raw if len(raw) <= MOST_JSON else b"")
             good = line["seq"] == seq and line["prev"] == prev and line == _seal(seq, prev, line["body"])
             kind, form = line["body"]["kind"], line["body"].get("format")
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise LedgerError(f"{what} line {seq}: not a line of such a file; the file was damaged or edited") from None
         if not good:
             raise LedgerError(

@@ -6,9 +6,10 @@ honest code. It detects every change but a rewrite of the whole chain; against a
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,19 +17,39 @@ from typing import Any
 
 from veilset.core.errors import ConfigError, RunError, VeilsetError
 from veilset.core.facts import processor, selftest, versions
-from veilset.core.io import canonical, read_json, sha256, sha256_file, write_bytes, write_json
-from veilset.core.words import as_html, receipt_lines
+from veilset.core.io import canonical, no_links, read_capped, read_json, sha256, write_bytes, write_json
+from veilset.core.listing import RECEIPT, SIGNATURE, STAMP, check_list, write_list
+from veilset.core.types import PublicInfo
+from veilset.core.words import as_html, one_line, receipt_lines
 from veilset.privacy.accounting import Search, claim
-from veilset.privacy.ledger import Ledger, parse
+from veilset.privacy.known_faults import known_fault
+from veilset.privacy.ledger import MOST_LEDGER, Ledger, parse
 from veilset.privacy.noise import GENERATOR
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import RELATION, Privacy
 
 FORMAT = "veilset-receipt/1"
-RECEIPT, STAMP, LEDGER, SUMS = "receipt.json", "NON-PRIVATE.json", "ledger.jsonl", "SHA256SUMS"
-SIGNATURE = "receipt.sig.json"
+LEDGER = "ledger.jsonl"
 RESEARCH = "NOT A RELEASE: research mode, the noise can be regenerated from the seed"
 NON_PRIVATE = "NON-PRIVATE: epsilon is infinite, no noise was added"
+
+
+KINDS = {  # what every receipt has
+    "epsilon": int | float | None,
+    "epsilon_rdp": int | float | None,
+    "delta": int | float,
+    "accountant": str,
+    "relation": str,
+    "unit": str,
+    "method": str,
+    "mode": str,
+    "stamp": str,
+    "config": dict,
+    "data": dict,
+    "ledger_lines": int,
+    "ledger_head": str,
+    "files_sha256": str,
+}
 
 
 @dataclass(frozen=True)
@@ -104,11 +125,10 @@ def write_release(folder: Path, receipt: Receipt, ledger: bytes) -> Receipt:
 
     SHA256SUMS lists every other file (checkable with `sha256sum -c`); the receipt holds the hash of that list.
     """
+    no_links(folder)
     write_bytes(folder / LEDGER, ledger)
-    names = sorted(p.relative_to(folder).as_posix() for p in released_files(folder))
-    sums = "".join(f"{sha256_file(folder / n)}  {n}\n" for n in names).encode()
-    write_bytes(folder / SUMS, sums)
-    bound = Receipt(receipt.facts | {"files": len(names), "files_sha256": sha256(sums)})
+    count, digest = write_list(folder)
+    bound = Receipt(receipt.facts | {"files": count, "files_sha256": digest})
     bound.facts["seal"] = _seal(bound.facts)
     write_json(folder / bound.file_name, bound.facts)
     return bound
@@ -119,20 +139,14 @@ def _seal(facts: dict[str, Any]) -> str:
     return sha256(canonical({k: v for k, v in facts.items() if k != "seal"}))
 
 
-def released_files(folder: Path) -> list[Path]:
-    """Every file that the receipt must cover: all but the receipt, its signature, the list, and private/."""
-    skip = {RECEIPT, STAMP, SIGNATURE, SUMS}
-    out = []
-    for p in sorted(folder.rglob("*")):
-        top = p.relative_to(folder).parts[0]
-        if p.is_file() and top != "private" and p.relative_to(folder).as_posix() not in skip:
-            out.append(p)
-    return out
-
-
 @dataclass
 class Verification:
-    """The outcome of `verify`: each check by name, whether it held, and what was seen."""
+    """The outcome of `verify`: each check by name, whether it held, and what was seen.
+
+    Attributes:
+        known_fault: why the claim is too small, or not known to hold, though it recomputes; then nothing is `ok`.
+        notes: what a reader must know and is no fault.
+    """
 
     epsilon: float | None = None
     delta: float | None = None
@@ -140,11 +154,18 @@ class Verification:
     stamp: str = ""
     fingerprint: str | None = None
     checks: list[dict[str, Any]] = field(default_factory=list)
+    known_fault: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def recomputes(self) -> bool:
+        """True when every check held."""
+        return bool(self.checks) and all(c["ok"] for c in self.checks)
 
     @property
     def ok(self) -> bool:
-        """True when every check held."""
-        return bool(self.checks) and all(c["ok"] for c in self.checks)
+        """True when every check held, and the version that made the release has no known fault."""
+        return self.recomputes and not self.known_fault
 
     def check(self, name: str, test: Callable[[], str]) -> bool:
         """Whether a step holds: it returns what was seen, or raises."""
@@ -152,43 +173,47 @@ class Verification:
             detail, good = test(), True
         except Exception as e:  # a forged file may break any step; that is an answer, not a crash
             detail, good = f"{e}" if isinstance(e, VeilsetError) else f"{type(e).__name__}: {e}", False
-        self.checks.append({"name": name, "ok": good, "detail": detail})
+        self.checks.append({"name": name, "ok": good, "detail": one_line(detail)})
         return good
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `veilset verify --json`."""
-        keys = ("ok", "epsilon", "delta", "release", "stamp", "fingerprint", "checks")
+        keys = ("ok", "epsilon", "delta", "release", "stamp", "fingerprint", "known_fault", "notes", "checks")
         return {k: getattr(self, k) for k in keys}
 
     def __str__(self) -> str:
         rows = [f"  {'ok  ' if c['ok'] else 'FAIL'}  {c['name']:<12} {c['detail']}" for c in self.checks]
+        rows += [f"  note  {note}" for note in self.notes]
         head = f"VERIFIED: epsilon = {self.epsilon:.6g} at delta = {self.delta:g}" if self.ok else "NOT VERIFIED"
         if self.ok and self.stamp:
-            head = f"RECOMPUTES, BUT {self.stamp}"
+            head = f"RECOMPUTES, BUT {one_line(self.stamp)}"
+        if self.recomputes and self.known_fault:
+            unknown = "not known whether" in self.known_fault
+            head = one_line(("NOT KNOWN TO HOLD: " if unknown else "KNOWN TO BE TOO SMALL: ") + self.known_fault)
         return "\n".join(rows + [head])
 
 
 def verify(folder: str | Path, public_key: str | Path | None = None) -> Verification:
-    """Check a run or release folder. Reads only that folder; never raises for a bad one.
+    """Check a run or release folder. Reads only that folder, follows no link in it; never raises for a bad one.
 
     Args:
         folder: what `fit` or `sample` wrote.
         public_key: PEM file of the signer; then a valid signature by it is required.
     """
-    folder, result = Path(folder), Verification()
+    folder, result = Path(os.path.realpath(folder)), Verification()
 
     check = result.check
     facts: dict[str, Any] = {}
     ledger = Ledger()
 
     def open_receipt() -> str:
+        if folder.is_dir():
+            no_links(folder)
         if (folder / STAMP).exists():
             result.stamp = NON_PRIVATE
             raise RunError(f"{NON_PRIVATE}; there is nothing to verify")
-        facts.update(read_json(folder / RECEIPT))
-        if facts.get("format") != FORMAT:
-            raise RunError(f"receipt format {facts.get('format')!r} is not {FORMAT}; use the version that wrote it")
-        if facts["seal"] != _seal(facts):
+        facts.update(read_receipt(folder).facts)
+        if facts.get("seal") != _seal(facts):
             raise RunError("the receipt was edited: its seal does not fit")
         result.delta, result.stamp = facts["delta"], facts["stamp"]
         return f"{facts['method']} on {facts['data']['name']}"
@@ -199,7 +224,7 @@ def verify(folder: str | Path, public_key: str | Path | None = None) -> Verifica
         return result
     check("plan", lambda: _within_plan(facts, ledger))
     check("epsilon", lambda: _epsilon(facts, ledger, result))
-    check("files", lambda: _files(folder, facts))
+    check("files", lambda: check_list(folder, facts["files_sha256"], result.notes))
     if public_key is not None or (folder / SIGNATURE).exists():
         from veilset.core.signing import check_signature
 
@@ -208,12 +233,18 @@ def verify(folder: str | Path, public_key: str | Path | None = None) -> Verifica
             return f"Ed25519, key {result.fingerprint}"
 
         check("signature", signature)
+    else:
+        result.notes.append(
+            "not signed: it does not show who made it; compare the ledger's head with one from elsewhere"
+        )
+    if result.recomputes:
+        result.known_fault = known_fault(facts, ledger.lines[0]["body"]["plan"])
     result.release = result.ok and bool(facts["release"])
     return result
 
 
 def _chain(folder: Path, facts: dict[str, Any], ledger: Ledger) -> str:
-    raw = (folder / LEDGER).read_bytes()
+    raw = read_capped(folder / LEDGER, MOST_LEDGER)
     ledger.lines = list(parse(raw))
     if (len(ledger.lines), ledger.head, sha256(raw)) != (
         facts["ledger_lines"],
@@ -234,6 +265,7 @@ def _within_plan(facts: dict[str, Any], ledger: Ledger) -> str:
     start = ledger.lines[0]["body"]
     plan = {r["name"]: Release(**r) for r in start["plan"]["releases"]}
     _trial(start["plan"], list(plan.values()))
+    steps: Counter[tuple[str, int | None]] = Counter()
     for b in ledger.bodies("charge"):
         r = plan.get(b["release"])
         if (
@@ -243,8 +275,9 @@ def _within_plan(facts: dict[str, Any], ledger: Ledger) -> str:
             or b["noise_multiplier"] < r.noise_multiplier
         ):
             raise RunError(f"release {b['release']!r} was charged otherwise than planned")
+        steps[b["release"], b["part"]] += b["steps"]
         if (
-            ledger.steps(b["release"], b["part"]) > r.steps
+            steps[b["release"], b["part"]] > r.steps
             or b["part"] not in ([None] if r.partition is None else range(len(start["plan"]["info"]["classes"])))
             or type(b["steps"]) is not int
             or b["steps"] < 1
@@ -264,6 +297,7 @@ def _within_plan(facts: dict[str, Any], ledger: Ledger) -> str:
     said["inspected"] = any(True for _ in ledger.bodies("inspect"))
     said["stamp"] = "" if start["mode"] == "release" else RESEARCH
     said["release"] = said["stamp"] == "" and not said["inspected"]
+    PublicInfo.from_json(start["plan"]["info"])  # what is declared must describe a set
     for key, value in said.items():
         if facts.get(key) != value:
             raise RunError(f"the receipt says {key} = {facts.get(key)!r}, the ledger {value!r}")
@@ -298,20 +332,21 @@ def _epsilon(facts: dict[str, Any], ledger: Ledger, result: Verification) -> str
     return f"{got.epsilon:.8g} at delta {budget.delta:g} ({got.accountant}; RDP {got.epsilon_rdp:.6g})"
 
 
-def _files(folder: Path, facts: dict[str, Any]) -> str:
-    raw = (folder / SUMS).read_bytes()
-    if sha256(raw) != facts["files_sha256"]:
-        raise RunError(f"{SUMS} is not the list that the receipt covers")
-    listed = {name: digest for digest, name in (line.split("  ", 1) for line in raw.decode().splitlines())}
-    found = {p.relative_to(folder).as_posix(): p for p in released_files(folder)}
-    for name in sorted(listed.keys() | found.keys()):
-        if name not in found:
-            raise RunError(f"{name} is missing")
-        if name not in listed:
-            raise RunError(f"{name} is not covered by the receipt; move it elsewhere")
-        if sha256_file(found[name]) != listed[name]:
-            raise RunError(f"{name} was changed")
-    return f"{len(listed)} files unchanged"
+def list_hash(folder: str | Path) -> str:
+    """The hash of a folder's list of files, once the list is the receipt's, and every file the one that is listed.
+
+    Figures name it, so that nobody takes them for those of another release.
+
+    Raises:
+        RunError: no receipt, or a file that it does not cover as it is.
+    """
+    home = no_links(Path(folder))
+    facts = read_receipt(home).facts
+    try:
+        check_list(home, facts["files_sha256"], [])
+    except RunError as e:
+        raise RunError(f"{folder}: {e}; sample or fit again, or get an unchanged copy") from e
+    return str(facts["files_sha256"])
 
 
 def read_receipt(folder: str | Path) -> Receipt:
@@ -325,5 +360,13 @@ def read_receipt(folder: str | Path) -> Receipt:
     path = folder / (STAMP if (folder / STAMP).exists() else RECEIPT)
     facts = read_json(path)
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise ConfigError(f"{path}: not a {FORMAT}")
-    return Receipt(json.loads(json.dumps(facts)))
+        raise ConfigError(f"{path}: not a {FORMAT}; use the version that wrote it, or get another copy")
+    for key, kind in KINDS.items():
+        if not isinstance(facts.get(key), kind):
+            raise ConfigError(f"{path}: its {key} is missing or of another type than a {FORMAT} has; get another copy")
+    try:
+        PublicInfo.from_json(facts["data"])
+        _ = [float(facts[key] or 0) for key in ("epsilon", "epsilon_rdp", "delta")]  # thousands of digits are no float
+    except (ArithmeticError, LookupError, TypeError, ValueError) as e:
+        raise ConfigError(f"{path}: its declared facts or numbers describe no set ({e}); get another copy") from e
+    return Receipt(facts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,11 +44,15 @@ class AuditRow:
 
 @dataclass(frozen=True)
 class AuditNote:
-    """What an audit file says; no rows where there is none, or it cannot be read (then `fault` says why)."""
+    """What an audit file says; no rows where there is none, or it cannot be shown (then `fault` says why).
+
+    `covered`: a receipt covers it; otherwise it was made by whoever made the page.
+    """
 
     rows: tuple[AuditRow, ...] = ()
     confidence: float = 0.95
     fault: str = ""
+    covered: bool = False
 
     @property
     def ok(self) -> bool | None:
@@ -90,26 +94,33 @@ def find_audit(folder: Path, file: str | Path | None) -> Path | None:
     return next((path for path in near if path.is_file()), None)
 
 
-def read_audit(path: Path | None, epsilon: float | None, delta: float | None) -> AuditNote:
-    """What `veilset audit --json` wrote. A damaged file is told on the page and is no audit.
+def read_audit(
+    path: Path | None, epsilon: float | None, delta: float | None, folder: Path, facts: Mapping[str, Any]
+) -> AuditNote:
+    """What `veilset audit RUN` wrote. A damaged file, or one of another release, is told on the page and is no audit.
 
     Args:
         path: the file, or None.
         epsilon, delta: the claim of this page.
+        folder, facts: the release and its receipt. The receipt covers an audit that lies in the folder; any other must
+            name the hash of the release's list of files.
     """
     if path is None:
         return AuditNote()
+    covered = path == folder / "audit.json"
     try:
-        raw = read_json(path)
+        raw = read_json(path.parent.resolve() / path.name)
+        if not covered and raw.get("files_sha256") != facts.get("files_sha256"):
+            return AuditNote(fault=f"{path.name} does not name the list of files of this release (files_sha256)")
         found = raw.get("checks") or [raw]
         rows = tuple(_row(one, epsilon, delta) for one in found)
         confidence = float(raw.get("confidence", 0.95))
         if not 0 < confidence < 1:
             raise ValueError(f"confidence {confidence}")
-        return AuditNote(rows, confidence)
+        return AuditNote(rows, confidence, covered=covered)
     except VeilsetError:
         return AuditNote(fault=f"{path.name} is not valid JSON or cannot be read")
-    except (LookupError, TypeError, ValueError, AttributeError, OSError) as e:
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, OSError) as e:
         return AuditNote(fault=f"{path.name} is not what `veilset audit --json` prints ({type(e).__name__})")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,21 @@ class Run:
     Attributes:
         name: of the folder, made distinct.
         found: what its check found.
-        measures: rows of its figures; none for a folder that does not verify.
+        figures: its measures; None for a folder that does not verify.
         audit: what an audit found.
         rate: the best attacker's finds at 1 % false alarms; None without a claim.
-        left_out: figures that were not taken, since they read private records and the run is a release.
     """
 
     name: str
     found: Evidence
-    measures: list[dict[str, Any]]
+    figures: evidence.Figures | None
     audit: AuditNote
     rate: float | None
-    left_out: list[str]
+
+    @property
+    def measures(self) -> list[dict[str, Any]]:
+        """Rows of its figures."""
+        return self.figures.rows if self.figures else []
 
     @property
     def epsilon(self) -> float:
@@ -72,11 +75,10 @@ def content(folders: Sequence[Path]) -> dict[str, Any]:
     return {
         "runs": runs,
         "warnings": _warnings(runs),
-        "charts": _charts(good),
-        "figures": _figures(good),
+        "parts": [part for part in (_part(good, covered) for covered in (True, False)) if part["figures"]],
         "sums": _sums(good),
         "reads_private": sorted({m["name"] for run in good for m in run.measures if m["reads_private"]}),
-        "left_out": sorted({name for run in good for name in run.left_out}),
+        "left_out": sorted({name for run in good if run.figures for name in run.figures.left_out}),
     }
 
 
@@ -89,15 +91,15 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _read(folder: Path, name: str) -> Run:
     found = evidence.examine(folder)
     if found.info is None or found.ledger is None:
-        return Run(name, found, [], AuditNote(), None, [])
+        return Run(name, found, None, AuditNote(), None)
     try:
-        rows, left_out = evidence.shown(evidence.kept(folder), found.verdict is VERIFIED)
+        figures = evidence.figures(folder, found)
     except VeilsetError as e:
         raise ConfigError(f"{name}: {str(e).replace(f'{folder}/', '')}") from e
     claimed = found.verdict is not NON_PRIVATE
     rate = dict(evidence.attack(found.ledger)["rows"])[0.01] if claimed else None
-    audit = read_audit(find_audit(folder, None), found.result.epsilon, found.result.delta)
-    return Run(name, found, rows, audit if claimed else AuditNote(), rate, left_out)
+    audit = read_audit(find_audit(folder, None), found.result.epsilon, found.result.delta, folder, found.facts)
+    return Run(name, found, figures, audit if claimed else AuditNote(), rate)
 
 
 def _set(run: Run) -> tuple[Any, ...]:
@@ -131,10 +133,18 @@ def _warnings(runs: Sequence[Run]) -> list[str]:
         out.append(f"An audit showed a fault in: {', '.join(wrong)}. Do not rely on the claim.")
     if faulty := [f"{run.name} ({run.audit.fault})" for run in good if run.audit.fault]:
         out.append(f"Audits that cannot be read: {'; '.join(faulty)}.")
+    out += [f"{run.name}: {line}." for run in good if run.figures for line in run.figures.unnamed]
     for name, rows in _by_measure(good).items():
         if len(ways := sorted({m["how"] for _, m in rows})) > 1:
             out.append(f"{name} was measured in different ways ({'; '.join(ways)}).")
     return out
+
+
+def _part(runs: Sequence[Run], covered: bool) -> dict[str, Any]:
+    """Charts and tables of the figures that receipts cover, or of those that none covers: never in one table."""
+    own = [replace(run, figures=run.figures and run.figures.only(covered)) for run in runs]
+    heading = "Figures that the receipts cover" if covered else f"Figures: {evidence.UNCOVERED}"
+    return {"heading": heading, "charts": _charts(own), "figures": _figures(own)}
 
 
 def _by_measure(runs: Sequence[Run]) -> dict[str, list[tuple[Run, dict[str, Any]]]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from veilset.core.errors import ConfigError, LedgerError, RunError, VeilsetError
-from veilset.core.io import read_json
+from veilset.core.io import read_capped, read_json
+from veilset.core.listing import RECEIPT, STAMP
 from veilset.core.types import PublicInfo
 from veilset.privacy.accounting import true_positive_rate
-from veilset.privacy.ledger import Ledger, parse
+from veilset.privacy.ledger import MOST_LEDGER, Ledger, parse
 from veilset.privacy.plan import Plan, Release
-from veilset.privacy.receipt import LEDGER, RECEIPT, STAMP, Verification, verify
+from veilset.privacy.receipt import LEDGER, Verification, verify
 from veilset.privacy.spec import Privacy
 
 FALSE_ALARMS = (0.001, 0.01, 0.1)  # the rows of the attacker table
@@ -63,6 +65,14 @@ FAILED = Verdict(
 )
 
 
+FAULTY = Verdict(
+    "bad",
+    "KNOWN TO BE TOO SMALL",
+    "The claim recomputes, but the version of veilset that made this folder accounted for something else than it did: ",
+)
+UNCOVERED = "measured by whoever made this page, covered by no receipt"  # the heading of such figures
+
+
 @dataclass(frozen=True)
 class Evidence:
     """A folder after its check. `ledger`, `plan` and `info` are None where they could not be read or do not count."""
@@ -85,18 +95,21 @@ def examine(folder: Path) -> Evidence:
         raise RunError(f"{folder}: neither receipt nor ledger here; give what `veilset fit` or `veilset sample` wrote")
     result = verify(folder)
     for check in result.checks:  # the page says nothing about where it was made
-        check["detail"] = check["detail"].replace(f"{folder}/", "")
+        check["detail"] = check["detail"].replace(f"{folder.resolve()}/", "").replace(f"{folder}/", "")
     stamped = (folder / STAMP).exists()
     facts = _facts(folder / (STAMP if stamped else RECEIPT))
+    if result.recomputes and result.known_fault:
+        words = "NOT KNOWN TO HOLD" if "not known whether" in result.known_fault else FAULTY.words
+        return Evidence(replace(FAULTY, words=words, meaning=FAULTY.meaning + result.known_fault), result, facts)
     if not (result.ok or stamped):
         return Evidence(FAILED, result, facts)
     try:
         ledger = Ledger()
-        ledger.lines = list(parse((folder / LEDGER).read_bytes()))
+        ledger.lines = list(parse(read_capped(folder / LEDGER, MOST_LEDGER)))
         start = ledger.lines[0]["body"]["plan"]
         info = PublicInfo.from_json(start["info"])
         plan = _spent_plan(ledger, info)
-    except (VeilsetError, OSError, LookupError, TypeError, ValueError, AttributeError) as e:
+    except (VeilsetError, ArithmeticError, OSError, LookupError, TypeError, ValueError, AttributeError) as e:
         detail = (
             str(e)
             if isinstance(e, LedgerError)
@@ -119,12 +132,15 @@ def _facts(path: Path) -> dict[str, Any]:
 def _spent_plan(ledger: Ledger, info: PublicInfo) -> Plan:
     """The plan as it was charged: only releases that were asked, with the steps and the noise of the ledger."""
     start = ledger.lines[0]["body"]["plan"]
+    steps_of: dict[str, Counter[int | None]] = defaultdict(Counter)
+    noise_of: dict[str, float] = {}
+    for b in ledger.bodies("charge"):
+        steps_of[b["release"]][b["part"]] += b["steps"]
+        noise_of[b["release"]] = min(b["noise_multiplier"], noise_of.get(b["release"], math.inf))
     asked = []
     for release in (Release(**r) for r in start["releases"]):
-        charges = [b for b in ledger.bodies("charge") if b["release"] == release.name]
-        if charges:
-            steps = max(ledger.steps(release.name, b["part"]) for b in charges)
-            noise = min(b["noise_multiplier"] for b in charges)
+        if release.name in noise_of:
+            steps, noise = max(steps_of[release.name].values()), noise_of[release.name]
             asked.append(replace(release, steps=steps, noise_multiplier=noise))
     budget = dict(start["privacy"])
     budget["epsilon"] = math.inf if budget["epsilon"] is None else budget["epsilon"]
@@ -183,21 +199,75 @@ def measures(raw: Any, where: str) -> list[dict[str, Any]]:
     """
     try:
         return [_measure(m) for m in raw["metrics"]]
-    except (LookupError, TypeError, ValueError, AttributeError) as e:
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as e:
         raise ConfigError(
             f"{where}: not scores ({type(e).__name__}: {e}); pass what `veilset evaluate --json` printed"
         ) from e
 
 
-def kept(folder: Path) -> list[dict[str, Any]]:
-    """The measures that lie with a folder: a run's last ones (exact, and against a private reference), or covered ones.
+@dataclass(frozen=True)
+class Figures:
+    """The measures of a folder that may stand on a page.
+
+    Attributes:
+        covered: those in a file that the receipt covers.
+        loose: measured by whoever made the page, of this very release: their file names the hash of its list of files.
+        unnamed: a line on each file that does not, and is not shown.
+        left_out: names of figures that read private records, of a release.
+    """
+
+    covered: list[dict[str, Any]]
+    loose: list[dict[str, Any]]
+    unnamed: list[str]
+    left_out: list[str]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All that are shown."""
+        return [*self.covered, *self.loose]
+
+    def only(self, covered: bool) -> Figures:
+        """Those that the receipt covers, or those that it does not."""
+        return replace(self, loose=[]) if covered else replace(self, covered=[])
+
+
+def figures(folder: Path, found: Evidence, scores: dict[str, Any] | None = None) -> Figures:
+    """Sort the measures that lie with a folder: covered ones, and a run's last ones, exact and against a reference.
+
+    Args:
+        folder: a run or release folder.
+        found: its check.
+        scores: taken instead of what lies in private/.
 
     Raises:
-        ConfigError, RunError: they are damaged.
+        ConfigError, RunError: they are damaged, or of another shape.
     """
-    names = ("private/metrics.json", "private/reference-metrics.json")
-    files = [folder / name for name in names if (folder / name).is_file()] or [folder / "metrics.json"]
-    return [row for path in files if path.is_file() for row in measures(read_json(path), path.name)]
+    covered: list[dict[str, Any]] = []
+    if found.result.recomputes and (folder / "metrics.json").is_file():
+        covered = measures(read_json(folder / "metrics.json"), "metrics.json")
+    files = [("scores", scores)] if scores is not None else []
+    for name in ("private/metrics.json", "private/reference-metrics.json") if scores is None else ():
+        if (folder / name).is_file():
+            files.append((name, read_json(folder / name)))
+    loose, unnamed = [], []
+    for name, raw in files:
+        rows = measures(raw, name)
+        if names_release(raw, found.facts):
+            loose += rows
+        else:
+            unnamed.append(
+                f"{name} does not name the list of files of this release (files_sha256), as files of older versions do "
+                "not, so its figures may be of other images: not shown. Measure again with veilset evaluate"
+            )
+    release = found.verdict is VERIFIED
+    (covered, hidden), (loose, also) = shown(covered, release), shown(loose, release)
+    return Figures(covered, loose, unnamed, [*hidden, *also])
+
+
+def names_release(raw: Any, facts: Mapping[str, Any]) -> bool:
+    """Whether a file of figures names the hash of this release's list of files."""
+    wanted = facts.get("files_sha256")
+    return isinstance(raw, dict) and isinstance(wanted, str) and raw.get("files_sha256") == wanted
 
 
 def shown(rows: list[dict[str, Any]], release: bool) -> tuple[list[dict[str, Any]], list[str]]:

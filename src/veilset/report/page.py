@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, RunError
-from veilset.core.io import write_bytes
+from veilset.core.io import no_links, write_bytes
 from veilset.report import charts, claims, evidence, samples
 from veilset.report import nearest as panels
-from veilset.report.evidence import NON_PRIVATE, RESEARCH, VERIFIED, Evidence
+from veilset.report.evidence import NON_PRIVATE, RESEARCH, UNCOVERED, Evidence
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -51,9 +51,11 @@ def write_report(
         folder: what `fit` or `sample` wrote.
         out: the page; default FOLDER-report.html beside the folder, since the receipt covers every file inside.
         images: shown instead of the folder's images.
-        scores: {"metrics": [...]} as `Scores.to_json` gives; default what lies with the folder. Of a release, figures
-            that read private records are left out.
-        audit: what `veilset audit --json` printed; default the one kept with a run, or FOLDER-audit.json beside.
+        scores: what `veilset evaluate --out` wrote, or `Scores.to_json() | {"files_sha256": receipt.files_sha256}`;
+            default what lies with the folder. Figures that do not name this release are not shown, nor, of a release,
+            those that read private records.
+        audit: what `veilset audit RUN --out` wrote; default the one kept with a run, or FOLDER-audit.json beside. It
+            must name this release too.
         nearest: the set that a research run was fitted on; the page then shows raw private records, and is written to
             private/report.html of the run, readable by its owner only.
 
@@ -70,7 +72,7 @@ def write_report(
         raise ConfigError(f"out = {out}: with the nearest training images the page holds private records; leave it out")
     page = Path(os.path.abspath(out)) if out is not None else folder.with_name(f"{folder.name}-report.html")
     if nearest is not None:
-        page = folder / "private" / "report.html"
+        page = no_links(folder) / "private" / "report.html"
     else:
         _check_place(page, [folder])
     html = render(folder, images, scores, audit, nearest)
@@ -150,7 +152,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     env.filters |= {"percent": evidence.percent, "up": evidence.up, "short": evidence.short}
-    env.globals |= {"bar": charts.bar, "tones": charts.TONES}
+    env.globals |= {"uncovered": UNCOVERED, "bar": charts.bar, "tones": charts.TONES}
     return env
 
 
@@ -186,16 +188,14 @@ def _content(
     }
     if found.info is None or found.plan is None or found.ledger is None:
         return content
-    rows = evidence.measures(scores, "scores") if scores is not None else evidence.kept(folder)
-    rows, left_out = evidence.shown(rows, found.verdict is VERIFIED)
+    figures = evidence.figures(folder, found, scores)
     content |= {
         "info": found.info,
         "samples": samples.collect(folder, found.info, images),
         "releases": evidence.releases(found.plan),
-        "measures": rows,
-        "noisy": any(m["noise"] for m in rows),
-        "left_out": left_out,
-        "reads_private": evidence.private_names(rows),
+        "figures": figures,
+        "left_out": figures.left_out,
+        "reads_private": evidence.private_names(figures.rows),
         "ledger": evidence.ledger_rows(found.ledger),
         "ledger_head": found.ledger.head,
         "ledger_lines": len(found.ledger.lines),
@@ -208,7 +208,7 @@ def _content(
     if found.verdict is not NON_PRIVATE:
         attack = evidence.attack(found.ledger)
         epsilon, delta = float(found.result.epsilon or 0.0), float(found.result.delta or 0.0)
-        note = claims.read_audit(audit, epsilon, delta)
+        note = claims.read_audit(audit, epsilon, delta, folder, facts)
         content |= {
             "audit": note,
             "bounds": charts.bounds(_at_most(found, epsilon), _at_least(note)),
