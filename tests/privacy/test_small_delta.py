@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sets import facts
 
-from veilset.core.errors import BudgetExceeded, ConfigError
+from veilset.core.errors import BudgetExceeded, ConfigError, RunError
 from veilset.privacy import accounting as acc
 from veilset.privacy import pld, renyi
 from veilset.privacy.accounting import Search, Spent, case_claim, claim
@@ -190,6 +190,32 @@ def test_a_coarse_sampler_is_paid_from_delta_or_refused(monkeypatch):
     assert claim(search, 1e-5).epsilon > acc.search_claim(search, 1e-5).epsilon
 
 
+# ---------------------------------------------------------------------- receipts
+
+
+def recomputed(spent: Spent, privacy: Privacy, **said):
+    """`verify`'s step on a ledger with one charge, under a receipt that says what is claimed, and `said`."""
+    from veilset.privacy.ledger import Ledger
+    from veilset.privacy.receipt import Verification, _epsilon
+
+    got = claim([spent], privacy.delta)
+    plan = {"privacy": {"epsilon": privacy.epsilon, "delta": privacy.delta}, "info": {"units": 50}}
+    ledger = Ledger()
+    ledger.append("open", plan=plan)
+    charge = {"noise_multiplier": spent.noise_multiplier, "sample_rate": spent.sample_rate, "steps": spent.steps}
+    ledger.append("charge", part=None, **charge)
+    facts = {"epsilon": got.epsilon, "epsilon_rdp": got.epsilon_rdp, "accountant": got.accountant}
+    return _epsilon(facts | {"delta": privacy.delta} | said, ledger, Verification())
+
+
+def test_a_receipt_by_rdp_recomputes_and_must_say_so():
+    assert "RDP (PLD cannot certify delta = 1e-13)" in recomputed(LOOP[0], Privacy(5.0, 1e-13))
+    with pytest.raises(RunError, match="epsilon is claimed by RDP .*, the receipt says 'PLD'"):
+        recomputed(LOOP[0], Privacy(5.0, 1e-13), accountant="PLD")
+    with pytest.raises(RunError, match="passes the budget"):
+        recomputed(LOOP[0], Privacy(4.5, 1e-13))
+
+
 # ---------------------------------------------------------------------- numbers of strangers
 
 
@@ -229,13 +255,13 @@ HOSTILE = {
     "many steps": "[Spent(1.0, 1e-7, 10**9)]",
     "nearly all": "[Spent(1.0, 0.999999, 10**9), Spent(5.0, 0.999999, 100)]",
     "hundreds of kinds": "[Spent(1 + i / 1000, 0.01, 10) for i in range(500)]",
-    "as many kinds as there may be": "[Spent(2 + i / 1000, 0.01, 10) for i in range(64)]",
+    "as many kinds as there may be": "[Spent(2 + i / 1000, 0.01, 10) for i in range(acc.MOST_KINDS)]",
     "hundred thousand lines": "[Spent(1.0, 0.01, 1)] * 10**5",
     "hundred thousand kinds": "[Spent(1 + i / 10**6) for i in range(10**5)]",
     "hundred thousand parts": "[Spent(1 + i / 10**6, part=i) for i in range(10**5)]",
     "lines times parts": "[Spent(2.0)] * 10**4 + [Spent(3.0, part=i) for i in range(10**4)]",
-    "as many parts as there may be": "[Spent(30 + i / 10**4, part=i) for i in range(10**4)]",
-    "sampled parts": "[Spent(3 + i / 100, 0.1, 100, i) for i in range(64)]",
+    "as many parts as there may be": "[Spent(30 + i / 10**4, part=i) for i in range(acc.MOST_LINES)]",
+    "sampled parts": "[Spent(3 + i / 100, 0.1, 100, i) for i in range(acc.MOST_KINDS)]",
     "a small grid of few points": "[Spent(1e6, 0.5, 10**6)]",
     "a large grid": "[Spent(0.2, 0.01, 100)]",
     "a search": "Search(10**9, tuple((Spent(1 + i / 10**3, 0.01, 10),) for i in range(500)))",
@@ -244,6 +270,7 @@ HOSTILE = {
 RUN = """
 import resource, time
 from veilset.core.errors import VeilsetError
+from veilset.privacy import accounting as acc
 from veilset.privacy.accounting import Search, Spent, claim
 spent = {spent}
 for delta in (1e-2, 1e-5, 1e-16):

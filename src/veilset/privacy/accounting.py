@@ -27,7 +27,7 @@ LARGEST = 1000.0  # epsilon; above it nothing is planned or claimed
 LEAST_DELTA = 1e-300  # below it floating-point numbers lose digits
 SLACK = 0.01  # PLD may exceed RDP by this much before we stop believing either
 AGREE = 1e-6, 1e-11  # how far two implementations of RDP may differ at one order: relatively, plus this a step
-MOST_KINDS, MOST_LINES = 64, 10_000  # different releases in one claim, sampled and all: each takes a moment
+MOST_KINDS, MOST_LINES = 32, 5_000  # different releases in one claim, sampled and all: each takes a moment
 SAMPLER_BITS = 2700  # the gate's noise is off from a Gaussian by at most 2^-2700 in total variation, a coordinate
 MOST_DRAWS_BITS = 64  # coordinates x steps of a plan are at most 2^64
 
@@ -158,7 +158,8 @@ def rdp_epsilon(spent: Sequence[Spent], delta: float) -> tuple[float, int]:
     orders, curve = rdp_curve(spent)
     if not np.any(curve):
         return 0.0, 0
-    epsilon, order = rdp.compute_epsilon(orders, curve, delta)
+    with _without_warnings():  # of divergences of next to nothing that rounding made negative
+        epsilon, order = rdp.compute_epsilon(orders, curve, delta)
     return float(epsilon), int(np.argmin(np.abs(orders - order)))
 
 
@@ -239,7 +240,8 @@ def renyi_epsilon(merged: Sequence[Spent], delta: float) -> float:
             )
         curves += s.steps * both
     found = renyi.epsilon(renyi.ORDERS, curves[0], delta)
-    found = max(found, float(rdp.compute_epsilon(renyi.ORDERS, curves[1], delta)[0]))
+    with _without_warnings():
+        found = max(found, float(rdp.compute_epsilon(renyi.ORDERS, curves[1], delta)[0]))
     if not math.isfinite(found):
         raise BudgetExceeded(f"epsilon = {found} by RDP; nothing is certified")
     return found
@@ -326,6 +328,7 @@ def claim(spent: Cost, delta: float) -> Claim:
 
 def _ideal_claim(spent: Cost, delta: float) -> Claim:
     if isinstance(spent, Search):
+        share_of_work([case for c in spent.candidates for case in by_part(c)], 4 * MOST_KINDS)  # no grids: quicker
         got = search_claim(spent, delta)
     else:
         got = Claim(0.0, 0.0, "exact Gaussian")
@@ -339,12 +342,16 @@ def _ideal_claim(spent: Cost, delta: float) -> Claim:
     return got
 
 
-def share_of_work(cases: Sequence[Sequence[Spent]]) -> float:
-    """The work that one case may cause, of all that a unit can meet, so that one claim takes seconds."""
+def share_of_work(cases: Sequence[Sequence[Spent]], kinds: int = MOST_KINDS) -> float:
+    """The work that one case may cause, of all that a unit can meet, so that one claim takes seconds.
+
+    Raises:
+        BudgetExceeded: there are too many different releases, or more sampled ones than `kinds`.
+    """
     lines, sampled = sum(len(set(case)) for case in cases), [sum(s.sample_rate < 1 for s in case) for case in cases]
-    if lines > MOST_LINES or sum(sampled) > MOST_KINDS:
+    if lines > MOST_LINES or sum(sampled) > kinds:
         raise BudgetExceeded(
-            f"{lines} different releases, {sum(sampled)} of them sampled: at most {MOST_LINES} and {MOST_KINDS} are "
+            f"{lines} different releases, {sum(sampled)} of them sampled: at most {MOST_LINES} and {kinds} are "
             "certified together"
         )
     return pld.MOST_WORK / max(1, sum(map(bool, sampled)))

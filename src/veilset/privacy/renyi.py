@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 # Every integer to 64, then four to an octave. Larger orders would suit a smaller epsilon at a smaller delta.
-ORDERS = (*range(2, 65), *(round(64 * 2 ** (k / 4)) for k in range(1, 21)))
+ORDERS = (*range(2, 65), *(round(64 * 2 ** (k / 4)) for k in range(1, 25)))
 
 
 def divergence(noise_multiplier: float, rate: float, order: int) -> float:
