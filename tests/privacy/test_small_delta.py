@@ -251,7 +251,7 @@ HOSTILE = {
     "little noise": "[Spent(1e-3, 0.5, 10)]",
     "very little noise": "[Spent(1e-9, 1e-9, 1)]",
     "much noise, many steps": "[Spent(1e6, 0.5, 10**9)]",
-    "most noise, most steps": "[Spent(1e15, 1e-300, 2**63)]",
+    "most noise, most steps": "[Spent(1e7, 1e-300, 2**63)]",
     "many steps": "[Spent(1.0, 1e-7, 10**9)]",
     "nearly all": "[Spent(1.0, 0.999999, 10**9), Spent(5.0, 0.999999, 100)]",
     "hundreds of kinds": "[Spent(1 + i / 1000, 0.01, 10) for i in range(500)]",
@@ -265,6 +265,7 @@ HOSTILE = {
     "a small grid of few points": "[Spent(1e6, 0.5, 10**6)]",
     "a large grid": "[Spent(0.2, 0.01, 100)]",
     "a search": "Search(10**9, tuple((Spent(1 + i / 10**3, 0.01, 10),) for i in range(500)))",
+    "as long a search as there may be": "Search(9, tuple((Spent(9 + i, 0.5, 10),) for i in range(2 * acc.MOST_KINDS)))",
     "a long search": "Search(10**9, ((Spent(1.0, 0.01, 10),),))",
 }
 RUN = """
