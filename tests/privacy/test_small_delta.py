@@ -265,7 +265,7 @@ HOSTILE = {
     "a small grid of few points": "[Spent(1e6, 0.5, 10**6)]",
     "a large grid": "[Spent(0.2, 0.01, 100)]",
     "a search": "Search(10**9, tuple((Spent(1 + i / 10**3, 0.01, 10),) for i in range(500)))",
-    "as long a search as there may be": "Search(9, tuple((Spent(9 + i, 0.5, 10),) for i in range(2 * acc.MOST_KINDS)))",
+    "as long a search as there may be": "Search(9, tuple((Spent(9 + i, 0.5, 10),) for i in range(4 * acc.MOST_KINDS)))",
     "a long search": "Search(10**9, ((Spent(1.0, 0.01, 10),),))",
 }
 RUN = """

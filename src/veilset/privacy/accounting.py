@@ -27,7 +27,7 @@ LARGEST = 1000.0  # epsilon; above it nothing is planned or claimed
 LEAST_DELTA = 1e-300  # below it floating-point numbers lose digits
 SLACK = 0.01  # PLD may exceed RDP by this much before we stop believing either
 AGREE = 1e-6, 1e-11  # how far two implementations of RDP may differ at one order: relatively, plus this a step
-MOST_KINDS, MOST_LINES = 24, 5_000  # different releases in one claim, sampled and all: each takes a moment
+MOST_KINDS, MOST_LINES = 10, 5_000  # different releases in one claim, sampled and all: each takes a moment
 SAMPLER_BITS = 2700  # the gate's noise is off from a Gaussian by at most 2^-2700 in total variation, a coordinate
 MOST_DRAWS_BITS = 64  # coordinates x steps of a plan are at most 2^64
 
@@ -276,7 +276,7 @@ def search_claim(search: Search, delta: float) -> Claim:
     """
     from dp_accounting import rdp
 
-    share_of_work([case for c in search.candidates for case in by_part(c)], 2 * MOST_KINDS)  # no grids: quicker
+    share_of_work([case for c in search.candidates for case in by_part(c)], 4 * MOST_KINDS)  # no grids: quicker
     epsilon = float(rdp.compute_epsilon(*cost_curve(search), delta)[0])
     if not math.isfinite(epsilon):
         raise BudgetExceeded(f"epsilon = {epsilon} by RDP for the search; nothing is certified")
