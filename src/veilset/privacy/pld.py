@@ -103,8 +103,6 @@ def grid(merged: Sequence[Spent], interval: float, most: float = MOST_WORK) -> G
             )
         before, whole = whole, whole.compose(many)
         if len(merged) > 1:
-            work += sum(map(len, _masses(whole)))
-            _allow(work, most)
             three = zip(_masses(before), _masses(many), _masses(whole), strict=True)
             absolute += max(_rounding(len(r), _root(p) + _root(q) + _root(r)) for p, q, r in three)
     mass = max(1.0, *(float(p.sum()) for p in _masses(whole)))
