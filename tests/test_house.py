@@ -18,7 +18,8 @@ from veilset.methods.catalogue import BUILT_IN
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src" / "veilset").rglob("*.py"))
 HEAVY = ("torch", "scipy", "sklearn", "dp_accounting", "PIL", "jinja2", "rich", "cryptography")
-LONGEST_FILE, LONGEST_FUNCTION, REVIEWED = 400, 60, 1600
+LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+REVIEWED = 2300  # lines; an exact sampler and a second RDP are in it, so that neither is taken on trust
 
 
 def where(path: Path) -> str:

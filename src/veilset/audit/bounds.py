@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from veilset.privacy.accounting import COARSE, Spent, by_part, gaussian_epsilon
+from veilset.privacy.accounting import Spent, by_part, gaussian_epsilon
+from veilset.privacy.pld import COARSE
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,28 +1,35 @@
 """epsilon from releases: exact for Gaussians without sampling, privacy-loss distributions (PLD) else; RDP checks.
 
+Where the arithmetic of PLD may be off by more than delta / 100, or its grid would be too large, RDP makes the claim,
+which says so. What is done follows from the releases and delta alone, never from how fast a machine is.
+
 All figures hold for adding or removing one unit. Noise multipliers are noise standard deviation / L2 sensitivity.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import logging
 import math
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from veilset.core.errors import BudgetExceeded
+from veilset.core.errors import BudgetExceeded, ConfigError
+from veilset.privacy import pld, renyi
+from veilset.privacy.gaussian import gaussian_delta as gaussian_delta  # handed on: this module is the accountant's face
+from veilset.privacy.gaussian import gaussian_epsilon as gaussian_epsilon
+from veilset.privacy.gaussian import gaussian_noise_multiplier as gaussian_noise_multiplier
 
-COARSE, FINEST = 1e-3, 1e-6
-REFINED = 1e-3  # stop refining the grid when epsilon moves by less than this, relatively
-SETTLED = 1e-5  # or absolutely: near epsilon = 0 a relative test would never end
-LIMIT = 300.0  # seconds that one claim may take
+LARGEST = 1000.0  # epsilon; above it nothing is planned or claimed
+LEAST_DELTA = 1e-300  # below it floating-point numbers lose digits
 SLACK = 0.01  # PLD may exceed RDP by this much before we stop believing either
+AGREE = 1e-6, 1e-11  # how far two implementations of RDP may differ at one order: relatively, plus this a step
+MOST_KINDS, MOST_LINES = 10, 5_000  # different releases in one claim, sampled and all: each takes a moment
+SAMPLER_BITS = 2700  # the gate's noise is off from a Gaussian by at most 2^-2700 in total variation, a coordinate
+MOST_DRAWS_BITS = 64  # coordinates x steps of a plan are at most 2^64
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,30 @@ class Spent:
         sample_rate: probability q that a unit takes part in a step; 1 means all units.
         steps: number of releases.
         part: None, or which part of the class partition was read. A unit lies in one part only.
+
+    Raises:
+        ConfigError: a value out of range; it may come from a file that a stranger wrote.
     """
 
     noise_multiplier: float
     sample_rate: float = 1.0
     steps: int = 1
     part: int | None = None
+
+    def __post_init__(self) -> None:
+        noise, rate = self.noise_multiplier, self.sample_rate
+        rules = {
+            "noise_multiplier": type(noise) in (int, float) and (noise == 0 or 1e-9 <= noise <= 1e7),
+            "sample_rate": type(rate) in (int, float) and 0 <= rate <= 1,
+            "steps": type(self.steps) is int and 0 <= self.steps <= 2**63,
+            "part": self.part is None or type(self.part) is int,
+        }
+        for name, good in rules.items():
+            if not good:
+                raise ConfigError(
+                    f"a release with {name} = {str(getattr(self, name))[:40]!r}: no claim is made for that; noise "
+                    "multipliers are 0 or from 1e-9 to 1e7, rates from 0 to 1, steps whole numbers"
+                )
 
 
 @dataclass(frozen=True)
@@ -79,47 +104,7 @@ class Claim:
     accountant: str
 
 
-def gaussian_delta(epsilon: float, mu: float) -> float:
-    """delta of a Gaussian release with sensitivity / noise = mu (Balle and Wang 2018, Theorem 8)."""
-    from scipy.special import log_ndtr, ndtr
-
-    if mu == 0:
-        return 0.0
-    a, b = mu / 2 - epsilon / mu, -mu / 2 - epsilon / mu
-    return float(ndtr(a) - math.exp(epsilon + log_ndtr(b)))
-
-
-def gaussian_epsilon(mu: float, delta: float) -> float:
-    """Smallest epsilon >= 0 of a Gaussian release with sensitivity / noise = mu, rounded up by at most 1e-12."""
-    from scipy.optimize import brentq
-
-    if mu == math.inf:
-        return math.inf
-    if gaussian_delta(0.0, mu) <= delta:
-        return 0.0
-    high = 1.0
-    while gaussian_delta(high, mu) > delta:
-        high *= 2
-    root = float(brentq(lambda e: gaussian_delta(e, mu) - delta, 0.0, high, xtol=1e-14, rtol=1e-14))
-    while gaussian_delta(root, mu) > delta:
-        root += 1e-13 * max(1.0, root)
-    return root
-
-
-def gaussian_noise_multiplier(epsilon: float, delta: float) -> float:
-    """Smallest noise multiplier of one Gaussian release that is (epsilon, delta)-DP; 3.730632 at (1, 1e-5)."""
-    from scipy.optimize import brentq
-
-    low, high = 1e-6, 1.0
-    while gaussian_delta(epsilon, 1 / high) > delta:
-        high *= 2
-    sigma = float(brentq(lambda s: gaussian_delta(epsilon, 1 / s) - delta, low, high, xtol=1e-14, rtol=1e-14))
-    while gaussian_delta(epsilon, 1 / sigma) > delta:
-        sigma *= 1 + 1e-13
-    return sigma
-
-
-def _merge(spent: Sequence[Spent]) -> list[Spent]:
+def merge(spent: Sequence[Spent]) -> list[Spent]:
     """The same composition in fewer lines: unsampled Gaussians become one, equal sampled ones add their steps."""
     mu2 = sum(s.steps / s.noise_multiplier**2 for s in spent if s.sample_rate == 1 and s.steps)
     steps: dict[tuple[float, float], int] = defaultdict(int)
@@ -135,44 +120,6 @@ def _event(s: Spent) -> Any:
 
     gaussian = dp.GaussianDpEvent(s.noise_multiplier)
     return gaussian if s.sample_rate == 1 else dp.PoissonSampledDpEvent(s.sample_rate, gaussian)
-
-
-def pld_epsilon(spent: Sequence[Spent], delta: float, interval: float) -> float:
-    """epsilon by dp-accounting's pessimistic PLD on one grid of privacy losses with this spacing."""
-    return _pld_epsilon(tuple(_merge(spent)), delta, interval)
-
-
-@functools.lru_cache(maxsize=1024)  # a plan is priced, shown, opened and closed: the same question each time
-def _pld_epsilon(merged: tuple[Spent, ...], delta: float, interval: float) -> float:
-    from dp_accounting import pld
-
-    accountant = pld.PLDAccountant(value_discretization_interval=interval)
-    for s in merged:
-        accountant.compose(_event(s), s.steps)
-    return float(accountant.get_epsilon(delta))
-
-
-def refined_pld_epsilon(spent: Sequence[Spent], delta: float) -> float:
-    """`pld_epsilon` on ever finer grids until it moves by less than 1e-3 relative, or 1e-5. Each is an upper bound.
-
-    Raises:
-        BudgetExceeded: not settled within LIMIT seconds.
-    """
-    interval, start = COARSE, time.monotonic()
-    best = pld_epsilon(spent, delta, interval)
-    while interval > FINEST:
-        if time.monotonic() - start > LIMIT:  # to stop here would make the claim depend on the machine's speed
-            raise BudgetExceeded(
-                f"epsilon was not settled within {LIMIT:g} s (last {best:.6g} on a grid of {interval:g}); nothing is "
-                "certified. Plan fewer steps, or a larger sample_rate or noise"
-            )
-        interval /= 4
-        finer = pld_epsilon(spent, delta, interval)
-        settled = abs(best - finer) <= max(REFINED * finer, SETTLED)
-        best = min(best, finer)
-        if settled:
-            break
-    return best
 
 
 @contextlib.contextmanager
@@ -211,7 +158,8 @@ def rdp_epsilon(spent: Sequence[Spent], delta: float) -> tuple[float, int]:
     orders, curve = rdp_curve(spent)
     if not np.any(curve):
         return 0.0, 0
-    epsilon, order = rdp.compute_epsilon(orders, curve, delta)
+    with _without_warnings():  # of divergences of next to nothing that rounding made negative
+        epsilon, order = rdp.compute_epsilon(orders, curve, delta)
     return float(epsilon), int(np.argmin(np.abs(orders - order)))
 
 
@@ -232,18 +180,28 @@ def cost_curve(cost: Cost, orders: Sequence[float] | None = None) -> tuple[Any, 
 
 
 def by_part(spent: Sequence[Spent]) -> list[list[Spent]]:
-    """The compositions that a unit can meet: what reads everybody, with what reads its own part."""
-    common = [s for s in spent if s.part is None]
+    """The compositions that a unit can meet: what reads everybody, with what reads its own part.
+
+    Raises:
+        BudgetExceeded: too many to be told apart.
+    """
+    common = _blocks([s for s in spent if s.part is None])
     parts: dict[int, list[Spent]] = defaultdict(list)
     for s in spent:
         if s.part is not None:
             parts[s.part].append(s)
-    seen: list[list[Spent]] = []
-    for own in parts.values() or [[]]:
-        case = [Spent(s.noise_multiplier, s.sample_rate, s.steps) for s in common + own]
-        if case not in seen:  # equal parts cost the same; account once
-            seen.append(case)
-    return seen
+    if len(common) * len(parts) > 100 * MOST_LINES:
+        raise BudgetExceeded(f"{len(common)} different releases and {len(parts)} parts: too many to certify together")
+    # Equal parts cost the same; account once.
+    return [list(case) for case in dict.fromkeys((*common, *_blocks(own)) for own in parts.values() or [[]])]
+
+
+def _blocks(spent: Sequence[Spent]) -> list[Spent]:
+    """Sampled lines of one kind as one line, and no part: a ledger has many, a block of steps each."""
+    steps: dict[tuple[float, float, int], int] = defaultdict(int)
+    for i, s in enumerate(spent):
+        steps[s.noise_multiplier, s.sample_rate, i if s.sample_rate == 1 else -1] += s.steps
+    return [Spent(noise, rate, count) for (noise, rate, _), count in steps.items()]
 
 
 def together(tasks: Sequence[tuple[Sequence[int], Sequence[Spent]]], one_class: bool) -> list[Spent]:
@@ -261,50 +219,142 @@ def together(tasks: Sequence[tuple[Sequence[int], Sequence[Spent]]], one_class: 
     return [replace(s, part=i) for i, case in enumerate(cases) for own in case for s in own]
 
 
-def _case_epsilon(spent: Sequence[Spent], delta: float) -> tuple[float, str]:
-    merged = _merge(spent)
+def renyi_epsilon(merged: Sequence[Spent], delta: float) -> float:
+    """epsilon by RDP at integer orders, of two implementations the larger.
+
+    Raises:
+        BudgetExceeded: they contradict each other at an order, or epsilon is not finite.
+    """
+    import numpy as np
+    from dp_accounting import rdp
+
+    curves = np.zeros((2, len(renyi.ORDERS)))
+    for s in merged:
+        own = [renyi.divergence(s.noise_multiplier, s.sample_rate, a) for a in renyi.ORDERS]
+        both = np.array([own, rdp_curve([Spent(s.noise_multiplier, s.sample_rate)], renyi.ORDERS)[1]])
+        off = np.abs(both[0] - both[1]) > AGREE[0] * both[0] + AGREE[1]
+        if off.any():
+            order, (one, other) = renyi.ORDERS[int(off.argmax())], both[:, off.argmax()]
+            raise BudgetExceeded(
+                f"the divergence of order {order} is {one} and {other} by two implementations; nothing is certified"
+            )
+        curves += s.steps * both
+    found = renyi.epsilon(renyi.ORDERS, curves[0], delta)
+    with _without_warnings():
+        found = max(found, float(rdp.compute_epsilon(renyi.ORDERS, curves[1], delta)[0]))
+    if not math.isfinite(found):
+        raise BudgetExceeded(f"epsilon = {found} by RDP; nothing is certified")
+    return found
+
+
+def case_claim(spent: Sequence[Spent], delta: float, most: float = pld.MOST_WORK) -> Claim:
+    """epsilon of one composition of ideal Gaussians, on grids of at most so much work; see `pld`."""
+    merged = merge(spent)
     if not merged:
-        return 0.0, "exact Gaussian"
+        return Claim(0.0, 0.0, "exact Gaussian")
+    check, _ = rdp_epsilon(spent, delta)
     if all(s.sample_rate == 1 for s in merged):
-        return gaussian_epsilon(1 / merged[0].noise_multiplier, delta), "exact Gaussian"
-    return refined_pld_epsilon(merged, delta), "PLD"
+        epsilon, name = gaussian_epsilon(1 / merged[0].noise_multiplier, delta), "exact Gaussian"
+    else:
+        unpriced = (math.inf, pld.TOO_LARGE)  # bounded by RDP before a grid is made
+        epsilon, why = pld.refined(tuple(merged), delta, most) if check <= LARGEST else unpriced
+        name = "PLD"
+        if why and math.isfinite(check) and (other := renyi_epsilon(merged, delta)) < epsilon:
+            return Claim(other, other, f"RDP ({why})")
+    if not (math.isfinite(epsilon) and math.isfinite(check) and epsilon <= check + SLACK):
+        raise BudgetExceeded(
+            f"epsilon = {epsilon} by {name} but {check} by RDP: they must be finite and agree; nothing is certified"
+        )
+    return Claim(epsilon, check, name)
 
 
 def search_claim(search: Search, delta: float) -> Claim:
     """epsilon of a search, by RDP alone.
 
     Raises:
-        BudgetExceeded: it is not finite.
+        BudgetExceeded: it is not finite, or there are too many different releases.
     """
     from dp_accounting import rdp
 
+    share_of_work([case for c in search.candidates for case in by_part(c)], 4 * MOST_KINDS)  # no grids: quicker
     epsilon = float(rdp.compute_epsilon(*cost_curve(search), delta)[0])
     if not math.isfinite(epsilon):
         raise BudgetExceeded(f"epsilon = {epsilon} by RDP for the search; nothing is certified")
     return Claim(epsilon, epsilon, f"RDP of a search, {search.trials} trials in the mean, of which the best is kept")
 
 
+def sampler_delta(epsilon: float) -> float:
+    """What the gate's sampler of noise takes from delta, because it is not an ideal Gaussian; rounded up.
+
+    All draws of a run together are within t = 2^MOST_DRAWS_BITS 2^-SAMPLER_BITS of ideal ones in total variation. So
+    P(S) <= P*(S) + t <= exp(epsilon) P*'(S) + delta* + t <= exp(epsilon) (P'(S) + t) + delta* + t, with * for ideal.
+    """
+    log = max(epsilon, 0.0) + math.log1p(math.exp(-max(epsilon, 0.0))) + (MOST_DRAWS_BITS - SAMPLER_BITS) * math.log(2)
+    return math.nextafter(math.exp(min(log + 1e-9, 700.0)), math.inf)
+
+
+def ideal_delta(epsilon: float, delta: float) -> float:
+    """What the sampler leaves of delta for ideal Gaussians.
+
+    Raises:
+        BudgetExceeded: delta is too small to be left anything, or the sampler takes more than delta / 1000.
+    """
+    if not delta >= LEAST_DELTA:
+        raise BudgetExceeded(f"delta = {delta:g}: the smallest delta that can be certified is {LEAST_DELTA:g}")
+    taken = sampler_delta(epsilon * (1 + 1e-6) + 1e-9)  # a little more, so that `claim` can end
+    if taken > delta / 1000:
+        raise BudgetExceeded(
+            f"delta = {delta:g}: at epsilon = {epsilon:g} the sampler of noise, off by 2^-{SAMPLER_BITS} a draw, takes "
+            f"{taken:.2g} of it, and may take a thousandth; choose a larger delta or a smaller epsilon"
+        )
+    return delta - taken
+
+
 def claim(spent: Cost, delta: float) -> Claim:
     """epsilon of everything that was spent; parallel over the parts of the class partition.
 
     Raises:
-        BudgetExceeded: the two accountants contradict each other, or either is not finite.
+        BudgetExceeded: the accountants contradict each other, one is not finite, epsilon is above LARGEST, delta below
+            what can be certified, or there are too many different releases.
     """
-    if isinstance(spent, Search):
-        return search_claim(spent, delta)
-    if any(s.steps and s.sample_rate and s.noise_multiplier <= 0 for s in spent):
+    if not isinstance(spent, Search) and any(s.steps and s.sample_rate and s.noise_multiplier == 0 for s in spent):
         return Claim(math.inf, math.inf, "none: a release had no noise")
-    worst = Claim(0.0, 0.0, "exact Gaussian")
-    for case in by_part(spent):
-        epsilon, name = _case_epsilon(case, delta)
-        check, _ = rdp_epsilon(case, delta)
-        if not (math.isfinite(epsilon) and math.isfinite(check) and epsilon <= check + SLACK):
-            raise BudgetExceeded(
-                f"epsilon = {epsilon} by {name} but {check} by RDP: they must be finite and agree; nothing is certified"
-            )
-        if epsilon >= worst.epsilon:
-            worst = Claim(epsilon, check, name)
-    return worst
+    ideal_delta(0.0, delta)
+    got, left = _ideal_claim(spent, delta), delta
+    while delta - sampler_delta(got.epsilon) < left:  # what the sampler takes depends on epsilon
+        left = ideal_delta(got.epsilon, delta)
+        got = _ideal_claim(spent, left)
+    return got
+
+
+def _ideal_claim(spent: Cost, delta: float) -> Claim:
+    if isinstance(spent, Search):
+        got = search_claim(spent, delta)
+    else:
+        got = Claim(0.0, 0.0, "exact Gaussian")
+        cases = by_part(spent)
+        most = share_of_work(cases)
+        for case in cases:
+            one = case_claim(case, delta, most)
+            got = one if one.epsilon >= got.epsilon else got
+    if got.epsilon > LARGEST:
+        raise BudgetExceeded(f"epsilon = {got.epsilon:g} by {got.accountant}: above {LARGEST:g} nothing is claimed")
+    return got
+
+
+def share_of_work(cases: Sequence[Sequence[Spent]], kinds: int = MOST_KINDS) -> float:
+    """The work that one case may cause, of all that a unit can meet, so that one claim takes seconds.
+
+    Raises:
+        BudgetExceeded: there are too many different releases, or more sampled ones than `kinds`.
+    """
+    lines, sampled = sum(len(set(case)) for case in cases), [sum(s.sample_rate < 1 for s in case) for case in cases]
+    if lines > MOST_LINES or sum(sampled) > kinds:
+        raise BudgetExceeded(
+            f"{lines} different releases, {sum(sampled)} of them sampled: at most {MOST_LINES} and {kinds} are "
+            "certified together"
+        )
+    return pld.MOST_WORK / max(1, sum(map(bool, sampled)))
 
 
 def true_positive_rate(spent: Sequence[Spent], fpr: float) -> float:
@@ -313,83 +363,22 @@ def true_positive_rate(spent: Sequence[Spent], fpr: float) -> float:
     Exact for Gaussians without sampling; otherwise the envelope min over epsilon of exp(epsilon) fpr + delta(epsilon).
     """
     import numpy as np
-    from dp_accounting import pld
     from scipy.special import ndtr, ndtri
 
     worst = fpr
     for case in by_part(spent):
         if any(s.noise_multiplier <= 0 for s in case):
             return 1.0
-        merged = _merge(case)
+        merged = merge(case)
         if not merged:
             continue
         if all(s.sample_rate == 1 for s in merged):
             worst = max(worst, float(ndtr(ndtri(fpr) + 1 / merged[0].noise_multiplier)))
             continue
-        accountant = pld.PLDAccountant(value_discretization_interval=COARSE)
-        for s in merged:
-            accountant.compose(_event(s), s.steps)
+        try:
+            loss = pld.grid(merged, pld.COARSE).loss
+        except pld.TooLarge:
+            return 1.0
         grid = np.linspace(0.0, -np.log(fpr), 200)
-        worst = max(worst, min(1.0, min(float(np.exp(e) * fpr + accountant.get_delta(e)) for e in grid)))
+        worst = max(worst, min(1.0, min(float(np.exp(e) * fpr + loss.get_delta_for_epsilon(e)) for e in grid)))
     return worst
-
-
-def calibrate(make: Callable[[float], Sequence[Spent]], epsilon: float, delta: float) -> float:
-    """Smallest scale (to 1e-4 relative) with claim(make(scale)).epsilon <= epsilon; never overshoots.
-
-    Args:
-        make: scale of all noise multipliers -> what will be spent.
-        epsilon: finite target.
-        delta: target.
-
-    Unsampled plans are solved in closed form. Sampled ones are bracketed by RDP, searched on a coarse PLD grid and
-    confirmed on the grid that the claim itself will use, which makes the search some ten times faster.
-    """
-    one = by_part(make(1.0))
-    if all(s.sample_rate == 1 for case in one for s in case):
-        mu = max(math.sqrt(sum(s.steps / s.noise_multiplier**2 for s in case)) for case in one)
-        scale = gaussian_noise_multiplier(epsilon, delta) * mu
-        while claim(make(scale), delta).epsilon > epsilon:
-            scale *= 1 + 1e-12
-        return scale
-
-    def worst(scale: float, how: Callable[[Sequence[Spent]], float]) -> float:
-        return max(how(case) for case in by_part(make(scale)))
-
-    def solve(how: Callable[[Sequence[Spent]], float], target: float, scale: float, tol: float) -> float:
-        """Secant steps in logarithms, where epsilon is nearly a power of the scale, until within tol of the target."""
-        slope, last = -1.5, None
-        for _ in range(60):
-            gap = math.log(max(worst(scale, how), 1e-300) / target)
-            if abs(gap) < tol:
-                break
-            if last and last[1] != gap:
-                slope = min(-0.5, max(-20.0, (gap - last[1]) / (math.log(scale) - last[0])))
-            last = (math.log(scale), gap)
-            scale *= math.exp(max(-1.0, min(1.0, -gap / slope)))
-        return scale
-
-    def coarse(case: Sequence[Spent]) -> float:
-        return pld_epsilon(case, delta, COARSE)
-
-    def fine(case: Sequence[Spent]) -> float:
-        return _case_epsilon(case, delta)[0]
-
-    scale = solve(lambda case: rdp_epsilon(case, delta)[0], epsilon, 1.0, 0.02) * 0.95
-    if worst(scale, coarse) < 1.2 * epsilon:
-        # A coarse grid is ten times cheaper, and epsilon on it nearly a constant times the claim: solve on it, and mend
-        # the constant. The first constant is a guess from two grids, whose error falls with the square of the spacing.
-        scale = solve(coarse, epsilon, scale, 0.01)
-        two = worst(scale, coarse), worst(scale, lambda case: pld_epsilon(case, delta, COARSE / 4))
-        claimed = two[1] - (two[0] - two[1]) / 15
-        for _ in range(6):
-            scale = solve(coarse, epsilon * (1 - 1e-4) * worst(scale, coarse) / max(claimed, 1e-12), scale, 2e-5)
-            claimed = worst(scale, fine)
-            if epsilon * (1 - 3e-4) <= claimed <= epsilon:
-                return scale
-    scale = solve(fine, epsilon * (1 - 1.5e-4), scale, 1.5e-4)
-    step = 1e-4
-    while claim(make(scale), delta).epsilon > epsilon:
-        scale *= 1 + step
-        step *= 2
-    return scale

@@ -11,10 +11,22 @@ from typing import Any
 from veilset.core.errors import BudgetExceeded, ConfigError, PlanError
 from veilset.core.types import PublicInfo
 from veilset.core.words import as_html, plan_table
-from veilset.privacy.accounting import Claim, Cost, Search, Spent, by_part, calibrate, claim, rdp_curve, rdp_epsilon
+from veilset.privacy.accounting import (
+    LARGEST,
+    Claim,
+    Cost,
+    Search,
+    Spent,
+    by_part,
+    claim,
+    rdp_curve,
+    rdp_epsilon,
+)
+from veilset.privacy.calibration import calibrate
 from veilset.privacy.spec import Privacy
 
-LARGEST = 1000.0  # epsilon; above it a plan with sampled releases takes minutes and gigabytes to price
+UNUSED = 0.02  # warn when a plan leaves more than this share of its epsilon unused
+CIPHER = 2.0**-100  # warn below this delta: what tells the cipher's bits from ideal ones weighs more
 USELESS = 0.1  # warn when the noise in a class mean exceeds this share of the largest possible mean
 
 
@@ -110,7 +122,8 @@ class Plan:
 
         Raises:
             ConfigError: delta >= 1/N without permission, a budget too small to reach with any sensible noise, or a
-                finite one above LARGEST where releases are sampled.
+                finite one above LARGEST.
+            BudgetExceeded: a delta too small to be certified for this plan.
         """
         privacy.check_units(info.units)
         if not privacy.private:
@@ -120,7 +133,7 @@ class Plan:
             )
             return replace(self, releases=priced, info=info, privacy=privacy, warnings=(*self.warnings, warning))
 
-        if privacy.epsilon > LARGEST and any(r.sample_rate < 1 for r in self.releases):
+        if privacy.epsilon > LARGEST:
             raise ConfigError(f"epsilon = {privacy.epsilon:g}: protects nobody; use at most {LARGEST:g}, or inf")
 
         def spend(scale: float) -> list[Spent]:
@@ -133,7 +146,7 @@ class Plan:
                 f"epsilon = {privacy.epsilon:g} at delta = {privacy.delta:g}: no noise level found ({e})"
             ) from e
         priced = tuple(replace(r, noise_multiplier=scale * r.weight) for r in self.releases)
-        told = (*self.warnings, *_warn(priced, info))
+        told = (*self.warnings, *_warn(priced, info), *_warn_of_claim(claim(spend(scale), privacy.delta), privacy))
         return replace(self, releases=priced, info=info, privacy=privacy, warnings=told)
 
     def spent(self) -> list[Spent]:
@@ -170,7 +183,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `veilset plan --json`."""
-        budget = self.budget
+        budget, got = self.budget, self.claim()
         rows = [
             {
                 "name": r.name,
@@ -187,8 +200,9 @@ class Plan:
             for r, (share, alone) in zip(self.releases, self.shares(), strict=True)
         ]
         return {
-            "epsilon": _finite(self.claim().epsilon),
+            "epsilon": _finite(got.epsilon),
             "delta": budget.delta,
+            "accountant": got.accountant,
             "unit": self.info.unit if self.info else None,
             "seconds": self.seconds,
             "memory_mb": self.memory_mb,
@@ -232,6 +246,23 @@ def _warn(releases: Sequence[Release], info: PublicInfo) -> tuple[str, ...]:
                 f"every direction of a class mean is {error:.0%} of the largest possible mean; expect poor images "
                 f"below about {need} units, or choose a larger epsilon"
             )
+    return tuple(out)
+
+
+def _warn_of_claim(got: Claim, privacy: Privacy) -> tuple[str, ...]:
+    """Warn when another accountant than usual claims, epsilon is left over, or delta is below what a cipher keeps."""
+    out = []
+    if got.accountant.startswith("RDP"):
+        out.append(f"epsilon is claimed by {got.accountant}, which asks for more noise")
+    if 0 < got.epsilon < privacy.epsilon * (1 - UNUSED):
+        out.append(
+            f"only epsilon = {got.epsilon:.4g} of {privacy.epsilon:g} is used: a search for less noise is too large"
+        )
+    if privacy.delta < CIPHER:
+        out.append(
+            f"delta = {privacy.delta:g} holds for ideal random bits; that nobody tells the cipher's bits from them is "
+            "believed to about 2^-100, so a smaller delta promises nothing more (docs/threat-model.md)"
+        )
     return tuple(out)
 
 

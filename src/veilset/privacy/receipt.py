@@ -327,6 +327,8 @@ def _epsilon(facts: dict[str, Any], ledger: Ledger, result: Verification) -> str
         # Another release of the accountant may differ in the last digits; a claim may never be smaller than recomputed.
         if not (math.isfinite(seen) and abs(said - seen) <= 1e-3 * seen + 1e-12 and said >= seen * (1 - 1e-6) - 1e-12):
             raise RunError(f"{name} recomputes to {seen:.8g}, the receipt says {said:.8g}")
+    if facts["accountant"] != got.accountant:
+        raise RunError(f"epsilon is claimed by {got.accountant}, the receipt says {str(facts['accountant'])[:80]!r}")
     if facts["delta"] != budget.delta or got.epsilon > budget.epsilon * (1 + 1e-9):
         raise RunError(f"epsilon {got.epsilon:.8g} at delta {budget.delta:g} passes the budget {budget.epsilon:g}")
     return f"{got.epsilon:.8g} at delta {budget.delta:g} ({got.accountant}; RDP {got.epsilon_rdp:.6g})"
