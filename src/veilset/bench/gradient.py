@@ -23,8 +23,8 @@ ABOUT = """Milliseconds of one training step on 256 records of 1x28x28, medians 
 both cores; ratio: the median over rounds of ours / ordinary, in processor time. Padded: that ratio a record that
 counts, if batches are Poisson draws around 256 that are filled up to whole chunks of {rows} rows. Ordinary: forward,
 backward and SGD step of the same network in the same type and memory layout; plain order: the same with everything
-contiguous. Peak: what two steps add to the memory of a process of its own, in MB. Networks and images are channels_last;
-bfloat16 is autocast. Opacus runs in float32; a mode that does not run on a network says why."""
+contiguous. Peak: what two steps add to the memory of a process of its own, in MB. Networks and images are
+channels_last; bfloat16 is autocast. Opacus runs in float32; a mode that does not run on a network says why."""
 BATCH = 256
 CHUNK = 288  # rows of a chunk, for what padding costs: expected batch and two deviations
 MODES = ("hooks", "functorch", "ew", "ghost")
