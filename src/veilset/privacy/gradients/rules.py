@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from veilset.privacy.gradients.convolution import weight_gradients
+from veilset.privacy.gradients.convolution import points, weight_gradients
 from veilset.privacy.gradients.sheet import Sheet
 
 Find = Callable[[Any], str | None]
 Names = tuple[str | None, str | None]
+TILE = 32  # bfloat16 values in a row of a matrix tile
 
 
 def layout(shared: dict[str, torch.Tensor]) -> torch.memory_format:
@@ -66,7 +67,8 @@ class Linear(Rule):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [n, ..., i] -> [n, ..., o]."""
         self.x = self.cast(x)
-        return F.linear(self.x, self.w, self.b)  # type: ignore[arg-type]
+        assert self.w is not None
+        return F.linear(_filled(self.x), _filled(self.w), self.b)
 
     def backward(self, g: torch.Tensor, wanted: bool) -> torch.Tensor | None:
         """Outer products, summed over positions."""
@@ -75,7 +77,7 @@ class Linear(Rule):
         self.sheet.product(self.weight, self.x.reshape(n, -1, self.x.shape[-1]), g.reshape(n, -1, g.shape[-1]))
         if self.bias:
             self.sheet.add(self.bias, g.reshape(n, -1, g.shape[-1]).sum(1))
-        return (g @ self.w).to(self.kind) if wanted else None
+        return F.linear(_filled(g), _filled(self.w.T)).to(self.kind) if wanted else None
 
 
 class Convolution(Rule):
@@ -106,8 +108,11 @@ class Convolution(Rule):
             self.sheet.add(self.bias, level.unflatten(0, (n, -1)).sum(1))
         small, large = (self.x, flat) if self.transposed else (flat, self.x)
         kernel = (self.w.shape[2], self.w.shape[3])
-        grads = weight_gradients(large, small, n, kernel, h["stride"], h["padding"], h["dilation"])
-        self.sheet.add(self.weight, *grads)
+        if kernel == (1, 1) and h["padding"] == (0, 0):
+            self.sheet.product(self.weight, *points(large, small, n, h["stride"]))
+        else:
+            grads = weight_gradients(large, small, n, kernel, h["stride"], h["padding"], h["dilation"])
+            self.sheet.add(self.weight, *grads)
         if not wanted:
             return None
         back: torch.Tensor = torch.ops.aten.convolution_backward(
@@ -120,7 +125,10 @@ class Convolution(Rule):
 class GroupNorm(Rule):
     """(x - mean) / deviation over the channels of a group and all positions, scaled and shifted by channel.
 
-    Written out, because the library's kernel is slow for channels_last; statistics are float32.
+    The library's kernel is quick for images in plain order. It is shown one image with the channels of all: then its
+    sums for scale and shift, which it makes anyway, are those of single images. In channels_last it is slow; there
+    float32 is written out, and bfloat16, whose many small steps cost more, gains even by reordering twice.
+    Statistics are float32.
     """
 
     def __init__(self, weight: str | None, bias: str | None, groups: int, eps: float):
@@ -130,8 +138,39 @@ class GroupNorm(Rule):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [n, m, C, ...] -> the same shape."""
         self.kind, self.shape = x.dtype, x.shape
-        x = x.flatten(0, 1)
-        x = x.contiguous(memory_format=self.layout) if x.dim() == 4 else x
+        self.plain = self.layout == torch.contiguous_format or x.dim() != 5 or x.dtype == torch.bfloat16
+        return self._forward_plain(x) if self.plain else self._forward_last(x)
+
+    def backward(self, g: torch.Tensor, wanted: bool) -> torch.Tensor | None:
+        """Sums over positions give the parameters' gradients."""
+        return self._backward_plain(g, wanted) if self.plain else self._backward_last(g, wanted)
+
+    def _forward_plain(self, x: torch.Tensor) -> torch.Tensor:
+        images, channels = x.shape[0] * x.shape[1], x.shape[2]
+        self.sizes = (1, images * channels, math.prod(x.shape[3:]), images * self.groups)
+        self.x = x.reshape(self.sizes[:3]).contiguous()
+        wide = torch.promote_types(x.dtype, torch.float32)
+        self.w, b = (None if p is None else p.to(wide).repeat(images) for p in (self.w, self.b))
+        y, self.mean, self.rstd = torch.native_group_norm(self.x, self.w, b, *self.sizes, self.eps)
+        return self._ordered(y)
+
+    def _backward_plain(self, g: torch.Tensor, wanted: bool) -> torch.Tensor | None:
+        asked = [wanted, self.weight is not None, self.bias is not None]
+        back, scale, shift = torch.ops.aten.native_group_norm_backward(
+            g.reshape(self.sizes[:3]).contiguous(), self.x, self.mean, self.rstd, self.w, *self.sizes, asked
+        )
+        for name, sums in ((self.weight, scale), (self.bias, shift)):
+            if name:
+                self.sheet.add(name, sums.view(self.shape[:3]).sum(1))
+        return self._ordered(back) if wanted else None
+
+    def _ordered(self, v: torch.Tensor) -> torch.Tensor:
+        """[1, n m C, positions] in the input's shape, and in the memory layout that its neighbours have."""
+        v = v.view(self.shape)
+        return v.flatten(0, 1).contiguous(memory_format=self.layout).view(self.shape) if v.dim() == 5 else v
+
+    def _forward_last(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.flatten(0, 1).contiguous(memory_format=self.layout)
         space = tuple(range(2, x.dim()))
         size = math.prod(x.shape[2:]) * (x.shape[1] // self.groups)
         wide = torch.promote_types(x.dtype, torch.float32)
@@ -148,8 +187,7 @@ class GroupNorm(Rule):
         y = torch.addcmul(self._fit(shift).to(x.dtype), self.x, self._fit(self.gain).to(x.dtype))
         return y.view(self.shape)
 
-    def backward(self, g: torch.Tensor, wanted: bool) -> torch.Tensor | None:
-        """Sums over positions give the parameters' gradients and, by group, the input's."""
+    def _backward_last(self, g: torch.Tensor, wanted: bool) -> torch.Tensor | None:
         n, g = self.shape[0], g.flatten(0, 1)
         space, wide = tuple(range(2, g.dim())), self.rstd.dtype
         plain = g.sum(space, dtype=wide)
@@ -285,6 +323,15 @@ def _embedding(args: Any, kwargs: Any, name: Find) -> tuple[Rule, torch.Tensor] 
     found = _found(name, weight, None)
     plain = rest[0] is None and rest[1] is None and not rest[3] and not rest[4]
     return (Embedding(*found), x) if found and plain else None
+
+
+def _filled(v: torch.Tensor) -> torch.Tensor:
+    """v, the last axis of bfloat16 filled with zeros to whole tiles.
+
+    On processors with matrix tiles a product's last tile reads on into the next row, which is another record's, and
+    multiplies it by zero: that leaves NaN of NaN and of infinity.
+    """
+    return F.pad(v, (0, -v.shape[-1] % TILE)) if v.dtype == torch.bfloat16 else v
 
 
 def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any], *names: str) -> list[Any]:

@@ -1,0 +1,24 @@
+"""The suite of the clipped gradient: what padding costs, and that both ordinary baselines are there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from veilset.bench import gradient
+
+
+@pytest.mark.parametrize("rows", [32, 64, 256, 288])
+def test_padding_is_that_of_drawn_batches(rows):
+    drawn = np.random.default_rng(0).poisson(256, 200_000)
+    assert gradient.padding(256, rows) == pytest.approx(np.mean(np.ceil(drawn / rows) * rows) / 256, rel=3e-3)
+
+
+def test_a_step_is_measured_beside_both_ordinary_ones_and_with_its_padding(monkeypatch):
+    monkeypatch.setattr(gradient, "BATCH", 8)
+    got = gradient.times("cvae", "bfloat16", 1)
+    assert set(got["ms"]) == {"plain", "plain order", "ours"}
+    assert got["padded"] == pytest.approx(got["ratio"] * gradient.padding(8, gradient.CHUNK))
+    cell = gradient.Cell("cvae.bfloat16", "times", {"net": "cvae", "kind": "bfloat16", "rounds": 1})
+    page = gradient.render(gradient.summary([(cell, got)], [cell]))
+    assert "plain order" in page and f"| {got['padded']:.2f} |" in page

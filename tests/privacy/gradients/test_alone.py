@@ -1,0 +1,178 @@
+"""A record's gradient and norm, bit for bit, whoever lies beside it in a chunk and whichever row it has.
+
+The chunk's shape is fixed: that is the condition. Layers keep this for every shape. Functions of single elements in a
+loss keep it where each thread gets a multiple of 32 rows: the library computes the last elements of a thread's share,
+if they fill no vector, with other instructions.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_shipped import SHIPPED, asked
+from torch import nn
+
+from veilset.privacy.gradients import convolution, taps
+from veilset.privacy.gradients.sheet import Sheet
+
+KINDS = ("float32", "bfloat16", "float64")
+CHUNKS = [(8, 1), (32, 2), (96, 1), (256, 2)]
+WHOLE = [(32, 1), (96, 1), (256, 2)]  # every thread has a multiple of 32 rows
+CONVOLUTIONS = {
+    "first": (nn.Conv2d(1, 32, 3, padding=1), 28),
+    "first of stride 2": (nn.Conv2d(1, 64, 4, 2, 1), 28),
+    "colour 5x5": (nn.Conv2d(3, 6, 5, padding=2), 11),
+    "wide": (nn.Conv2d(32, 64, 3, padding=1), 14),
+    "stride 2": (nn.Conv2d(64, 128, 4, 2, 1), 14),
+    "stride 3": (nn.Conv2d(20, 7, 4, (3, 2), (0, 1)), 11),
+    "to few": (nn.Conv2d(32, 4, 3, padding=1), 14),
+    "odd": (nn.Conv2d(17, 5, 3), 7),
+    "dilated": (nn.Conv2d(18, 9, 3, dilation=(2, 1)), 9),
+    "1x1": (nn.Conv2d(64, 192, 1), 7),
+    "1x1 of stride 2": (nn.Conv2d(5, 9, 1, 2, bias=False), 9),
+    "up": (nn.ConvTranspose2d(32, 16, 4, 2, 1), 7),
+    "up to one": (nn.ConvTranspose2d(16, 1, 3, 2, 1, 1), 14),
+}
+NORMS = {
+    "group": (nn.GroupNorm(8, 32), (32, 14, 14)),
+    "odd group": (nn.GroupNorm(3, 6), (6, 7, 7)),
+    "instance": (nn.InstanceNorm2d(6, affine=True), (6, 9, 9)),
+    "group of vectors": (nn.GroupNorm(2, 10), (10,)),
+    "layer": (nn.LayerNorm(17), (5, 17)),
+    "layer of an image": (nn.LayerNorm((3, 9, 9)), (3, 9, 9)),
+}
+LINEARS = {
+    "inputs": (nn.Linear(784, 256), (784,)),
+    "one output": (nn.Linear(3136, 1), (3136,)),
+    "odd": (nn.Linear(33, 7), (33,)),
+    "positions": (nn.Linear(64, 64), (49, 64)),
+    "many positions": (nn.Linear(12, 5), (196, 12)),
+}
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def normals(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def handed_over(sheet: Sheet) -> dict[str, torch.Tensor]:
+    """Everything that a sheet holds of each record: [n, ...] by name, its norms among them."""
+    held = {f"{k} {i}": p for k, (pieces, _) in sheet.explicit.items() for i, p in enumerate(pieces)}
+    held |= {f"{k} {i}": p for k, pair in sheet.factored.items() for i, p in enumerate(pair)}
+    held = {k: v.clone() for k, v in held.items()}
+    sheet.factored = {k: (a.to(w), g.to(w)) for k, (a, g) in sheet.factored.items() for w in [_wide(a)]}
+    return held | {"norm": sheet._norms(sheet.n)}
+
+
+def _wide(v: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(v.dtype, torch.float32)
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+
+
+def strangers(x: torch.Tensor, y: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same chunk with other records in all places but those to keep: ordinary, huge, empty and broken ones."""
+    others = torch.rand_like(x)
+    for i, value in enumerate((1e4, 1e30, 0.0, torch.nan, torch.inf)):
+        others[i::7] = others[i::7] * 0 + value
+    kept = keep.view(-1, *[1] * (x.dim() - 1))
+    return torch.where(kept, x, others), torch.where(keep, y, y.flip(0))
+
+
+def check(loss, net, x, y, kind: str, threads: int, several: bool = False) -> None:
+    """Run a chunk as it is, in another order, and twice among strangers."""
+    torch.set_num_threads(threads)
+
+    def run(x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        torch.manual_seed(3)
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16"):
+            return handed_over(taps.tapped(loss, net, x, y, several))
+
+    alone, n, g = run(x, y), len(x), torch.Generator().manual_seed(1)
+    order = torch.randperm(n, generator=g)
+    moved = run(x[order], y[order])
+    assert any(v.any() for v in alone.values())
+    assert [k for k in alone if not same(alone[k][order], moved[k])] == []
+    some = torch.rand(n, generator=g) < 0.5
+    for keep in (some, ~some):
+        among = run(*strangers(x, y, keep))
+        assert [k for k in alone if not same(alone[k][keep], among[k][keep])] == []
+
+
+def made(layer: nn.Module, kind: str, last: bool) -> nn.Module:
+    """A copy with weights of its own, in the type and memory layout that is asked for."""
+    torch.manual_seed(0)
+    net = nn.Sequential(type(layer).__new__(type(layer)))
+    net[0].__dict__.update({k: v for k, v in layer.__dict__.items() if k != "_parameters"})
+    net[0]._parameters = {
+        k: None if p is None else nn.Parameter(p.data + 0.1 * torch.randn_like(p)) for k, p in layer._parameters.items()
+    }
+    net = net.double() if kind == "float64" else net
+    return net.to(memory_format=torch.channels_last) if last else net
+
+
+def weighed(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """A loss of the layer's outputs, for two images if asked, whose only functions of single elements are exact."""
+    out = net(torch.stack([x, x.flip(-1)]) if y.dim() else x[None]).float()
+    return (out.square() / 2 + out * torch.arange(out.numel()).mul(0.7).cos().view(out.shape)).sum()
+
+
+@pytest.mark.parametrize(("n", "threads"), CHUNKS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", [*CONVOLUTIONS, *NORMS, *LINEARS])
+def test_a_layer_gives_each_record_the_same_bits_everywhere(case, kind, n, threads):
+    if kind == "float64" and n > 32:
+        pytest.skip("float64 is tested in small chunks")
+    if case in CONVOLUTIONS:
+        layer, side = CONVOLUTIONS[case]
+        shape = (layer.in_channels, side, side)
+    else:
+        layer, shape = (NORMS | LINEARS)[case]
+    x = normals(n, *shape).to(torch.float64 if kind == "float64" else torch.float32)
+    for last in (False, True) if case not in LINEARS else (False,):
+        check(weighed, made(layer, kind, last), x, torch.zeros(n), kind, threads)
+
+
+@pytest.mark.parametrize("products", [False, True])
+@pytest.mark.parametrize(("n", "threads"), [(32, 1), (256, 2)])
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_both_ways_to_a_convolutions_gradient_and_several_images_of_a_record(case, n, threads, products, monkeypatch):
+    """Whatever the processor at hand chooses; two images a record, and gradients that are kept for a unit's mean."""
+    monkeypatch.setattr(convolution, "vendor_products", lambda: products)
+    layer, side = CONVOLUTIONS[case]
+    x = normals(n, layer.in_channels, side, side)
+    for last in (False, True):
+        check(weighed, made(layer, "float32", last), x, torch.zeros(n, 1), "float32", threads, several=True)
+
+
+_ASKED: dict[str, tuple] = {}
+
+
+def shipped(case: str, monkeypatch: pytest.MonkeyPatch) -> tuple:
+    """A method's loss, network, images and labels, found once; every weight differs from zero."""
+    if case not in _ASKED:
+        _ASKED[case] = asked(case, monkeypatch)
+        torch.manual_seed(1)
+        for p in _ASKED[case][1].parameters():  # layers that start at zero would hide what is in front of them
+            p.data += 0.1 * torch.randn_like(p)
+    return _ASKED[case]
+
+
+@pytest.mark.parametrize(("n", "threads"), WHOLE)
+@pytest.mark.parametrize("kind", KINDS[:2])
+@pytest.mark.parametrize("case", SHIPPED)
+def test_a_shipped_network_gives_each_record_the_same_bits_everywhere(case, kind, n, threads, monkeypatch):
+    loss, net, x, y = shipped(case, monkeypatch)
+    real = torch.vmap
+    monkeypatch.setattr(torch, "vmap", lambda f, **how: real(f, **{**how, "randomness": "same"}))
+    again = torch.arange(n) % len(x)
+    x = x[again] + 0.01 * normals(n, *x.shape[1:]).to(x)
+    check(loss, net, x, y[again], kind, threads)
