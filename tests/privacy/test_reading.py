@@ -9,7 +9,8 @@ import torch
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
 from veilset.privacy.private import InMemory, Opened
-from veilset.privacy.reading import EVEN, Reader, steady_rows
+from veilset.privacy.alone import EVEN, alone, steady_rows, twins
+from veilset.privacy.reading import Reader
 
 
 def reader(n: int = 50, cap: int = 1, units=None, declared: int = 50) -> Reader:
@@ -36,20 +37,23 @@ def test_a_units_images_may_lie_in_several_chunks():
     assert torch.cat([c.images for c in chunks]).tolist() == np.repeat([1, 40, 9], [1, 40, 9]).tolist()
 
 
-SIZES = [(1, 256), (10, 256), (64, 256), (256, 256), (2048, 256), (60_000, 4096)]
+SIZES = [(60_000, 1 / 60_000, 320), (1000, 0.01, 320), (60_000, 256 / 60_000, 320), (60_000, 2048 / 60_000, 320)]
+SIZES += [(60_000, 1.0, 4096), (100, 1.0, 4096), (60_000, 256 / 60_000, 100)]
 
 
-@pytest.mark.parametrize(("expected", "most"), SIZES)
-def test_rows_follow_declared_facts_and_waste_little(expected, most):
-    rows = reader().rows(expected, most)
+@pytest.mark.parametrize(("units", "rate", "most"), SIZES)
+def test_rows_follow_declared_facts_and_waste_little(units, rate, most):
+    rows = reader().rows(units, rate, most)
     assert rows <= most and rows % EVEN == 0
-    assert reader(n=3).rows(expected, most) == rows  # how many records there are does not matter
-    likely = expected + 2 * expected**0.5
-    assert -(-likely // rows) * rows <= 1.2 * likely + 2 * EVEN
+    assert reader(n=3).rows(units, rate, most) == rows  # how many records there are does not matter
+    lot = np.random.default_rng(0)
+    batches = lot.binomial(units, rate, 2000)
+    used = np.maximum(1, -(-batches // rows)).mean() * rows
+    assert used <= 1.3 * units * rate + 2 * EVEN
 
 
-def test_memory_for_less_than_eight_records_is_kept_to():
-    assert [reader().rows(100, most) for most in (1, 3, 7, 9)] == [1, 3, 7, 8]
+def test_memory_for_few_records_is_kept_to():
+    assert [reader().rows(100, 1.0, most) for most in (1, 3, 31, 40)] == [1, 3, 31, 32]
 
 
 # ---------------------------------------------------------------------- rows that are alone
@@ -96,3 +100,35 @@ def test_the_users_generators_are_left_alone():
     before, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()
     steady_rows("r", lambda x, y: [x + torch.rand(()) + np.random.rand()], LIKE, 3, 8)
     assert torch.equal(before, torch.get_rng_state()) and np.array_equal(numbers, np.random.get_state()[1])
+
+
+# ---------------------------------------------------------------------- NaN of a neighbour
+
+
+def leaky(x, y):
+    """As matrix tiles do: what lies behind a row is multiplied by 0."""
+    return [x.flatten(1) + 0.0 * x.roll(-1, 0).flatten(1)]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 8])
+@pytest.mark.parametrize("bad", [(), (0,), (3, 4, 5), range(8)])
+def test_a_record_that_is_not_a_number_spoils_no_other(rows, bad):
+    x, y = torch.rand(8, 1, 2, 2), torch.zeros(8, dtype=torch.int64)
+    x[list(bad)] = float("nan")
+    got = torch.cat([alone(leaky, 0, a, b)[0] for a, b in zip(x.split(rows), y.split(rows), strict=True)])
+    for i in range(8):
+        assert bool(got[i].isnan().all()) if i in bad else torch.equal(got[i], x[i].flatten())
+
+
+def test_a_second_look_draws_what_the_first_did():
+    x = torch.ones(4, 1, 1, 1)
+    x[1] = float("inf")
+    got = alone(lambda x, y: [x + 0.0 * x.roll(-1, 0) + torch.rand(())], 5, x, torch.zeros(4))[0].flatten()
+    first = 1 + torch.rand((), generator=torch.Generator().manual_seed(5))
+    assert got[0] == got[2] == got[3] == first and not got[1].isfinite()
+
+
+def test_twins_stand_on_even_rows():
+    seen = list(twins(torch.tensor([4, 9, 2]), 4))
+    assert [(o.tolist(), p.tolist()) for o, p in seen] == [([4, 4, 9, 9], [4, 9]), ([2, 2, 2, 2], [2])]
+    assert list(twins(torch.tensor([0]), 1)) == [] and list(twins(torch.tensor([], dtype=torch.int64), 4)) == []

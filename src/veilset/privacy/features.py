@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+from veilset.privacy.alone import alone
+
 Map = Callable[[torch.Tensor], torch.Tensor]
 BATCH = 32  # records are always mapped so many at a time: products round otherwise, by how many records there are
 MOST = 4 << 30  # bytes kept; features of larger sets are computed whenever they are asked for
@@ -46,4 +48,5 @@ class Features:
     def _mapped(self, x: torch.Tensor) -> torch.Tensor:
         """The map's values for images x [k, C, H, W]."""
         padded = torch.cat([x, x.new_zeros(-len(x) % self._batch, *x.shape[1:])])
-        return torch.cat([self._map(batch).cpu() for batch in padded.split(self._batch)])[: len(x)]
+        batches = [alone(lambda v: [self._map(v)], 0, batch)[0].cpu() for batch in padded.split(self._batch)]
+        return torch.cat(batches)[: len(x)]

@@ -18,20 +18,22 @@ from veilset.core.errors import BudgetExceeded, DataError, ModeError, PlanError,
 from veilset.core.progress import progress
 from veilset.core.types import Images
 from veilset.privacy.account import Payment, check_mode
+from veilset.privacy.alone import alone, steady_rows
 from veilset.privacy.books import Books
 from veilset.privacy.bounding import CROWD, Bounded, ExactSum, grid
 from veilset.privacy.collective import Team
-from veilset.privacy.draws import Draws, check_draws, drawn, shape_of, shared
+from veilset.privacy.draws import Draws, check_draws, drawn, shape_of
 from veilset.privacy.features import Map
 from veilset.privacy.gradients import Clipped, Loss, Parameters, Total, code_of
 from veilset.privacy.ledger import FORMAT, Ledger
 from veilset.privacy.noise import GENERATOR, Keys
 from veilset.privacy.plan import Plan, Release, check_within
 from veilset.privacy.private import PrivateImages
-from veilset.privacy.reading import MANY, Reader, steady_rows
+from veilset.privacy.reading import MANY, Reader
 
 PerRecord = Callable[[torch.Tensor, torch.Tensor], Any]
-CHUNK_BYTES = 1 << 25  # temporary memory of one chunk
+CHUNK_BYTES = 1 << 25  # temporary memory of one chunk of a sum
+GRADIENT_BYTES = 800 << 20  # and of clipped gradients, as estimated; small chunks cost a quarter more
 RESERVE = 100  # a loop is charged in about this many blocks
 
 
@@ -128,8 +130,7 @@ class Gate:
         step = self._step(release)
         exact = ExactSum(math.prod(lead), size, release.bound, step)
         for c in self._reader.chunks(self._chosen(release, part, done), rows):
-            with shared(0, c.x.device):
-                cell, value = mapped(c.x, c.y)
+            cell, value = alone(mapped, 0, c.x, c.y)
             row = (c.y if by_class else 0) * (cells or 1) + cell.clamp(0, (cells or 1) - 1)
             n = len(c.unit)  # the rest is blank; a unit's images share its bound
             exact.add(value.reshape(rows, size)[:n].cpu(), 1.0 / c.images.double(), row[:n].cpu())
@@ -189,14 +190,13 @@ class Gate:
             blank = self._reader.blank(features)
             own = [torch.zeros(shape_of(how), device=self._device) for how in draws.values()]
             clipped = self._clipped[name, part] = Clipped(loss, params, (*blank, *own), draws)
-        total = Total(clipped.size, release.bound, self.info.max_images_per_unit > 1)
+        total = Total(clipped.size, release.bound, self.info.max_images_per_unit > 1, seed)
         look = clipped.look(loss, params, total.several)
-        rows = self._steady(release, (part, clipped), look, clipped.like, clipped.most(4 * CHUNK_BYTES))
+        rows = self._steady(release, (part, clipped), look, clipped.like, clipped.most(GRADIENT_BYTES))
         for i, c in enumerate(self._reader.chunks(self._chosen(release, part, done), rows, features)):
             where = f"{name}/{part}/{done}/{self._team.rank}/{i}"
             own = [self._own(how, rows, f"draw/{k}/{where}") for k, how in draws.items()]
-            with shared(seed, c.x.device):
-                clipped.add(total, loss, params, (c.x, c.y, *own), c.unit, c.images)
+            clipped.add(total, loss, params, (c.x, c.y, *own), c.unit, c.images)
         step = self._step(release)
         whole = self._whole(Bounded((total.sum / step).round_(), release.bound / step))
         self._charge_block(release, part, done)
@@ -352,7 +352,7 @@ class Gate:
         key = release.name, what
         if key not in self._rows:
             parts = self.plan.parts if release.partition else 1
-            rows = self._reader.rows(release.sample_rate * self.info.units / (parts * self._team.size), most)
+            rows = self._reader.rows(self.info.units / (parts * self._team.size), release.sample_rate, most)
             self._rows[key] = steady_rows(release.name, look, like, len(self.info.classes), rows)
         return self._rows[key]
 

@@ -1,32 +1,24 @@
-"""Private records, as the gate's verbs get them: chunks of a fixed number of rows, the last one filled up with blanks.
-
-What a record is mapped to must depend neither on the records beside it nor on its row, or one more unit in front would
-change what all others contribute. Each record is mapped alone (under vmap), but libraries round matrix products by how
-many rows there are, and may round by which row it is. So the number of rows is fixed for a release from declared facts,
-and `steady_rows` looks, on random images, whether on this machine the rows are alone to the last bit.
-"""
+"""Private records, as the gate's verbs get them: chunks of a fixed number of rows, the last filled up with blanks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
-from veilset.privacy.draws import shared
+from veilset.privacy.alone import EVEN, steady_rows
 from veilset.privacy.features import BATCH, Features, Map
 from veilset.privacy.private import Opened
 from veilset.privacy.sampling import Units
 
 Array = np.ndarray[Any, Any]
-Look = Callable[..., Sequence[torch.Tensor]]
 MANY = 4096  # rows at a time, at most
-EVEN = 8  # the number of rows is a multiple of it: vectors of the processor are then filled alike
+CALL = 16  # rows whose arithmetic takes as long as what each chunk costs beside it, about
 
 
 @dataclass(frozen=True)
@@ -89,16 +81,26 @@ class Reader:
                 x = self._features[features](torch.from_numpy(records), x)
             yield Chunk(x, y.to(self._device), torch.from_numpy(unit), torch.from_numpy(images))
 
-    def rows(self, expected: float, most: int) -> int:
-        """Rows of a chunk, at most `most`, for about so many units: few chunks, and few blanks in the last one.
+    def rows(self, units: float, rate: float, most: int) -> int:
+        """Rows of a chunk, at most `most`: those that cost least for a Poisson sample, blanks and calls counted.
 
-        Declared facts alone decide; how many units there are does not.
+        Declared facts alone decide; how many units there are, or were drawn, does not.
+
+        Args:
+            units: that may be drawn.
+            rate: at which they are.
+            most: as memory allows.
         """
-        likely = expected * math.sqrt(self.info.max_images_per_unit)
-        likely += 2 * math.sqrt(likely)  # of a Poisson batch
-        even = max(1, most // EVEN * EVEN or most)
-        a_chunk = likely / max(1, math.ceil(likely / even))
-        return min(even, EVEN * math.ceil(a_chunk / EVEN))
+        mean = units * rate * math.sqrt(self.info.max_images_per_unit)  # how many images they have is not declared
+        deviation = math.sqrt(mean * (1 - rate)) + 1e-9
+        even = EVEN * min(2, torch.get_num_threads())
+
+        def cost(rows: int) -> float:
+            chunks = math.ceil((mean + 6 * deviation) / rows)
+            more = (0.5 * math.erfc((k * rows - mean) / deviation / math.sqrt(2)) for k in range(chunks))
+            return sum(more) * (rows + CALL)
+
+        return min(range(even, most + 1, even), key=cost, default=most)
 
     def bytes(self) -> Iterator[bytes]:
         """All records, labels and unit ids, for the HMAC that tells whether a resumed run has the same data."""
@@ -110,55 +112,3 @@ class Reader:
             yield raw[: len(block)].tobytes() + self._labels[block].astype(np.int64).tobytes()
             if self._ids is not None:
                 yield self._ids[block].astype(np.int64).tobytes()
-
-
-def steady_rows(what: str, look: Look, like: Sequence[torch.Tensor], classes: int, rows: int) -> int:
-    """The largest number of rows, `rows` or that halved again and again, at which rows are alone to the last bit.
-
-    Random images are looked at once more, in another order and with other neighbours. Devices other than the processor,
-    whose libraries promise no order of additions, are not looked at: see the threat model.
-
-    Args:
-        what: the release, for messages.
-        look: inputs, [n, ...] each -> what each of the n records gives, [n, ...] each.
-        like: one record's inputs; the second is its label.
-        classes: labels are drawn below it.
-        rows: to begin with.
-
-    Raises:
-        ConfigError: one record gives other values when it is asked again.
-    """
-    if like[0].device.type != "cpu":
-        return rows
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        many = [torch.rand(rows, *v.shape).to(v.dtype) for v in like]
-        many[1] = torch.randint(classes, (rows,))
-
-        def seen(order: torch.Tensor, others: int = 0) -> list[torch.Tensor]:
-            inputs = [v[order] for v in many]
-            if others:  # every third record is another one
-                inputs = [v.clone() for v in inputs]
-                inputs[0][::3] = torch.rand(inputs[0][::3].shape) * others
-            with shared(0, like[0].device):
-                return list(look(*inputs))
-
-        once, again = (seen(torch.arange(min(2, rows))) for _ in range(2))
-        if not all(_same(a, b) for a, b in zip(once, again, strict=True)):
-            raise ConfigError(
-                f"release {what!r}: asked twice about one record, the loss or map gives two answers; it keeps a state "
-                "or a generator of its own. Declare what it draws: gate.grad(..., draws={'name': shape})"
-            )
-        while rows > 1:
-            places = torch.arange(rows)
-            order, kept = places.flip(0), places[places % 3 != 0]
-            plain, other = seen(places), seen(order, others=100)
-            if all(_same(a[order][kept], b[kept]) for a, b in zip(plain, other, strict=True)):
-                break
-            rows //= 2
-            many = [v[:rows] for v in many]
-    return rows
-
-
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return bool(((a == b) | (a.isnan() & b.isnan())).all())

@@ -11,6 +11,7 @@ from torch import nn
 
 from veilset.core.errors import ConfigError, VeilsetError
 from veilset.core.memory import keep_pages
+from veilset.privacy.alone import alone, twins
 from veilset.privacy.bounding import clip
 from veilset.privacy.draws import Draws, shared
 from veilset.privacy.gradients.reference import Loss, Parameters, named, per_record, refuse_mixing
@@ -30,13 +31,15 @@ class Total:
         size: parameters, counted one by one.
         bound: max_grad_norm.
         several: units may hold several images, which may lie in several chunks.
+        seed: of what the loss draws for all records alike.
 
     Attributes:
         sum: float64 [size].
     """
 
-    def __init__(self, size: int, bound: float, several: bool):
-        self.sum, self.bound, self.several = torch.zeros(size, dtype=torch.float64), bound, several
+    def __init__(self, size: int, bound: float, several: bool, seed: int = 0):
+        self.bound, self.several, self.seed = bound, several, seed
+        self.sum = torch.zeros(size, dtype=torch.float64)
         self._unit, self._seen, self._open = -1, 0, torch.zeros(size, dtype=torch.float64)
 
     def add_means(self, rows: torch.Tensor, unit: torch.Tensor, images: torch.Tensor) -> None:
@@ -170,12 +173,23 @@ class Clipped:
             unit: [n] which unit each record belongs to, ascending; a unit may go on in the next call.
             images: [n] how many images that unit has in all.
         """
-        sheet = self._sheet(loss, params, inputs, total.several)
-        with torch.autocast(inputs[0].device.type, enabled=False):  # norms stay float32, sums are float64
-            if total.several:
-                total.add_means(sheet.rows()[: len(unit)], unit, images)
-            else:
-                sheet.add_clipped(total.sum, len(unit), total.bound)
+        plain = torch.autocast(inputs[0].device.type, enabled=False)  # norms stay float32, sums are float64
+        if total.several:
+            rows = alone(self.look(loss, params, True), total.seed, *inputs)[0]
+            with plain:
+                total.add_means(rows[: len(unit)], unit, images)
+            return
+        n, device = len(inputs[0]), inputs[0].device
+        with shared(total.seed, device):
+            sheet = self._sheet(loss, params, inputs, False)
+        with plain:
+            bad = sheet.add_clipped(total.sum, torch.arange(n) < len(unit), total.bound)
+        for order, part in twins(bad, n):  # what spoilt them may have been a neighbour
+            with shared(total.seed, device):
+                sheet = self._sheet(loss, params, [v[order] for v in inputs], False)
+            first = torch.arange(n)
+            with plain:
+                sheet.add_clipped(total.sum, (first % 2 == 0) & (first < 2 * len(part)), total.bound)
 
     def _sheet(self, loss: Loss, params: Parameters, inputs: Inputs, several: bool) -> Sheet:
         if self.fast:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-ROWS = 256  # records at a time, at most
+ROWS = 320  # records at a time, at most
 # Of C: rounding of norms (SPAN / 2 x 2^-24 = 1.3e-4 and a little), and of all float64 sums and the grid (below 1e-4).
 MARGIN = 1e-3
 SPAN = 4096  # terms that are added up in float32
@@ -89,9 +89,12 @@ class Sheet:
         explicit = [p for pieces, _ in self.explicit.values() for p in pieces]
         return [*explicit, *(v for pair in self.factored.values() for v in pair), self._norms()]
 
-    def add_clipped(self, total: torch.Tensor, used: int, bound: float) -> None:
-        """Add to `total` (float64 [size]) the sum over the first `used` records of their gradients, each scaled to norm
-        at most bound (1 - MARGIN). A record with NaN, infinity or an overflow contributes nothing.
+    def add_clipped(self, total: torch.Tensor, used: torch.Tensor, bound: float) -> torch.Tensor:
+        """Add to `total` (float64 [size]) the sum over the `used` records (bool [n]) of their gradients, each scaled to
+        norm at most bound (1 - MARGIN).
+
+        Returns:
+            Those of the used records with NaN, infinity or an overflow: they contribute nothing.
         """
         norm = self._norms()
         bad = ~torch.isfinite(norm)
@@ -101,13 +104,14 @@ class Sheet:
             self.factored = {k: (_emptied(a, bad), _emptied(g, bad)) for k, (a, g) in self.factored.items()}
         most = bound * (1 - MARGIN)
         share = most / norm.clamp_min(most)
-        share[used:] = 0
+        share[~used] = 0
         place = 0
         for name, shape in self.shapes.items():
             size = math.prod(shape)
             if name in self.explicit or name in self.factored:
                 total[place : place + size] += self._weighted(name, share).cpu().reshape(-1)
             place += size
+        return (bad & used).nonzero()[:, 0]
 
     def _flat(self, name: str) -> torch.Tensor:
         """[n, P] explicit gradients in the parameter's own order."""

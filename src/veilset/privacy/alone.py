@@ -1,0 +1,101 @@
+"""Records that are mapped together, each as if it were alone.
+
+What a record is mapped to must depend neither on the records beside it nor on its row, or one more unit in front would
+change what all others contribute. `vmap` sees to it but for what libraries do to the last bits, and for one thing more:
+a product may multiply what lies behind a row by 0, and NaN or infinity times 0 is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from veilset.core.errors import ConfigError
+from veilset.privacy.draws import shared
+
+Look = Callable[..., Sequence[torch.Tensor]]
+EVEN = 32  # rows of a thread: whole vectors of the processor, else the last elements are computed by other instructions
+
+
+def steady_rows(what: str, look: Look, like: Sequence[torch.Tensor], classes: int, rows: int) -> int:
+    """The largest number of rows, `rows` or that about halved again and again, at which rows are alone to the last bit.
+
+    Random images are looked at once more, in another order and with other neighbours. Devices other than the processor,
+    whose libraries promise no order of additions, are not looked at: see docs/proof.md.
+
+    Args:
+        what: the release, for messages.
+        look: inputs, [n, ...] each -> what each of the n records gives, [n, ...] each.
+        like: one record's inputs; the second is its label.
+        classes: labels are drawn below it.
+        rows: to begin with.
+
+    Raises:
+        ConfigError: one record gives other values when it is asked again.
+    """
+    if like[0].device.type != "cpu":
+        return rows
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        many = [torch.rand(rows, *v.shape).to(v.dtype) for v in like]
+        many[1] = torch.randint(classes, (rows,))
+
+        def seen(order: torch.Tensor, others: int = 0) -> list[torch.Tensor]:
+            inputs = [v[order] for v in many]
+            if others:  # every third record is another one
+                inputs[0][::3] = torch.rand(inputs[0][::3].shape) * others
+            with shared(0, like[0].device):
+                return list(look(*inputs))
+
+        once, again = (seen(torch.arange(min(2, rows))) for _ in range(2))
+        if not all(_same(a, b) for a, b in zip(once, again, strict=True)):
+            raise ConfigError(
+                f"release {what!r}: asked twice about one record, the loss or map gives two answers; it keeps a state "
+                "or a generator of its own. Declare what it draws: gate.grad(..., draws={'name': shape})"
+            )
+        while rows > 1:
+            places = torch.arange(rows)
+            order, kept = places.flip(0), places[places % 3 != 0]
+            plain, other = seen(places), seen(order, others=100)
+            if all(_same(a[order][kept], b[kept]) for a, b in zip(plain, other, strict=True)):
+                break
+            rows = rows // 2 // EVEN * EVEN or rows // 2
+            many = [v[:rows] for v in many]
+    return rows
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def alone(look: Look, seed: int, *inputs: torch.Tensor) -> list[torch.Tensor]:
+    """What `look` gives; rows that are not finite are looked at once more, each with a copy of itself behind it.
+
+    Args:
+        look: inputs, [n, ...] each -> what each of the n records gives, [n, ...] each.
+        seed: of what it draws for all of them alike.
+        inputs: of n records.
+    """
+
+    def seen(*inputs: torch.Tensor) -> list[torch.Tensor]:
+        with shared(seed, inputs[0].device):
+            return list(look(*inputs))
+
+    out, rows = seen(*inputs), len(inputs[0])
+    bad = torch.zeros(rows, dtype=torch.bool)
+    for v in out:
+        bad |= ~torch.isfinite(v.reshape(rows, -1)).all(1).cpu()
+    if bool(bad.any()):
+        out = [v.clone() for v in out]
+        for order, part in twins(bad.nonzero()[:, 0], rows):
+            for v, again in zip(out, seen(*(x[order] for x in inputs)), strict=True):
+                v[part] = again[::2][: len(part)]
+    return out
+
+
+def twins(records: torch.Tensor, rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield (which records fill the rows [rows], which of them stand on the even rows): each record, then its copy."""
+    for part in records.split(max(1, rows // 2)) if rows > 1 and len(records) else ():
+        order = part.repeat_interleave(2)
+        yield torch.cat([order, order[-1:].expand(rows - len(order))]), part
