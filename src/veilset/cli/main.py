@@ -120,9 +120,13 @@ def _no_verb(argv: list[str]) -> int:
 
 
 def _quiet(args: argparse.Namespace) -> None:
+    import warnings
+
     from veilset.core.progress import be_quiet
     from veilset.privacy.collective import Team
 
+    # A warning is told in one line, without the place in the code that means nothing to a user.
+    warnings.showwarning = lambda message, *_, **__: complain(f"note: {message}")
     be_quiet(args.json or not Team().first)
 
 

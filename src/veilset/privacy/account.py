@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from veilset.core.errors import BudgetExceeded, ConfigError, DataError, LedgerError, ModeError, RunError
-from veilset.core.io import lock
+from veilset.core.io import lock, read_capped
 from veilset.core.types import PublicInfo
 from veilset.core.vault import drop_torn_line
 from veilset.core.words import account_table
@@ -40,7 +40,7 @@ from veilset.privacy.accounting import (
     gaussian_noise_multiplier,
     rdp_epsilon,
 )
-from veilset.privacy.ledger import FORMATS, Ledger, parse
+from veilset.privacy.ledger import FORMATS, MOST_LEDGER, Ledger, parse
 from veilset.privacy.plan import Plan
 from veilset.privacy.spec import RELATION, Privacy
 
@@ -172,7 +172,7 @@ class Account:
         """
         book = Ledger(kind="account")
         try:
-            data = self.path.read_bytes()
+            data = read_capped(self.path, MOST_LEDGER)
         except OSError as e:
             raise RunError(f"{self.path}: {e.strerror}; make an account with `veilset account create`") from e
         # Another process may be writing the last line. It is answered for only once it has its end.

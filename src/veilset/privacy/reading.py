@@ -82,25 +82,15 @@ class Reader:
             yield Chunk(x, y.to(self._device), torch.from_numpy(unit), torch.from_numpy(images))
 
     def rows(self, units: float, rate: float, most: int) -> int:
-        """Rows of a chunk, at most `most`: those that cost least for a Poisson sample, blanks and calls counted.
-
-        Declared facts alone decide; how many units there are, or were drawn, does not.
+        """Rows of a chunk; declared facts alone decide, not how many units there are, or were drawn.
 
         Args:
             units: that may be drawn.
             rate: at which they are.
             most: as memory allows.
         """
-        mean = units * rate * math.sqrt(self.info.max_images_per_unit)  # how many images they have is not declared
-        deviation = math.sqrt(mean * (1 - rate)) + 1e-9
-        even = EVEN * min(2, torch.get_num_threads())
-
-        def cost(rows: int) -> float:
-            chunks = math.ceil((mean + 6 * deviation) / rows)
-            more = (0.5 * math.erfc((k * rows - mean) / deviation / math.sqrt(2)) for k in range(chunks))
-            return sum(more) * (rows + CALL)
-
-        return min(range(even, most + 1, even), key=cost, default=most)
+        # How many images a unit has is not declared, only how many are used at most.
+        return chunk_rows(units * rate * math.sqrt(self.info.max_images_per_unit), rate, most)
 
     def bytes(self) -> Iterator[bytes]:
         """All records, labels and unit ids, for the HMAC that tells whether a resumed run has the same data."""
@@ -112,3 +102,22 @@ class Reader:
             yield raw[: len(block)].tobytes() + self._labels[block].astype(np.int64).tobytes()
             if self._ids is not None:
                 yield self._ids[block].astype(np.int64).tobytes()
+
+
+def chunk_rows(mean: float, rate: float, most: int) -> int:
+    """Rows of a chunk, at most `most`: those that cost least for a Poisson sample, blanks and calls counted.
+
+    Args:
+        mean: of the number of records.
+        rate: of sampling; 1 takes all of them.
+        most: as memory allows.
+    """
+    deviation = math.sqrt(mean * (1 - rate)) + 1e-9
+    even = EVEN * min(2, torch.get_num_threads())
+
+    def cost(rows: int) -> float:
+        chunks = math.ceil((mean + 6 * deviation) / rows)
+        more = (0.5 * math.erfc((k * rows - mean) / deviation / math.sqrt(2)) for k in range(chunks))
+        return sum(more) * (rows + CALL)
+
+    return min(range(even, most + 1, even), key=cost, default=most)
