@@ -102,8 +102,10 @@ class Clipped:
                 wanted = per_record(loss, params, inputs, self._names)
         except RuntimeError as e:
             if "same randomness" in str(e):
-                raise ConfigError("the loss draws from a distribution that depends on the record (bernoulli(x)): "
-                                  "declare the draw, gate.grad(..., draws={'name': shape}), and use that") from e
+                raise ConfigError(
+                    "the loss draws from a distribution that depends on the record (bernoulli(x)): "
+                    "declare the draw, gate.grad(..., draws={'name': shape}), and use that"
+                ) from e
             if before and "mutate" in str(e):
                 raise ConfigError(f"a buffer ({', '.join(before)}) changes when the loss is computed; one record would "
                                   "reach another: keep it constant") from e  # fmt: skip
