@@ -1,4 +1,4 @@
-"""The rounded normal law: its masses are exact, its comparisons right, and nothing is impossible below 62 deviations."""
+"""The rounded normal law: masses are exact, comparisons right, and nothing is impossible below 62 deviations."""
 
 from __future__ import annotations
 
