@@ -165,6 +165,7 @@ def test_noise_that_ends_somewhere_or_leaves_the_grid_fails(monkeypatch):
         return np.round(std * z).astype(np.int64)
 
     only(monkeypatch, "noise")
+    assert failing(noise.tails()) == []
     with monkeypatch.context() as m:
         m.setattr(Stream, "noise", box_and_muller)
         m.setattr(noise, "CHECKS", (noise.tails,))
