@@ -78,3 +78,18 @@ def test_points_near_the_curve_are_told_by_more_bits(std):
         assert sum(asked) >= 4
         if law.shift < 30:  # where the place is open by more than the curve's rounding, it decides
             assert law._below(zeros, *point).tolist() == [True] and law._below(ones, *point).tolist() == [False]
+
+
+def test_a_point_of_a_wedge_is_told_by_three_words():
+    """Its piece, its place and its height: no bit counts twice."""
+    law = Law(1.37 * 2.0**28)
+    sums = law.sums(256)
+    for i in (1, 30, 200):
+        whole = law.cells + i
+        mass = (sums[whole - 1] + sums[whole] << 63) // sums[-1]
+        middle = 1 << (law.shift - 1)
+        for place, level, below in ((middle, 0, True), (middle, 2**64 - 1, False), (middle - 1, 2**63, None)):
+            words = [mass, place, level]
+            value, kept = law._left_over(lambda n, words=words: np.array([words.pop(0)], np.uint64), 1)
+            assert not words and value[0] == (i << law.shift) + place
+            assert below is None or bool(kept[0]) is below
