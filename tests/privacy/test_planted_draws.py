@@ -16,7 +16,7 @@ from veilset.methods import base
 from veilset.privacy import gate as gates
 from veilset.privacy.alone import steady_rows
 from veilset.privacy.bounding import grid
-from veilset.privacy.draws import Uniform, shared
+from veilset.privacy.draws import Uniform, drawn, shared
 from veilset.privacy.gate import Gate
 from veilset.privacy.gradients import Clipped
 from veilset.privacy.gradients.reference import per_record
@@ -129,6 +129,32 @@ def test_noisy_gradients_lie_on_the_declared_grid(n):
 
 
 # ---------------------------------------------------------------------- what losses draw
+
+
+@pytest.mark.parametrize("how", [(3,), (4, 2), (), Uniform((3,)), Uniform()], ids=str)
+def test_no_bit_is_in_the_draws_of_two_records(how):
+    """What the proof takes for granted when it hands draws out in another order."""
+
+    def draws(word: int, bit: int) -> torch.Tensor:
+        stream, at, real = Stream(bytes(32)), [0], Stream.uint64
+
+        def flipped(n):
+            got = real(stream, n).copy()
+            if at[0] <= word < at[0] + n:
+                got[word - at[0]] ^= np.uint64(1 << bit)
+            at[0] += n
+            return got
+
+        stream.uint64 = flipped
+        return drawn(how, 5, stream).reshape(5, -1)
+
+    plain, moved = draws(10**6, 0), set()
+    for word in range(40):
+        for bit in (22, 54):  # one in each half of a word, high enough to show
+            rows = (draws(word, bit) != plain).any(1).nonzero()[:, 0].tolist()
+            assert len(rows) <= 1
+            moved |= set(rows)
+    assert moved == set(range(5))
 
 
 class Drawing(vs.Synthesizer):

@@ -50,10 +50,13 @@ def shape_of(how: Sequence[int] | Uniform) -> Sequence[int]:
 
 
 def drawn(how: Sequence[int] | Uniform, records: int, stream: Stream) -> torch.Tensor:
-    """Numbers for so many records, float32 [records, *shape]."""
+    """Numbers for so many records, float32 [records, *shape]; no bit is in those of two records."""
     shape = shape_of(how)
-    n = records * math.prod(shape)
-    return (stream.uniform(n) if isinstance(how, Uniform) else stream.normal(n)).view(records, *shape)
+    size = math.prod(shape)
+    if isinstance(how, Uniform):
+        return stream.uniform(records * size).view(records, *shape)
+    even = size + size % 2  # normals are made in pairs, whose last bits tell each other
+    return stream.normal(records * even).view(records, even)[:, :size].reshape(records, *shape)
 
 
 @contextmanager

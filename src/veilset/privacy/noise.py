@@ -46,13 +46,13 @@ class Stream:
         return halves.bitwise_and_(0xFFFFFF).float().mul_(2.0**-24)
 
     def normal(self, n: int) -> torch.Tensor:
-        """n independent standard normals, float32, below 6. For draws inside losses: not for noise."""
+        """n independent standard normals, float32, below 6, made in pairs. For draws inside losses: not for noise."""
         import torch
 
         half = -(-n // 2)
         radius = self.uniform(half).neg_().add_(1.0).log_().mul_(-2.0).sqrt_()  # of (0, 1]: the logarithm is finite
         angle = self.uniform(half).mul_(2 * np.pi)
-        return torch.cat([angle.cos().mul_(radius), angle.sin_().mul_(radius)])[:n]
+        return torch.stack([angle.cos().mul_(radius), angle.sin_().mul_(radius)], 1).flatten()[:n]
 
 
 class Keys:
