@@ -177,6 +177,16 @@ def test_noise_that_ends_somewhere_or_leaves_the_grid_fails(monkeypatch):
     )
 
 
+def test_draws_that_are_not_fresh_fail(monkeypatch):
+    assert failing(places.fresh()) == []
+    real = Gate._own
+    for shorter in (lambda p: p.rsplit("/", 1)[0], lambda p: "/".join(k for i, k in enumerate(p.split("/")) if i != 4)):
+        monkeypatch.setattr(Gate, "_own", lambda self, how, n, p, cut=shorter: real(self, how, n, cut(p)))
+        assert failing(places.fresh()) == ["draws of a record's own are fresh"]
+    monkeypatch.setattr(Gate, "_own", lambda self, how, n, p: torch.randn(n, *how))
+    assert failing(places.fresh()) == ["draws of a record's own are fresh"]
+
+
 def test_an_error_is_a_finding_and_the_other_checks_go_on(monkeypatch):
     only(monkeypatch, "bounding")
     monkeypatch.setattr(bounding.ExactSum, "total", lambda self: 1 / 0)

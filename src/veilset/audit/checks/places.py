@@ -80,7 +80,30 @@ def company() -> Iterator[Check]:
         )
 
 
-CHECKS = (positions, company)
+def fresh() -> Iterator[Check]:
+    """A record's own draws are new in every chunk, step, part and run, whatever is seeded: seen in exact gradients."""
+    info = facts((1, 20, OTHERS // 20), units=OTHERS)
+    x = np.eye(OTHERS, dtype=np.float32).reshape(OTHERS, *info.shape)
+    data = hidden(info, x, np.arange(OTHERS) % len(info.classes))
+    w = {"w": torch.zeros(2, OTHERS, dtype=torch.float64)}
+
+    def loss(p: Any, x: torch.Tensor, y: torch.Tensor, own: dict[str, torch.Tensor]) -> torch.Tensor:
+        return (own["code"] @ (p["w"] @ x.flatten().double()).float()).sum()
+
+    def seen() -> list[bytes]:
+        steps = Release(name="a", verb="grad", bound=100.0, steps=2)
+        gate = gate_for(data, steps, Release(name="b", verb="grad", bound=100.0, partition="class"))
+        got = [gate.grad("a", loss, w, draws={"code": (2,)}) for _ in range(2)]
+        got += [gate.grad("b", loss, w, draws={"code": (2,)}, part=k) for k in range(len(info.classes))]
+        return [v.numpy().tobytes() for g in got for v in g["w"].T if v.any()]
+
+    runs = [with_user_seeds(seen) for _ in range(2)]
+    rows = [row for run in runs for row in run]
+    again = len(rows) - len(set(rows)) + abs(len(rows) - 2 * 3 * OTHERS)
+    yield Check("draws of a record's own are fresh", float(again), 0.0, "draws that repeat another's, or are missing")
+
+
+CHECKS = (positions, company, fresh)
 
 
 def _crowd(info: PublicInfo, images: int) -> Sets:
