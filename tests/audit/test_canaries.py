@@ -51,8 +51,8 @@ def test_units_of_several_images_are_canaries_too() -> None:
 
 
 def halved_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = noise.Stream.normal
-    monkeypatch.setattr(noise.Stream, "normal", lambda self, n: real(self, n) / 2)
+    real = noise.Stream.noise
+    monkeypatch.setattr(noise.Stream, "noise", lambda self, n, std: real(self, n, std / 2))
 
 
 def everybody_every_step(monkeypatch: pytest.MonkeyPatch) -> None:

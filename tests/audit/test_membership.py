@@ -152,8 +152,8 @@ def test_a_fit_that_forgets_its_noise_is_above_its_claim(
 ) -> None:
     real = Gate._noised
 
-    def quiet(self: Any, exact: Any, release: Any, purpose: str, *, whole: bool) -> torch.Tensor:
-        return real(self, exact, replace(release, noise_multiplier=1e-9), purpose, whole=whole)
+    def quiet(self: Any, exact: Any, release: Any, purpose: str) -> torch.Tensor:
+        return real(self, exact, replace(release, noise_multiplier=1e-9), purpose)
 
     monkeypatch.setattr(Gate, "_noised", quiet)
     result = run(pool, tmp_path, 0.5)

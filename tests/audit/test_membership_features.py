@@ -18,6 +18,7 @@ from veilset.audit.membership_models import FAMILIES, RIDGE, _cells, model_featu
 from veilset.core.errors import RunError
 from veilset.core.types import Images
 from veilset.methods.catalogue import BUILT_IN
+from veilset.privacy.noise import Stream
 
 SHORT: dict[str, dict[str, Any]] = {
     "dp-merf": {"steps": 5, "frequencies": 20, "batch": 40},
@@ -140,8 +141,9 @@ def test_the_lower_bound_is_the_training_loss(fitted: Any, test_split: Images) -
     weight.at(0)
     loss = autoencoders.loss_of(model.config, weight, draws=400)
     them = Candidates.of(test_split[:8])
+    code = Stream(bytes(32)).normal(8 * 400 * model.config.latent).view(8, 400, -1)
     with torch.no_grad():
-        trained = torch.stack([loss(net, x, y) for x, y in zip(them.x, them.y, strict=True)])
+        trained = torch.stack([loss(net, x, y, {"code": e}) for x, y, e in zip(them.x, them.y, code, strict=True)])
         # The loss leaves out what the frame's directions cannot show; pixels count it.
         left = them.x.flatten(1) - net.frame.centre[them.y]
         left = left - (left @ net.frame.basis.T) @ net.frame.basis

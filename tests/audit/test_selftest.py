@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 import veilset as vs
 from veilset.audit import selftest as module
-from veilset.audit.checks import base, noise, sampling
+from veilset.audit.checks import base, noise, places, sampling
 from veilset.audit.checks.base import ALARM, MOST, Check, random_check, wrong
 from veilset.audit.selftest import FAMILY_ERROR, THEMES, Selftest, measured, selftest
 from veilset.cli.main import main
 from veilset.core import facts
 from veilset.core.errors import RunError
 from veilset.privacy import bounding
+from veilset.privacy import gate as gate_module
 from veilset.privacy import sampling as private_sampling
 from veilset.privacy.gate import Gate
+from veilset.privacy.gradients.sheet import Sheet
+from veilset.privacy.noise import Keys, Stream
 from veilset.runs import RunSpec, execute
 
 
@@ -98,6 +102,78 @@ def test_fixed_batches_fail(monkeypatch):
 
     monkeypatch.setattr(private_sampling.Units, "sample", fixed)
     assert any("batch sizes" in name for name in failing(sampling.poisson()))
+
+
+def test_draws_that_follow_a_records_chunk_fail(monkeypatch):
+    real, calls = gate_module.shared, [0]
+
+    def other_in_each_chunk(seed, device):
+        calls[0] += 1
+        return real(seed + calls[0], device)
+
+    monkeypatch.setattr(gate_module, "shared", other_in_each_chunk)
+    assert failing(places.positions()) == ["one unit anywhere moves a loss that draws by its bound at most"]
+
+
+def test_shares_that_follow_the_company_fail(monkeypatch):
+    real = bounding.clip
+    less = lambda v, bound, weight=1.0: real(v, bound, weight) * (1 - 1e-9 * (len(v) % 3))  # noqa: E731
+    monkeypatch.setattr(bounding, "clip", less)
+    assert failing(places.company()) == ["a record adds the same to a sum in any company"]
+    monkeypatch.undo()
+    add = Sheet.add_clipped  # behind what is looked at beforehand
+    monkeypatch.setattr(
+        Sheet, "add_clipped", lambda self, total, used, bound: add(self, total, used, bound * (1 - 1e-9 * (used % 3)))
+    )
+    assert failing(places.company()) == ["a record adds the same to a gradient in any company"]
+
+
+def test_rates_rounded_up_to_a_coarse_grid_fail(monkeypatch):
+    real = private_sampling.Units.sample
+    coarse = lambda self, rate, stream, part=None: real(self, math.ceil(rate * 2**16) / 2**16, stream, part)  # noqa: E731
+    monkeypatch.setattr(private_sampling.Units, "sample", coarse)
+    assert failing(sampling.small_rates()) == ["small rates are not rounded"]
+
+
+def test_noise_divided_among_parts_fails(monkeypatch):
+    real = Gate._noised
+
+    def shared_out(self, exact, release, purpose):
+        less = exact.sensitivity / (math.sqrt(self.plan.parts) if release.partition else 1.0)
+        return real(self, bounding.Bounded(exact.value, less), release, purpose)
+
+    monkeypatch.setattr(Gate, "_noised", shared_out)
+    assert failing(noise.parts()) == ["every part has all of the noise, sum", "every part has all of the noise, grad"]
+
+
+def test_keys_from_torchs_seed_on_another_device_fail(monkeypatch):
+    real = Gate.__init__
+
+    def seeded(self, *a, device="cpu", **k):
+        real(self, *a, device=device, **k)
+        if device != "cpu" and self.mode == "release":
+            self._keys = Keys(int(torch.randint(2**62, ())))
+
+    monkeypatch.setattr(Gate, "__init__", seeded)
+    assert failing(noise.keys()) == ["keys are the system's on every device"]
+
+
+def test_noise_that_ends_somewhere_or_leaves_the_grid_fails(monkeypatch):
+    def box_and_muller(self, n, std):
+        u = (self.uint64(2 * n) >> np.uint64(11)).astype(float) if n else np.zeros(0)
+        z = np.sqrt(-2 * np.log((u[:n] + 1) * 2.0**-53)) * np.cos(2 * np.pi * 2.0**-53 * u[n:])
+        return np.round(std * z).astype(np.int64)
+
+    only(monkeypatch, "noise")
+    with monkeypatch.context() as m:
+        m.setattr(Stream, "noise", box_and_muller)
+        m.setattr(noise, "CHECKS", (noise.tails,))
+        assert len(failing(measured())) == 1
+    real = Gate._noised
+    monkeypatch.setattr(Gate, "_noised", lambda self, *a: real(self, *a) + 0.25)
+    assert {"answers lie on the declared grid, sum", "answers lie on the declared grid, grad"} <= set(
+        failing(noise.grid_rounding())
+    )
 
 
 def test_an_error_is_a_finding_and_the_other_checks_go_on(monkeypatch):

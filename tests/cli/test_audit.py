@@ -32,8 +32,8 @@ def test_a_run_is_audited_by_the_verbs_of_its_plan_and_as_a_whole(veilset: Run, 
 
 
 def test_a_fault_ends_with_1_and_is_named(veilset: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = noise.Stream.normal
-    monkeypatch.setattr(noise.Stream, "normal", lambda self, n: real(self, n) / 2)
+    real = noise.Stream.noise
+    monkeypatch.setattr(noise.Stream, "noise", lambda self, n, std: real(self, n, std / 2))
     done = veilset("audit", "tiny", "--level", "canaries", "--epsilon", 8, "--seed", 1)
     assert done.status == 1
     assert "FAULT: canaries" in done.out and "At least one claim is wrong" in done.out

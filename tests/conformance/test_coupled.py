@@ -126,7 +126,7 @@ def purposes(monkeypatch, fit):
     return seen
 
 
-@pytest.mark.parametrize("name", [n for n in BUILT_IN])
+@pytest.mark.parametrize("name", list(BUILT_IN))
 @pytest.mark.parametrize("seed", [None, 4])
 def test_no_two_streams_are_for_one_purpose(name, seed, monkeypatch):
     data = coupled.worlds(1, WHITE, 4)[0].data.hide()

@@ -120,7 +120,7 @@ class LooksPastTheGate(Good):
 
     def _fit(self, gate, info, plan):
         state = super()._fit(gate, info, plan)
-        return state | {"mean": state["mean"] + float(gate._records.count) * 1e-3}
+        return state | {"mean": state["mean"] + float(gate._reader._records.count) * 1e-3}
 
 
 class DividesByTheRealCount(Good):
@@ -128,14 +128,14 @@ class DividesByTheRealCount(Good):
 
     def _fit(self, gate, info, plan):
         state = super()._fit(gate, info, plan)
-        return state | {"mean": state["mean"] / max(1, (gate._labels == 0).sum())}
+        return state | {"mean": state["mean"] / max(1, (gate._reader._labels == 0).sum())}
 
 
 class KeepsRecords(Good):
     """The raw data stays on the object."""
 
     def _fit(self, gate, info, plan):
-        self.kept = gate._labels.copy()
+        self.kept = gate._reader._labels.copy()
         return super()._fit(gate, info, plan)
 
 
@@ -152,7 +152,7 @@ class StopsByTheData(Good):
 
     def _fit(self, gate, info, plan):
         state = super()._fit(gate, info, plan)
-        if gate._units.count > 60:
+        if gate._reader.units.count > 60:
             gate._taken.clear()
             gate.sum("mean", lambda x, y: x, by_class=True)
         return state

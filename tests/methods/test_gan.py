@@ -11,6 +11,7 @@ import torch
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
 from veilset.methods.adversarial import (
+    PAIR,
     RATIOS,
     Album,
     FakePart,
@@ -25,7 +26,9 @@ from veilset.methods.adversarial import (
 from veilset.methods.catalogue import make
 from veilset.networks.critics import ConvCritic, MLPCritic, score, weight_clip_bound
 from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator
-from veilset.privacy.gradients import Clipped
+from veilset.privacy.draws import drawn
+from veilset.privacy.gradients import Clipped, Total
+from veilset.privacy.noise import Stream
 from veilset.privacy.private import from_arrays
 from veilset.privacy.spec import Privacy
 
@@ -95,12 +98,13 @@ def test_weight_clip_uses_the_bound_that_holds_and_refuses_what_it_does_not_cove
     assert max(float(p.detach().abs().max()) for p in net.parameters()) <= 0.01
 
 
-def one_step(loss, critic, x, y, rate=0.1):
-    """A plain step of the critic on one record, without noise or clipping."""
-    got = Clipped(loss, critic, (x[0], y[0]))
-    total = torch.zeros(got.size, dtype=torch.float64)
-    got.add(total, loss, critic, x, y, torch.arange(len(x)), 1e9, 0, False)
-    grads = got.split(total / len(x), critic)
+def one_step(loss, critic, x, y, draws=None, rate=0.1):
+    """A plain step of the critic on these records, without noise or clipping."""
+    own = [drawn(how, len(x), Stream(bytes(32))) for how in (draws or {}).values()]
+    got = Clipped(loss, critic, (x[0], y[0], *(v[0] for v in own)), draws)
+    total = Total(got.size, 1e9, several=False)
+    got.add(total, loss, critic, (x, y, *own), torch.arange(len(x)), torch.ones(len(x)))
+    grads = got.split(total.sum / len(x), critic)
     with torch.no_grad():
         for name, p in critic.named_parameters():
             p -= rate * grads[name]
@@ -122,7 +126,7 @@ def test_the_critic_learns_the_right_sign(kind, paired):
 
     before = gap()
     if paired:
-        one_step(pair_loss(kind, fakes, 0.0), critic, x, y)
+        one_step(pair_loss(kind, fakes, 0.0), critic, x, y, PAIR)
     else:
         grads = {name: torch.zeros_like(p) for name, p in critic.named_parameters()}
         FakePart(kind, critic, 1e9, (1, 8, 8), "cpu").add(grads, critic, fakes.x.flatten(0, 1), fakes.y)

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from veilset.networks.dct import low_frequencies, steepness
-from veilset.networks.diffusion import DATA, EDM, denoise, errors, record_loss
+from veilset.networks.diffusion import DATA, EDM, denoise, errors, record_draws, record_loss, spread
 from veilset.networks.perceptron import Perceptron
+from veilset.privacy.draws import drawn
 from veilset.privacy.gradients import Clipped
+from veilset.privacy.noise import Stream
 
 
 def small(shape=(1, 8, 8), **how) -> Perceptron:
@@ -63,19 +65,22 @@ def test_one_record_reaches_no_other():
 def test_gradients_take_the_fast_path(blocks):
     net = small(blocks=blocks)
 
-    def loss(f, x, y):
-        return record_loss(f, EDM(), x, y, 3, 3, 0.1, encode=net.encode)
+    def loss(f, x, y, own):
+        return record_loss(f, EDM(), x, y, own, 3, 3, 0.1, encode=net.encode)
 
+    draws = record_draws((20, 1, 1), 3, 0.1)
+    own = [drawn(how, 1, Stream(bytes(32)))[0] for how in draws.values()]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert Clipped(loss, net, (torch.zeros(1, 8, 8), torch.zeros((), dtype=torch.int64))).fast
+        assert Clipped(loss, net, (torch.zeros(1, 8, 8), torch.zeros((), dtype=torch.int64), *own), draws).fast
 
 
 def test_copies_are_encoded_once_and_drawn_apart():
     net, seen = small(), []
+    own = {k: drawn(how, 1, Stream(bytes(32)))[0] for k, how in record_draws((20, 1, 1), 5, 0.0).items()}
     record_loss(
-        lambda z, t, y: seen.append((z, t)) or net(z, t, y), EDM(), torch.rand(1, 8, 8), torch.tensor(1), 5, 3, 0.0,
-        encode=net.encode,
+        lambda z, t, y: seen.append((z, t)) or net(z, t, y), EDM(), torch.rand(1, 8, 8), torch.tensor(1), own, 5, 3,
+        0.0, encode=net.encode,
     )  # fmt: skip
     (z, t), *rest = seen
     assert not rest and z.shape == (5, 20, 1, 1) and len(t.unique()) == 5
@@ -90,7 +95,8 @@ def test_gates_denoise_gaussians_that_differ_by_class():
     along[0, :8], along[1, 8:] = 1, 1
     for _ in range(300):
         y = torch.randint(0, 2, (256,))
-        loss = errors(net, kind, along[y] * torch.randn(256, 16, 1, 1), y, kind.levels(256)).mean()
+        x, noise = torch.randn(2, 256, 16, 1, 1)
+        loss = errors(net, kind, along[y] * x, y, kind.levels(spread(torch.rand(256))), noise).mean()
         adam.zero_grad()
         loss.backward()
         adam.step()

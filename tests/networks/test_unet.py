@@ -17,11 +17,15 @@ from veilset.networks.diffusion import (
     errors,
     guided,
     moved,
+    record_draws,
     record_loss,
+    spread,
     time_grid,
 )
 from veilset.networks.unet import UNet
+from veilset.privacy.draws import drawn
 from veilset.privacy.gradients import Clipped
+from veilset.privacy.noise import Stream
 
 KINDS = (EDM(), Velocity())
 
@@ -38,6 +42,12 @@ def small(shape=(1, 8, 8), **how) -> UNet:
 
 def inputs(n: int, shape=(1, 8, 8)):
     return torch.randn(n, *shape), torch.randn(n), torch.randint(0, 4, (n,))
+
+
+def draws_of(records: int, *how) -> dict[str, torch.Tensor]:
+    """What so many records draw for `record_loss`."""
+    stream = Stream(bytes(32))
+    return {k: drawn(v, records, stream) for k, v in record_draws((1, 8, 8), *how).items()}
 
 
 # ---------------------------------------------------------------------- the network
@@ -76,12 +86,14 @@ def test_class_and_noise_level_reach_the_output():
 def test_gradients_take_the_fast_path(how):
     net = small(**how)
 
-    def loss(net, x, y):
-        return record_loss(net, EDM(), x, y, 3, 3, 0.1, 1, True)
+    def loss(net, x, y, own):
+        return record_loss(net, EDM(), x, y, own, 3, 3, 0.1, 1, True)
 
+    draws = record_draws((1, 8, 8), 3, 0.1, 1, True)
+    own = [v[0] for v in draws_of(1, 3, 0.1, 1, True).values()]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert Clipped(loss, net, (torch.zeros(1, 8, 8), torch.zeros((), dtype=torch.int64))).fast
+        assert Clipped(loss, net, (torch.zeros(1, 8, 8), torch.zeros((), dtype=torch.int64), *own), draws).fast
 
 
 # ---------------------------------------------------------------------- parameterisations
@@ -111,12 +123,20 @@ def test_the_weight_on_the_network_is_one(kind):
 
 def test_noise_levels_have_the_published_distributions():
     torch.manual_seed(0)
-    edm, v = EDM().levels(100_000).log(), Velocity().levels(100_000)
+    u = spread(torch.rand(100_000))
+    edm, v = EDM().levels(u).log(), Velocity().levels(u)
     assert abs(float(edm.mean()) + 1.2) < 0.02 and abs(float(edm.std()) - 1.2) < 0.02
     snr = -2 * v.log()
     assert -9.001 < float(snr.min()) < -8.9 and 12.5 < float(snr.max()) < 13.001
     angle = v.atan()
     assert abs(float(angle.mean() - (angle.min() + angle.max()) / 2)) < 0.01
+
+
+def test_levels_of_a_record_cover_and_each_is_uniform():
+    u = torch.stack([spread(torch.rand(4, generator=torch.Generator().manual_seed(k))) for k in range(2000)])
+    assert (u.mul(4).long() == torch.arange(4)).all()
+    assert torch.allclose((u * 4 % 1).mean(0), torch.full((4,), 0.5), atol=0.03)
+    assert float(spread(torch.zeros(3)).min()) > 0 and float(spread(torch.ones(3)).max()) < 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,8 +158,9 @@ def test_a_perfect_network_has_no_loss(kind):
         noisy = scaled / k.into[:, None, None, None]
         return (x - k.skip[:, None, None, None] * noisy) / k.out[:, None, None, None]
 
-    assert float(errors(perfect, kind, x, y, s).max()) < 1e-6
-    assert float(errors(lambda x, t, y: torch.zeros_like(x), kind, x, y, s).min()) > 0.1
+    noise = torch.randn(6, 1, 8, 8)
+    assert float(errors(perfect, kind, x, y, s, noise).max()) < 1e-6
+    assert float(errors(lambda x, t, y: torch.zeros_like(x), kind, x, y, s, noise).min()) > 0.1
 
 
 # ---------------------------------------------------------------------- the loss of one record
@@ -154,29 +175,29 @@ def test_copies_are_averaged_and_share_one_label():
 
     torch.manual_seed(0)
     image, label = torch.rand(1, 8, 8), torch.tensor(2)
-    for _ in range(40):
-        record_loss(net, EDM(), image, label, 5, 3, 0.5)
+    own = draws_of(40, 5, 0.5)
+    for i in range(40):
+        record_loss(net, EDM(), image, label, {k: v[i] for k, v in own.items()}, 5, 3, 0.5)
     labels = torch.stack([y for _, _, y in seen])
     assert (labels == labels[:, :1]).all() and set(labels[:, 0].tolist()) == {2, 3}
     x, time, _ = seen[0]
     assert x.shape == (5, 1, 8, 8) and len(time.unique()) == 5
-    torch.manual_seed(1)
-    one = record_loss(net, EDM(), image, label, 1, 3, 0.0)
-    torch.manual_seed(1)
-    torch.rand(())
-    s = EDM().levels(1)
-    assert torch.equal(one, errors(net, EDM(), 2 * image[None] - 1, label[None], s)[0])
+    own = {k: v[0] for k, v in draws_of(1, 1, 0.0).items()}
+    one, again = (record_loss(net, EDM(), image, label, own, 1, 3, 0.0) for _ in range(2))
+    s = EDM().levels(spread(own["level"]))
+    assert torch.equal(one, errors(net, EDM(), 2 * image[None] - 1, label[None], s, own["noise"])[0])
+    assert torch.equal(one, again)  # all that it draws was declared
 
 
 def test_moved_images_are_shifts_of_the_image():
-    torch.manual_seed(0)
+    own = {k: v[0] for k, v in draws_of(1, 200, 0.0, 1, True).items()}
     x = torch.zeros(200, 1, 6, 5)
     x[:, 0, 3, 2] = 1
-    places = moved(x, 1, False).flatten(1).argmax(1)
+    places = moved(x, 1, False, own).flatten(1).argmax(1)
     assert {divmod(int(p), 5) for p in places} == {(i, j) for i in (2, 3, 4) for j in (1, 2, 3)}
     x[:, 0, 3, 2], x[:, 0, 3, 0] = 0, 1
-    assert {int(p) % 5 for p in moved(x, 0, True).flatten(1).argmax(1)} == {0, 4}
-    assert torch.equal(moved(x, 0, False), x)
+    assert {int(p) % 5 for p in moved(x, 0, True, own).flatten(1).argmax(1)} == {0, 4}
+    assert torch.equal(moved(x, 0, False, {}), x)
 
 
 # ---------------------------------------------------------------------- samplers

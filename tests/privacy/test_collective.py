@@ -10,12 +10,14 @@ import time
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
 from sets import facts, gate_for, linear_loss, linear_params, pictures, pixels, priced, private
 
 from processes import alone, together
 from veilset.core.errors import RunError
 from veilset.privacy import gate as gate_module
 from veilset.privacy.collective import Team
+from veilset.privacy.draws import Uniform
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Release
 from veilset.privacy.private import from_arrays
@@ -122,7 +124,7 @@ def test_each_unit_is_in_one_shard_and_throws_its_own_coin(tmp_path, seed):
         mine = torch.zeros(steps, 400)
         for t in range(steps):
             mine[t, torch.from_numpy(gate._chosen(plan["step"], None, t))] = 1
-        everybody = [gate._units.sample(rate, gate._keys.stream(f"sample/step/None/{t}")) for t in range(steps)]
+        everybody = [gate._reader.units.sample(rate, gate._keys.stream(f"sample/step/None/{t}")) for t in range(steps)]
         return {"mine": mine, "all": [torch.from_numpy(a) for a in everybody], "key": gate._keys._root.hex()}
 
     a, b = answer(together(coins, tmp_path))
@@ -149,27 +151,58 @@ def test_a_release_has_fresh_noise_and_the_same_ledger(tmp_path):
     assert got[0][1]["ledger"] == questions(gate)["ledger"]
 
 
-def test_random_draws_of_a_loss_differ_between_processes(tmp_path):
-    """Each record's latent codes and noise levels are its own, also across shards."""
-    info = facts()
-    release = Release(name="step", verb="grad", bound=1e6, steps=1)
-    x, y = pictures(2, info)
+def test_draws_of_torchs_generator_are_the_same_in_all_processes(tmp_path):
+    """Or a record's share would depend on the shard that it is in, and so on the units in front of it."""
+    release = Release(name="step", verb="grad", bound=1e6, steps=2)
 
     def loss(p, x, y):
         return (torch.randn(8) * p["w"]).sum()
 
-    def ask(_):
-        gate = Gate(from_arrays(info, x, y), priced((release,), 1.0, info), seed=0)
+    def ask(n):
+        info = facts()
+        gate = Gate(from_arrays(info, *pictures(n, info)), priced((release,), 1.0, info), seed=0)
         gate._noised = lambda exact, *a, **k: exact.value
-        return gate.grad("step", loss, {"w": torch.zeros(8)})["w"] * info.units
+        torch.manual_seed(0)
+        return torch.stack([gate.grad("step", loss, {"w": torch.zeros(8)})["w"] * info.units for _ in range(2)])
 
-    one = answer(together(ask, tmp_path))[0]
-    assert float(one.std()) == pytest.approx(math.sqrt(2), rel=0.6)
-    first = gate_for(from_arrays(info, x[:1], y[:1]), release)
-    first._noised = lambda exact, *a, **k: exact.value
-    torch.manual_seed(0)
-    single = first.grad("step", loss, {"w": torch.zeros(8)})["w"] * info.units
-    assert not torch.allclose(one, 2 * single, rtol=0.1), "both records drew the same"
+    one, several = ask(1), answer(together(lambda _: ask(20), tmp_path))
+    assert float(one.std()) > 0.3 and not torch.allclose(one[0], one[1], rtol=0.1)  # fresh in every step
+    for got in several:
+        assert torch.allclose(got, 20 * one, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_declared_draws_differ_between_processes_steps_chunks_and_records(tmp_path, seed, monkeypatch):
+    """Each record's latent codes and noise levels are its own; each record has a class, and so a row, to itself."""
+    n, width = 40, 16
+    info = facts(units=n, classes=tuple(f"class{k}" for k in range(n)))
+    x, _ = pictures(n, info)
+    release = Release(name="step", verb="grad", bound=1e6, steps=2)
+    monkeypatch.setattr(gate_module, "CHUNK_BYTES", 8)  # a record at a time
+
+    def loss(p, x, y, own):
+        row = (torch.arange(n) == y).float()[:, None] * torch.cat([own["normal"], own["level"]])
+        return (row * p["w"]).sum()
+
+    def ask(_=0):
+        gate = Gate(from_arrays(info, x, np.arange(n)), priced((release,), 1.0, info), seed=seed)
+        gate._noised = lambda exact, *a, **k: exact.value
+        torch.manual_seed(0)  # of no effect
+        params, draws = {"w": torch.zeros(n, 2 * width)}, {"normal": (width,), "level": Uniform((width,))}
+        steps = [gate.grad("step", loss, params, draws=draws)["w"] * info.units for _ in range(2)]
+        return torch.stack(steps), max(gate._rows.values())
+
+    for got, rows in (answer(together(ask, tmp_path))[0], ask()):
+        assert rows < n // 2  # several chunks, also in each of two processes
+        normal, level = got.double().split(width, dim=2)
+        for values in (normal, level):
+            assert len(values.unique()) == values.numel()
+        pairs = torch.corrcoef(torch.cat([normal, level]).flatten(0, 1))[np.triu_indices(4 * n, 1)]
+        assert float(pairs.abs().max()) < 0.98 and abs(float(pairs.mean())) < 0.02
+        assert kstest(normal.flatten().numpy(), "norm").pvalue > 1e-4
+        assert kstest(level.flatten().numpy(), "uniform").pvalue > 1e-4
+    again, _ = ask()
+    assert torch.equal(again.float(), got.float()) == (seed == 0)
 
 
 def test_only_the_first_process_writes(tmp_path):

@@ -117,7 +117,7 @@ def test_features_end_with_the_gate_and_are_never_written(tmp_path) -> None:
     release = dataclasses.replace(STEP, steps=1)
     gate = gate_for(private(), release, folder=tmp_path / "run")
     gate.grad("step", loss, linear(), features=doubled)
-    kept = weakref.ref(gate._features[doubled])
+    kept = weakref.ref(gate._reader._features[doubled])
     x = (private()._open().records._x[:50].astype(np.float32) / 255).reshape(50, -1)
     rows = {row.tobytes() for row in np.concatenate([x, x**2], 1).astype(np.float16)}
     written = [p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()]

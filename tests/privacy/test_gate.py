@@ -17,6 +17,7 @@ from sets import facts, gate_for, linear_loss, linear_params, pictures, pixels, 
 from veilset.core.errors import BudgetExceeded, DataError, ModeError, PlanError, RunError
 from veilset.core.types import PublicInfo
 from veilset.privacy import gate as gate_module
+from veilset.privacy import noise as noise_module
 from veilset.privacy.bounding import grid
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
@@ -367,7 +368,7 @@ def test_a_closed_gate_holds_neither_records_nor_keys():
     gate.close()
     assert gate.close() is gate.ledger  # closing twice changes nothing
     assert len(list(gate.ledger.bodies("close"))) == 1
-    for attribute in ("_records", "_labels", "_units", "_keys"):
+    for attribute in ("_reader", "_keys", "_clipped", "_rows"):
         assert not hasattr(gate, attribute)
 
 
@@ -445,7 +446,7 @@ def test_row_02_the_denominator_is_public():
     got = {}
     for n in (0, 3, 50):
         gate = gate_for(from_arrays(info, x[:n], y[:n]), release)
-        coins = len(gate._units.sample(0.5, gate._keys.stream("sample/g/None/0")))
+        coins = len(gate._reader.units.sample(0.5, gate._keys.stream("sample/g/None/0")))
         got[n] = (coins, float(gate.grad("g", loss, linear_params(info))["b"][0]))
     for n in (3, 50):
         assert got[n][1] - got[0][1] == pytest.approx(got[n][0] / (0.5 * info.units), rel=1e-3)
@@ -455,7 +456,7 @@ def test_row_04_an_empty_batch_is_noise_and_a_step():
     info = facts()
     release = Release(name="g", verb="grad", sample_rate=1e-3, steps=5)
     gate = gate_for(private(), release, epsilon=3.0)
-    assert sum(len(gate._units.sample(1e-3, gate._keys.stream(f"sample/g/None/{t}"))) for t in range(5)) == 0
+    assert sum(len(gate._reader.units.sample(1e-3, gate._keys.stream(f"sample/g/None/{t}"))) for t in range(5)) == 0
     for _ in range(5):
         got = gate.grad("g", linear_loss, linear_params(info))
         assert all(bool(torch.isfinite(v).all()) and bool((v != 0).any()) for v in got.values())
@@ -573,6 +574,62 @@ def test_row_25_every_read_is_inside_a_planned_question():
     gate.grad("g", linear_loss, linear_params(info))
     gate.close()
     assert log == ["read", "charge", "noise", "read", "charge", "noise", "close"]
+
+
+# ---------------------------------------------------------------------- noise and keys
+
+
+@pytest.mark.parametrize("verb", ["sum", "grad"])
+@pytest.mark.parametrize("seed", [0, None])
+def test_every_part_of_a_partition_has_all_of_the_noise(verb, seed):
+    """A unit is in one part, whose answer must hide it alone: nothing is divided among the parts."""
+    info = facts(shape=(1, 100, 100), classes=("a", "b", "c", "d"))
+    nobody = from_arrays(info, *(a[:0] for a in pictures(1, info)))
+    whole, parts = (
+        Release(name="w", verb=verb, bound=BOUND),
+        Release(name="p", verb=verb, bound=BOUND, partition="class"),
+    )
+    alone = Plan((whole,)).price(Privacy(1.0), info)["w"].noise_multiplier  # a partition costs what one part does
+    gate = gate_for(nobody, parts, seed=seed)
+    assert gate.plan["p"].noise_multiplier == pytest.approx(alone, rel=1e-9)
+    for part in range(4):
+        if verb == "sum":
+            got = gate.sum("p", pixels, part=part)
+        else:
+            w = {"w": torch.zeros(info.shape)}
+            got = gate.grad("p", lambda p, x, y: (p["w"] * x).sum(), w, part=part)["w"].flatten() * info.units
+        assert float(got.double().std()) == pytest.approx(alone * BOUND, rel=5 / math.sqrt(2 * got.numel()))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1", "mps", "xpu", "meta"])
+def test_release_keys_are_the_systems_whatever_the_device(device, monkeypatch):
+    """No device's generator and no seed of the user's has a part in them; no device is needed until a gate is asked."""
+    fresh, given = [], noise_module.secrets.token_bytes
+    monkeypatch.setattr(noise_module.secrets, "token_bytes", lambda n: fresh.append(given(n)) or fresh[-1])
+
+    def root(seed):
+        torch.manual_seed(0)
+        np.random.seed(0)
+        return gate_for(private(), Release(name="a"), seed=seed, device=device)._keys._root
+
+    a, b = root(None), root(None)
+    assert a in fresh and b in fresh and a != b and len(a) == len(b) == 32
+    assert root(0) == gate_for(private(), Release(name="a"), seed=0)._keys._root  # research follows its seed anywhere
+
+
+@pytest.mark.parametrize("verb", ["sum", "grad"])
+def test_coins_and_noise_do_not_follow_the_users_seed_when_another_device_computes(verb, monkeypatch):
+    """The same through a whole answer: only what moves records to the device is left out."""
+    release, answers = Release(name="r", verb=verb, sample_rate=0.5), []
+    real = torch.device
+    for _ in range(2):
+        gate = gate_for(private(), release, seed=None, device="meta")
+        assert gate._device == "meta"
+        gate._reader._device, gate._device = real("cpu"), "cpu"
+        torch.manual_seed(0)
+        got = gate.sum("r", pixels) if verb == "sum" else gate.grad("r", linear_loss, linear_params(gate.info))["b"]
+        answers.append(got)
+    assert not torch.equal(*answers)
 
 
 # ---------------------------------------------------------------------- folders

@@ -43,6 +43,7 @@ class Neighbours:
         rest: what the others add to the answer, in bounds; empty for nothing.
         signal: whether a sound gate lets the record show at all.
         copies: independent copies of the pair, each in a cell of its own: one answer then holds that many draws.
+        first: the record lies in front of the others, which it moves to other places; otherwise behind them.
     """
 
     words: str
@@ -55,6 +56,7 @@ class Neighbours:
     rest: tuple[float, ...] = ()
     signal: bool = True
     copies: int = 1
+    first: bool = False
 
     @property
     def info(self) -> PublicInfo:
@@ -79,7 +81,8 @@ class Neighbours:
 
         from veilset.privacy.private import from_arrays
 
-        images = ((*self.others, *self.record) if present else self.others) * self.copies
+        whole = (*self.record, *self.others) if self.first else (*self.others, *self.record)
+        images = (whole if present else self.others) * self.copies
         x = np.zeros((len(images), PIXELS), np.uint8)
         for i, (direction, _, _) in enumerate(images):
             x[i, direction] = 255
@@ -173,6 +176,20 @@ def _grad_alike(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
     return gradient.double() * (release.sample_rate * gate.info.units)
 
 
+def _drawing(net: Any, x: torch.Tensor, y: torch.Tensor, own: Any) -> torch.Tensor:
+    import torch
+
+    return _net_loss(net, x, y) * (0.5 + torch.rand(()) + own["level"] + own["code"].square().sum())
+
+
+def _grad_draws(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+    from veilset.privacy.draws import Draws, Uniform
+
+    draws: Draws = {"level": Uniform(), "code": (3,)}
+    gradient = gate.grad(release.name, _drawing, _net(), part=part, draws=draws)["weight"]
+    return gradient.double() * (release.sample_rate * gate.info.units)
+
+
 def _flat(x: torch.Tensor) -> torch.Tensor:
     return x.flatten()
 
@@ -221,6 +238,7 @@ def _two(name: str, ask: Ask, alike: Ask) -> dict[str, Neighbours]:
     return {
         name: Neighbours(words=NOBODY, record=ALONE, release=plain, ask=ask),
         f"{name}-crowd": crowd,
+        f"{name}-first": replace(crowd, words="four images, or one more in front of them", first=True),
         f"{name}-patient": patient,
         f"{name}-partition": parts,
         f"{name}-sampled": sampled,
@@ -247,6 +265,11 @@ def catalogue() -> dict[str, Neighbours]:
         **_two("grad", _grad, _grad_alike),
         "grad-features": Neighbours(
             words=NOBODY, record=ALONE, release=replace(plain, verb="grad", sample_rate=0.5), ask=_grad_features
+        ),
+        "grad-draws": Neighbours(
+            words="four images, or one more in front of them; the loss draws random numbers",
+            record=AGAINST, others=CROWD, rest=CROWD_REST, sign=-1, first=True,
+            release=replace(plain, verb="grad"), ask=_grad_draws,
         ),
         "grad-mapping": Neighbours(
             words=NOBODY, record=ALONE, release=replace(plain, verb="grad", sample_rate=0.5), ask=_grad_mapping

@@ -19,7 +19,16 @@ from veilset.core.facts import keep_selftest
 if TYPE_CHECKING:
     from veilset.audit.checks.base import Check
 
-THEMES = ("bounding", "gradients", "books", "sampling", "noise", "accounting", "mechanism")  # quick ones first
+THEMES = (
+    "bounding",
+    "places",
+    "gradients",
+    "books",
+    "sampling",
+    "noise",
+    "accounting",
+    "mechanism",
+)  # quick ones first
 FAMILY_ERROR = 1e-6
 
 

@@ -265,7 +265,7 @@ class Gate:
         """
         if not self._closed:
             self._closed = True
-            del self._reader, self._keys, self._clipped
+            del self._reader, self._keys, self._clipped, self._rows
         if self.plan.privacy and self.plan.privacy.private:
             check_within(self.ledger.spent(), self.plan)
         if not any(self.ledger.bodies("close")):

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from veilset.core.errors import ConfigError
-from veilset.privacy.gradients.clipped import Clipped
+from veilset.privacy.draws import shared
+from veilset.privacy.gradients.clipped import Clipped, Total
 from veilset.privacy.gradients.sheet import MARGIN, ROWS, Sheet
 
 
@@ -117,15 +118,36 @@ def test_a_record_without_finite_gradient_contributes_nothing(case, bad):
 def test_a_units_images_are_averaged_before_clipping(case):
     net, loss = built(case)
     x, y = images(6)
-    unit = torch.tensor([0, 0, 1, 2, 2, 2])
+    unit, held = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([2, 2, 1, 3, 3, 3])
     rows = loop(loss, net, x, y).double()
     mean = torch.stack([rows[unit == u].mean(0) for u in range(3)])
     for bound in (0.1, 1e6):
         wanted = (mean * (bound / mean.norm(dim=1, keepdim=True).clamp_min(bound))).sum(0)
         clipped = Clipped(loss, net, (x[0], y[0]))
-        total = torch.zeros(clipped.size, dtype=torch.float64)
-        clipped.add(total, loss, net, x, y, unit, bound, 0, True)
-        assert float((total - wanted).norm() / wanted.norm()) < 2e-3
+        total = Total(clipped.size, bound, several=True)
+        clipped.add(total, loss, net, (x, y), unit, held)
+        assert float((total.sum - wanted).norm() / wanted.norm()) < 2e-3
+
+
+@pytest.mark.parametrize("held", [(3,), (500,), (3, 1, 4, 2), (500, 7, 1), (1, 500)])
+def test_a_units_mean_is_the_same_wherever_chunks_are_cut(held):
+    """To the last bit, also of units that fill many chunks alone; only how units are added to others may round."""
+    net, loss = built("linear")
+    n, size = sum(held), sum(p.numel() for p in net.parameters())
+    rows = torch.randn(n, size, generator=torch.Generator().manual_seed(0))
+    unit = torch.repeat_interleave(torch.arange(len(held)), torch.tensor(held))
+    images = torch.tensor(held)[unit]
+    means = torch.stack([rows[unit == u].double().mean(0) for u in range(len(held))])
+    wanted = (means * (0.9 / means.norm(dim=1, keepdim=True).clamp_min(0.9))).sum(0)
+    seen = []
+    for size_ in (1, 3, 8, 250, n):
+        total = Total(size, 0.9, several=True)
+        for i in range(0, n, size_):
+            k = slice(i, i + size_)
+            total.add_means(rows[k], unit[k], images[k])
+        seen.append(total.sum)
+        assert float((total.sum - wanted).norm()) < 1e-5
+        assert float((total.sum - seen[0]).norm()) <= (1e-14 if len(held) > 1 else 0)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -153,21 +175,35 @@ def test_bfloat16_differs_from_float32_by_its_rounding(case):
     assert float((got - exact).norm() / exact.norm()) < 0.05
 
 
-def test_random_draws_are_each_records_own_and_follow_the_seed():
+def test_draws_of_torchs_generator_are_the_same_for_all_records_and_follow_the_seed():
     net = nn.Linear(192, 1)
     loss = lambda f, x, y: (f(x.flatten()[None]) * torch.randn(1, 1)).sum()  # noqa: E731
     x, y = torch.ones(40, *SHAPE), torch.zeros(40, dtype=torch.int64)
     clipped = Clipped(loss, net, (x[0], y[0]))
-    a, b, c = (torch.zeros(clipped.size, dtype=torch.float64) for _ in range(3))
+
+    def drawn(seed, n):
+        with shared(seed, x.device):
+            return summed(clipped, loss, net, x[:n], y[:n], n, 1e6)
+
+    torch.manual_seed(4)
     state = torch.get_rng_state()
-    for total, seed in ((a, 1), (b, 1), (c, 2)):
-        clipped.add(total, loss, net, x, y, torch.arange(40), 1e6, seed, False)
+    a, b, c = drawn(1, 40), drawn(1, 40), drawn(2, 40)
     assert torch.equal(a, b) and not torch.equal(a, c)
     assert torch.equal(torch.get_rng_state(), state)
-    assert abs(float(a[0])) < 40  # the mean of 40 draws, not 40 times one draw of a common sign
-    one = torch.zeros(clipped.size, dtype=torch.float64)
-    clipped.add(one, loss, net, x[:32], y[:32], torch.arange(1), 1e6, 1, False)
-    assert float(one[0]) != float(a[0])
+    one = drawn(1, 1)
+    assert float(one.norm()) > 0
+    assert torch.allclose(a, 40 * one, rtol=1e-12)  # one draw of a common sign, whatever the number of records
+
+
+def test_declared_draws_reach_the_record_that_they_belong_to():
+    net = nn.Linear(192, 1)
+    loss = lambda f, x, y, own: (f(x.flatten()[None]) * own["scale"]).sum()  # noqa: E731
+    x, y, own = torch.ones(40, *SHAPE), torch.zeros(40, dtype=torch.int64), torch.arange(40.0)
+    clipped = Clipped(loss, net, (x[0], y[0], own[0]), {"scale": ()})
+    assert clipped.fast
+    for used in (1, 2, 40):
+        got = summed(clipped, loss, net, x, y, used, 1e6, own)
+        assert torch.allclose(got, torch.full_like(got, float(own[:used].sum())))
 
 
 # ---------------------------------------------------------------------- refused, or slower

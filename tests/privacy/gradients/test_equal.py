@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from veilset.privacy.gradients.clipped import Clipped
+from veilset.privacy.gradients.clipped import Clipped, Total
 from veilset.privacy.gradients.reference import named, per_record
 from veilset.privacy.gradients.sheet import MARGIN
 from veilset.privacy.gradients.taps import tapped
@@ -161,10 +161,11 @@ def frozen(net: nn.Module) -> nn.Module:
     return net
 
 
-def summed(clipped, loss, net, x, y, used, bound, several=False) -> torch.Tensor:
-    total = torch.zeros(clipped.size, dtype=torch.float64)
-    clipped.add(total, loss, net, x, y, torch.arange(used), bound, 0, several)
-    return total
+def summed(clipped, loss, net, x, y, used, bound, *own) -> torch.Tensor:
+    """The clipped sum over the first `used` records, each a unit of its own; the rest is padding."""
+    total = Total(clipped.size, bound, several=False)
+    clipped.add(total, loss, net, (x, y, *own), torch.arange(used), torch.ones(used, dtype=torch.int64))
+    return total.sum
 
 
 @pytest.fixture
@@ -191,9 +192,9 @@ def test_per_record_gradients_equal_a_loop(case, layout, records):
     wanted = loop(loss, net, x, y)  # contiguous: torch's own instance_norm has a wrong gradient for channels_last
     if isinstance(net, nn.Module):
         net = net.to(memory_format=layout)
-    got = tapped(loss, net, x.contiguous(memory_format=layout), y).rows()
+    got = tapped(loss, net, (x.contiguous(memory_format=layout), y)).rows()
     assert float((got - wanted).norm(dim=1).div(wanted.norm(dim=1)).max()) < 1e-4
-    reference = per_record(loss, net, x, y)
+    reference = per_record(loss, net, (x, y))
     flat = torch.cat([reference[k].reshape(N, -1) for k in named(net)], 1)
     assert float((flat - wanted).norm() / wanted.norm()) < 1e-5
 

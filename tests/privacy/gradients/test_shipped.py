@@ -11,9 +11,11 @@ import torch
 
 import veilset as vs
 from veilset.core.types import PublicInfo
+from veilset.privacy.draws import drawn
 from veilset.privacy.gate import Gate
 from veilset.privacy.gradients.reference import named, per_record
 from veilset.privacy.gradients.taps import tapped
+from veilset.privacy.noise import Stream
 from veilset.privacy.private import from_arrays
 
 INFO = PublicInfo(name="noise", classes=("a", "b", "c"), shape=(1, 16, 16), value_range=(0, 1), units=24)
@@ -41,7 +43,7 @@ SHIPPED = {
 
 
 class Caught(Exception):
-    """The loss and the network that a method first gave to the gate."""
+    """The loss, the network, the map and the draws that a method first gave to the gate."""
 
 
 def asked(case: str, monkeypatch: pytest.MonkeyPatch) -> tuple:
@@ -50,8 +52,8 @@ def asked(case: str, monkeypatch: pytest.MonkeyPatch) -> tuple:
     rng = np.random.default_rng(0)
     x, y = rng.random((24, *INFO.shape), np.float32), np.arange(24) % 3
 
-    def catch(self, name, loss, params, *, features=None, part=None):
-        raise Caught(loss, params, features)
+    def catch(self, name, loss, params, *, features=None, part=None, draws=None):
+        raise Caught(loss, params, features, draws or {})
 
     def once(self, name, state, *, part=None) -> Iterator[int]:
         yield 0
@@ -60,27 +62,29 @@ def asked(case: str, monkeypatch: pytest.MonkeyPatch) -> tuple:
     monkeypatch.setattr(Gate, "loop", once)
     with pytest.raises(Caught) as caught:
         model.fit(from_arrays(INFO, x, y), vs.Privacy(math.inf), seed=0)
-    loss, net, features = caught.value.args
+    loss, net, features, draws = caught.value.args
     seen = torch.from_numpy(x)
-    return loss, net, seen if features is None else torch.func.vmap(features)(seen).float(), torch.from_numpy(y)
+    seen = seen if features is None else torch.func.vmap(features)(seen).float()
+    own = [drawn(how, len(x), Stream(bytes(32))) for how in draws.values()]
+    return loss, net, (seen, torch.from_numpy(y), *own), tuple(draws)
 
 
 @pytest.mark.parametrize("case", SHIPPED)
 def test_fast_gradients_of_a_method_are_those_of_single_records(case, monkeypatch):
-    loss, net, x, y = asked(case, monkeypatch)
+    loss, net, inputs, names = asked(case, monkeypatch)
     torch.manual_seed(1)
     for p in net.parameters():  # layers that start at zero would hide what is in front of them
         p.data += 0.1 * torch.randn_like(p)
     torch.manual_seed(2)
-    wanted = per_record(loss, net, x, y)
-    wanted = torch.cat([wanted[k].reshape(len(x), -1) for k in named(net)], 1)
+    wanted = per_record(loss, net, inputs, names)
+    wanted = torch.cat([wanted[k].reshape(len(inputs[0]), -1) for k in named(net)], 1)
     torch.manual_seed(2)
-    got = tapped(loss, net, x, y).rows()
+    got = tapped(loss, net, inputs, names).rows()
     assert wanted.norm(dim=1).min() > 0
     assert float((got - wanted).norm(dim=1).div(wanted.norm(dim=1)).max()) < 1e-4
     torch.manual_seed(2)
     with torch.autocast("cpu", torch.bfloat16):
-        rough = tapped(loss, net, x, y).rows()
+        rough = tapped(loss, net, inputs, names).rows()
     assert float((rough - wanted).norm() / wanted.norm()) < 0.05  # bfloat16 keeps eight bits
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ ALARM = 8.0  # a random check alarms below a probability of 10^-ALARM; with at m
 MOST = 100
 NO_NOISE = Privacy(math.inf)  # answers are exact then, in release mode too
 Array = np.ndarray[Any, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -138,3 +140,17 @@ def refused(ask: Callable[[], Any], *errors: type[Exception]) -> bool:
     except errors:
         return True
     return False
+
+
+def with_user_seeds(make: Callable[[], T]) -> T:
+    """What `make` returns just after the user has seeded all generators, which are put back afterwards."""
+    kept, ours = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            np.random.seed(0)
+            random.seed(0)
+            return make()
+    finally:
+        np.random.set_state(kept)
+        random.setstate(ours)

@@ -71,12 +71,12 @@ def sums() -> Iterator[Check]:
     got = gate.sum("r", lambda x, y: x.flatten().double() * 1.2, by_class=True).numpy()
     far = float(np.abs(got - reference).max())
     yield Check("sums equal a plain reference", far / BOUND, 1e-6, "largest difference / bound, 3,000 units")
-    few = slice(0, 600)  # of long contributions a chunk holds some 128 only, and its border falls within a unit
+    few = slice(0, 600)  # of long contributions a chunk holds some 128 only, and its border may fall within a unit
     units = np.unique(units[few] % 200, return_inverse=True)[1]
     gate = gate_for(hidden(info, x[few], y[few], units), Release(name="r", bound=BOUND))
     got = gate.sum("r", lambda x, y: (x.flatten().double() * 1.2).repeat(1024), by_class=True)[:, :SIZE].numpy()
     far = float(np.abs(got - _reference(v[few], y[few], units, BOUND / 32)).max())  # 1,024 copies: 32 times as long
-    yield Check("units are whole in every chunk", far / BOUND, 1e-6, "largest difference / bound, chunks of 128 images")
+    yield Check("units are whole over chunks", far / BOUND, 1e-6, "largest difference / bound, chunks of 128 images")
 
 
 def matrix_products() -> Iterator[Check]:

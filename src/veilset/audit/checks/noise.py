@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterator
 from itertools import combinations
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from veilset.audit.checks.base import (
+    NO_NOISE,
     Array,
     Check,
     along,
@@ -24,9 +24,13 @@ from veilset.audit.checks.base import (
     random_check,
     two_sided,
     uncorrelated,
+    with_user_seeds,
     wrong,
 )
-from veilset.privacy.plan import Release
+from veilset.privacy import normal
+from veilset.privacy.gate import Gate
+from veilset.privacy.noise import Keys, Stream
+from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
 SIDE = 775  # 600,625 coordinates: more than are drawn at a time
@@ -51,21 +55,57 @@ def scale_and_shape() -> Iterator[Check]:
 
 
 def grid_rounding() -> Iterator[Check]:
-    """One-shot sums lie on a grid that is made of declared facts, and their lowest bits are coins (decision 7)."""
-    step, off, p = 2.0 ** (math.ceil(math.log2(50 * BOUND)) - 50), 0, []
-    info = facts((1, 128, 128))
+    """Answers lie on a grid that is made of declared facts, and their lowest bits are coins (decision 7)."""
+    info, off, p = facts((1, 128, 128)), {"sum": 0, "grad": 0}, []
+    largest = BOUND * max(8 * info.units, 64 * EXACT)  # the sum of eight times the declared units, 64 deviations
+    step = 2.0 ** (math.floor(math.log2(largest)) + 1 - 53)
     for n in (0, 1, 8 * info.units):  # the realised number must not show
         x, y = pictures(n, info)
-        whole = gate_for(hidden(info, x, y), Release(name="r", bound=BOUND), privacy=BUDGET).sum("r", flat) / step
-        off += int((whole != whole.round()).sum())
-        p.append(two_sided((float(whole.remainder(2).mean()) - 0.5) * 2 * math.sqrt(len(whole))))
-    yield Check("answers lie on the declared grid", float(off), 0.0, "count of values between grid points")
+        data, w = hidden(info, x, y), {"w": torch.zeros(info.shape, dtype=torch.float64)}
+        for verb in off:
+            rate = 1.0 if verb == "sum" else 0.5 if n else 1.0
+            gate = gate_for(data, Release(name="r", verb=verb, bound=BOUND, sample_rate=rate), privacy=BUDGET)
+            got = gate.sum("r", flat) if verb == "sum" else gate.grad("r", along, w)["w"].flatten()
+            factor = step / (1.0 if verb == "sum" else rate * info.units)
+            whole = (got / factor).round()
+            off[verb] += int((whole * factor != got).sum())
+            p.append(two_sided((float(whole.remainder(2).mean()) - 0.5) * 2 * math.sqrt(len(whole))))
+    for verb, count in off.items():
+        yield Check(
+            f"answers lie on the declared grid, {verb}", float(count), 0.0, "count of values between its points"
+        )
     yield random_check("lowest bits are coins", "share of even values", *p)
+
+
+def tails() -> Iterator[Check]:
+    """Bits that stand for noise many deviations away give it: no answer is impossible without somebody."""
+    info, of = facts((1, 1, 1)), {}
+    for far in (10, 40):
+        gate = gate_for(nobody(info), Release(name="r", bound=BOUND), privacy=BUDGET)
+        std = gate.plan["r"].noise_multiplier * BOUND / gate._step(gate.plan["r"])
+        gate._keys = _Told(gate._keys, _words(std, far))  # type: ignore[assignment]
+        got = abs(float(gate.sum("r", flat))) / (EXACT * BOUND)
+        of[f"{far} deviations"] = far <= got < far + 0.1
+    yield wrong("noise reaches as far as a normal does", "distances that are not reached", of=of)
+
+
+def parts() -> Iterator[Check]:
+    """Every part of a partition has all of the planned noise: a unit is in one of them."""
+    info, w = facts((1, 128, 128)), {"w": torch.zeros(1, 128, 128, dtype=torch.float64)}
+    for verb in ("sum", "grad"):
+        gate = gate_for(nobody(info), Release(name="r", verb=verb, bound=BOUND, partition="class"), privacy=BUDGET)
+        asked = range(len(info.classes))
+        if verb == "sum":
+            got = [gate.sum("r", flat, part=k) for k in asked]
+        else:
+            got = [gate.grad("r", along, w, part=k)["w"].flatten() * info.units for k in asked]
+        p = [chi_square(float((z / (EXACT * BOUND)).square().sum()), len(z)) for z in got]
+        yield random_check(f"every part has all of the noise, {verb}", "variance of each part's noise", *p)
 
 
 def independence() -> Iterator[Check]:
     """Steps, releases, parts and runs have noise of their own, whatever seeds the user sets."""
-    draws = [v for _ in range(2) for v in _with_user_seeds(_answers)]
+    draws = [v for _ in range(2) for v in with_user_seeds(_answers)]
     p = [uncorrelated(a, b) for a, b in combinations(draws, 2)]
     yield random_check("noise is fresh in every answer", f"correlation of {len(p)} pairs of answers", *p)
     # In research mode coins and noise can be had apart: coins without noise, and noise about nobody.
@@ -86,8 +126,16 @@ def keys() -> Iterator[Check]:
     def coins() -> list[Array]:
         return [(gate_for(data, Release(name="r", sample_rate=0.5)).sum("r", flat) > 0.5).numpy()]
 
-    seen = {_with_user_seeds(coins)[0].tobytes() for _ in range(300)}
+    seen = {with_user_seeds(coins)[0].tobytes() for _ in range(300)}
     yield Check("release runs have keys of their own", float(300 - len(seen)), 0.0, "runs that repeat another's coins")
+    plan = Plan((Release(name="r", sample_rate=0.5),)).price(NO_NOISE, info)
+
+    def thrown(device: str) -> bytes:  # no device is needed for it: coins are thrown on the processor
+        return with_user_seeds(lambda: Gate(data, plan, device=device)._chosen(plan["r"], None, 0).tobytes())
+
+    runs = [thrown(device) for device in ("cpu", "cuda", "mps", "xpu", "meta") for _ in range(3)]
+    again = float(len(runs) - len(set(runs)))
+    yield Check("keys are the system's on every device", again, 0.0, "runs that repeat another's coins")
 
 
 def everyone() -> Iterator[Check]:
@@ -125,7 +173,7 @@ def everyone() -> Iterator[Check]:
     )
 
 
-CHECKS = (scale_and_shape, grid_rounding, independence, keys, everyone)
+CHECKS = (scale_and_shape, grid_rounding, tails, parts, independence, keys, everyone)
 
 
 def _noise(verb: str) -> Array:
@@ -138,6 +186,32 @@ def _noise(verb: str) -> Array:
         w = torch.zeros(info.shape, dtype=torch.float64)
         got = gate.grad("r", along, {"w": w})["w"].flatten() * info.units
     return got.numpy() / (EXACT * BOUND)
+
+
+class _Told:
+    """Keys whose streams of noise say these words, and no more."""
+
+    def __init__(self, real: Keys, words: list[Array]):
+        self._real, self._words = real, words
+
+    def stream(self, purpose: str) -> Stream:
+        """A stream for this purpose."""
+        stream = self._real.stream(purpose)
+        if purpose.startswith("noise/"):
+            stream.uint64 = lambda n: self._words.pop(0) if n else np.zeros(0, np.uint64)  # type: ignore[method-assign]
+        return stream
+
+
+def _words(std: float, far: int) -> list[Array]:
+    """What the bits must be for noise of deviation `std` so many deviations away (see `veilset.privacy.normal`)."""
+    law = normal._law(math.ldexp(std, 1))  # one bit finer, for rounding to the nearest
+    sums, cell = law.sums(normal.LONG), math.ceil(far * law.ratio)
+    u = ((sums[cell - 1] + sums[cell]) // 2 << normal.LONG + 64) // sums[-1]  # the mass of this cell's block
+    length = -(-normal.LONG // 64)
+    rest = (u & ((1 << normal.LONG) - 1)) << (64 * length - normal.LONG)
+    first = [(1 << 64) - 1, u >> normal.LONG, 0, 0]  # no entry of the table; the mass; a place in the cell; a level
+    more = np.frombuffer(rest.to_bytes(8 * length, "little"), np.uint64)
+    return [*(np.array([w], np.uint64) for w in first), more]
 
 
 def _normality(z: Array) -> list[float]:
@@ -167,17 +241,3 @@ def _answers() -> list[Array]:
     out += [gate.sum("c", flat, part=k) for k in range(3)]
     out += [gate.grad("g", along, w)["w"].flatten() for _ in range(3)]
     return [v.double().numpy() for v in out]
-
-
-def _with_user_seeds(make):  # type: ignore[no-untyped-def]
-    """What `make` returns just after the user has seeded all generators, which are put back afterwards."""
-    kept, ours = np.random.get_state(), random.getstate()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            np.random.seed(0)
-            random.seed(0)
-            return make()
-    finally:
-        np.random.set_state(kept)
-        random.setstate(ours)

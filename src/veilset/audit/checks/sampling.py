@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,6 +23,7 @@ from veilset.audit.checks.base import (
 )
 from veilset.privacy.plan import Release
 from veilset.privacy.private import PrivateImages
+from veilset.privacy.spec import Privacy
 
 N, SHAPE = 256, (1, 16, 16)
 
@@ -38,6 +40,18 @@ def poisson() -> Iterator[Check]:
         )
         p = [uncorrelated(taken[:-k].ravel(), taken[k:].ravel()) for k in (1, 2)]
         yield random_check(f"steps throw coins of their own, {what}", "correlation of steps", *p)
+
+
+def small_rates() -> Iterator[Check]:
+    """3 x 10^7 coins at a rate that lies just above a multiple of 2^-16: to round it up would take a seventh more."""
+    from scipy.stats import binomtest
+
+    rate, many, steps = 9.3e-5, 10**6, 30
+    data = hidden(facts((1, 1, 1), units=many), np.zeros((many, 1, 1, 1), np.float32), np.zeros(many, np.int64))
+    gate = gate_for(data, Release(name="r", sample_rate=rate, steps=steps), privacy=Privacy(math.inf, 1e-9))
+    taken = sum(round(float(gate.sum("r", lambda x, y: torch.ones(1)))) for _ in range(steps))
+    p = float(binomtest(taken, steps * many, rate).pvalue)
+    yield random_check("small rates are not rounded", f"{taken} of {steps * many} coins at rate {rate:g}", p)
 
 
 def whole_units() -> Iterator[Check]:
@@ -66,7 +80,7 @@ def whole_units() -> Iterator[Check]:
     )
 
 
-CHECKS = (poisson, whole_units)
+CHECKS = (poisson, small_rates, whole_units)
 
 
 def _one_hot() -> Array:
