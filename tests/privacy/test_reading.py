@@ -8,8 +8,8 @@ import torch
 
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
-from veilset.privacy.private import InMemory, Opened
 from veilset.privacy.alone import EVEN, alone, steady_rows, twins
+from veilset.privacy.private import InMemory, Opened
 from veilset.privacy.reading import Reader
 
 

@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from veilset.core.errors import ConfigError
-from veilset.privacy.draws import shared
 from veilset.privacy.gradients.clipped import Clipped, Total
 from veilset.privacy.gradients.sheet import MARGIN, ROWS, Sheet
 
@@ -77,11 +76,11 @@ def test_cancelling_positions_cannot_hide_a_large_contribution(length):
             one = Sheet(1, {"w": torch.Size([200, 300])})
             one.product("w", a[row : row + 1], g[row : row + 1])
             total = torch.zeros(60_000, dtype=torch.float64)
-            one.add_clipped(total, 1, 1.0)
+            one.add_clipped(total, torch.tensor([True]), 1.0)
             alone.append(total)
             assert float(total.norm()) <= 1.0
         together = torch.zeros(60_000, dtype=torch.float64)
-        sheet.add_clipped(together, 3, 1.0)
+        sheet.add_clipped(together, torch.ones(3, dtype=torch.bool), 1.0)
         assert float((together - torch.stack(alone).sum(0)).norm()) < 1e-4
 
 
@@ -93,7 +92,7 @@ def test_rounding_of_a_full_chunk_stays_far_inside_the_margin():
         sheet = Sheet(ROWS, {"w": torch.Size([5000])})
         sheet.add("w", v.clone())
         total = torch.zeros(5000, dtype=torch.float64)
-        sheet.add_clipped(total, used, 1.0)
+        sheet.add_clipped(total, torch.arange(ROWS) < used, 1.0)
         assert float((total - exact).norm()) < 0.5 * MARGIN
 
 
@@ -182,8 +181,9 @@ def test_draws_of_torchs_generator_are_the_same_for_all_records_and_follow_the_s
     clipped = Clipped(loss, net, (x[0], y[0]))
 
     def drawn(seed, n):
-        with shared(seed, x.device):
-            return summed(clipped, loss, net, x[:n], y[:n], n, 1e6)
+        total = Total(clipped.size, 1e6, several=False, seed=seed)
+        clipped.add(total, loss, net, (x[:n], y[:n]), torch.arange(n), torch.ones(n, dtype=torch.int64))
+        return total.sum
 
     torch.manual_seed(4)
     state = torch.get_rng_state()
