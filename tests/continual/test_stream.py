@@ -53,7 +53,8 @@ def test_a_task_reads_the_records_of_its_classes_and_no_others(stream: Make, tin
     real = tiny._fit
 
     def fit(self: Any, gate: Any, info: Any, plan: Any) -> Any:
-        seen.append(next(gate._read(np.arange(40), 64)))
+        chunk = next(gate._reader.chunks(np.arange(40), 64))
+        seen.append((chunk.x, chunk.y, chunk.unit))
         return real(self, gate, info, plan)
 
     monkeypatch.setattr(tiny, "_fit", fit)

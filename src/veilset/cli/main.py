@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -125,8 +126,14 @@ def _quiet(args: argparse.Namespace) -> None:
     from veilset.core.progress import be_quiet
     from veilset.privacy.collective import Team
 
-    # A warning is told in one line, without the place in the code that means nothing to a user.
-    warnings.showwarning = lambda message, *_, **__: complain(f"note: {message}")
+    ours = str(Path(__file__).parents[1])
+
+    def told(message: Warning | str, category: type[Warning], filename: str, *_: object) -> None:
+        """In one line, without the place in the code, which means nothing to a user; libraries' own are not for them."""
+        if filename.startswith(ours):
+            complain(f"note: {message}")
+
+    warnings.showwarning = told
     be_quiet(args.json or not Team().first)
 
 

@@ -173,8 +173,8 @@ class Account:
         book = Ledger(kind="account")
         try:
             data = read_capped(self.path, MOST_LEDGER)
-        except OSError as e:
-            raise RunError(f"{self.path}: {e.strerror}; make an account with `veilset account create`") from e
+        except RunError as e:
+            raise RunError(f"{e}; make an account with `veilset account create`") from e
         # Another process may be writing the last line. It is answered for only once it has its end.
         book.lines = list(parse(data[: data.rfind(b"\n") + 1], "account"))
         return _read(book)
