@@ -17,10 +17,10 @@ from veilset.audit.selftest import FAMILY_ERROR, THEMES, Selftest, measured, sel
 from veilset.cli.main import main
 from veilset.core import facts
 from veilset.core.errors import RunError
-from veilset.privacy import bounding
-from veilset.privacy import gate as gate_module
+from veilset.privacy import bounding, normal
 from veilset.privacy import sampling as private_sampling
 from veilset.privacy.gate import Gate
+from veilset.privacy.gradients import clipped
 from veilset.privacy.gradients.sheet import Sheet
 from veilset.privacy.noise import Keys, Stream
 from veilset.runs import RunSpec, execute
@@ -105,13 +105,13 @@ def test_fixed_batches_fail(monkeypatch):
 
 
 def test_draws_that_follow_a_records_chunk_fail(monkeypatch):
-    real, calls = gate_module.shared, [0]
+    real, calls = clipped.shared, [0]
 
     def other_in_each_chunk(seed, device):
         calls[0] += 1
         return real(seed + calls[0], device)
 
-    monkeypatch.setattr(gate_module, "shared", other_in_each_chunk)
+    monkeypatch.setattr(clipped, "shared", other_in_each_chunk)
     assert failing(places.positions()) == ["one unit anywhere moves a loss that draws by its bound at most"]
 
 
@@ -122,9 +122,11 @@ def test_shares_that_follow_the_company_fail(monkeypatch):
     assert failing(places.company()) == ["a record adds the same to a sum in any company"]
     monkeypatch.undo()
     add = Sheet.add_clipped  # behind what is looked at beforehand
-    monkeypatch.setattr(
-        Sheet, "add_clipped", lambda self, total, used, bound: add(self, total, used, bound * (1 - 1e-9 * (used % 3)))
-    )
+
+    def by_company(self, total, used, bound):  # by more than the float32 of an answer hides
+        return add(self, total, used, bound * (1 - 1e-6 * (int(used.sum()) % 3)))
+
+    monkeypatch.setattr(Sheet, "add_clipped", by_company)
     assert failing(places.company()) == ["a record adds the same to a gradient in any company"]
 
 
@@ -185,6 +187,15 @@ def test_draws_that_are_not_fresh_fail(monkeypatch):
         assert failing(places.fresh()) == ["draws of a record's own are fresh"]
     monkeypatch.setattr(Gate, "_own", lambda self, how, n, p: torch.randn(n, *how))
     assert failing(places.fresh()) == ["draws of a record's own are fresh"]
+
+
+def test_noise_whose_cells_or_signs_are_wrong_fails(monkeypatch):
+    assert failing(noise.cells()) == []
+    monkeypatch.setattr(normal.Law, "_below", lambda self, bits, cell, *rest: np.ones(len(cell), bool))
+    assert failing(noise.cells()) == ["noise is right within cells"]
+    monkeypatch.undo()
+    monkeypatch.setattr(normal, "PLACE", 41)
+    assert failing(noise.cells()) == ["signs tell nothing of the rest"]
 
 
 def test_an_error_is_a_finding_and_the_other_checks_go_on(monkeypatch):
