@@ -17,7 +17,7 @@ from veilset.audit.selftest import FAMILY_ERROR, THEMES, Selftest, measured, sel
 from veilset.cli.main import main
 from veilset.core import facts
 from veilset.core.errors import RunError
-from veilset.privacy import bounding
+from veilset.privacy import bounding, normal
 from veilset.privacy import sampling as private_sampling
 from veilset.privacy.gate import Gate
 from veilset.privacy.gradients import clipped
@@ -123,10 +123,10 @@ def test_shares_that_follow_the_company_fail(monkeypatch):
     monkeypatch.undo()
     add = Sheet.add_clipped  # behind what is looked at beforehand
 
-    def other_bounds(self, total, used, bound):
-        return add(self, total, used, bound * (1 - 1e-9 * (int(used.sum()) % 3)))
+    def by_company(self, total, used, bound):  # by more than the float32 of an answer hides
+        return add(self, total, used, bound * (1 - 1e-6 * (int(used.sum()) % 3)))
 
-    monkeypatch.setattr(Sheet, "add_clipped", other_bounds)
+    monkeypatch.setattr(Sheet, "add_clipped", by_company)
     assert failing(places.company()) == ["a record adds the same to a gradient in any company"]
 
 
@@ -187,6 +187,15 @@ def test_draws_that_are_not_fresh_fail(monkeypatch):
         assert failing(places.fresh()) == ["draws of a record's own are fresh"]
     monkeypatch.setattr(Gate, "_own", lambda self, how, n, p: torch.randn(n, *how))
     assert failing(places.fresh()) == ["draws of a record's own are fresh"]
+
+
+def test_noise_whose_cells_or_signs_are_wrong_fails(monkeypatch):
+    assert failing(noise.cells()) == []
+    monkeypatch.setattr(normal.Law, "_below", lambda self, bits, cell, *rest: np.ones(len(cell), bool))
+    assert failing(noise.cells()) == ["noise is right within cells"]
+    monkeypatch.undo()
+    monkeypatch.setattr(normal, "PLACE", 41)
+    assert failing(noise.cells()) == ["signs tell nothing of the rest"]
 
 
 def test_an_error_is_a_finding_and_the_other_checks_go_on(monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import veilset as vs
-from veilset.privacy.gate import Gate
+from veilset.privacy.reading import Reader
 
 Run = Callable[..., Any]
 
@@ -30,8 +30,8 @@ def interrupted(veilset: Run, tiny: Any, tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(tiny, "_fit", fit)
     reads = []
-    real = Gate._read
-    monkeypatch.setattr(Gate, "_read", lambda self, *a: reads.append(1) or real(self, *a))
+    real = Reader.chunks
+    monkeypatch.setattr(Reader, "chunks", lambda self, *a: reads.append(1) or real(self, *a))
     command = ("fit", "tiny", "--data", "digits", "--epsilon", "2", "--out", tmp_path / "run", "--json")
     first = veilset(*command)
     before, read = (tmp_path / "run" / "ledger.jsonl").read_bytes(), len(reads)

@@ -183,7 +183,8 @@ class Gate:
         release = self._planned(name, "grad", part)
         done = self._affordable(release, part)
         draws = draws or {}
-        seed = self._team.share(lambda: int(torch.randint(2**62, ())))  # one draw a call, whatever is sampled
+        drawn_here = int(torch.randint(2**62, ()))  # one draw a call, in every process, whatever is sampled
+        seed = self._team.share(lambda: drawn_here)
         clipped = self._clipped.get((name, part))
         if clipped is None or not clipped.fits(loss, params, draws):
             check_draws(draws)

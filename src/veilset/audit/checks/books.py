@@ -194,13 +194,16 @@ def _loops_resumed(folder: Path) -> dict[str, bool]:
 
 def _release(folder: Path) -> Path:
     """A small release: one file, its ledger, its receipt."""
-    gate = gate_for(_people(), Release(name="s", bound=3.0), Release(name="c", partition="class"), privacy=BUDGET)
+    releases = Release(name="s", bound=3.0), Release(name="c", partition="class"), Release(name="g", verb="grad")
+    gate = gate_for(_people(), *releases, privacy=BUDGET)
     answer = gate.sum("s", flat)
+    gate.grad("g", along, W)
     for part in range(3):
         gate.sum("c", flat, part=part)
     ledger = gate.close()
     folder.mkdir()
     (folder / "images.bin").write_bytes(answer.numpy().tobytes())
+    (folder / "labels.csv").write_text("file,label\n")  # as every release of pictures has
     write_release(folder, make_receipt(ledger, gate.plan, "selftest", {}), ledger.to_bytes())
     return folder
 
@@ -282,6 +285,23 @@ def _edit_line(folder: Path) -> None:
     _say(folder, ledger_sha256=digest, files_sha256=sha256(sums.encode()))
 
 
+def _elsewhere(folder: Path, name: str) -> None:
+    """Put a link in a file's place."""
+    away = folder.parent / f"{folder.name} {name}"
+    (folder / name).rename(away)
+    (folder / name).symlink_to(away)
+
+
+def _private(folder: Path) -> None:
+    (folder / "private").mkdir()
+    (folder / "private" / "raw.bin").write_bytes(b"raw")
+
+
+def _private_elsewhere(folder: Path) -> None:
+    _private(folder)
+    _elsewhere(folder, "private")
+
+
 EDITED = "a line that was edited"
 FORGERIES: dict[str, Callable[[Path], Any]] = {
     "a smaller epsilon": lambda f: _say(f, epsilon=0.5),
@@ -296,4 +316,9 @@ FORGERIES: dict[str, Callable[[Path], Any]] = {
     "a plan of less noise": lambda f: _reseal(f, _less_noise_planned),
     "more steps than planned": lambda f: _reseal(f, _again),
     "a ledger that has not ended": lambda f: _reseal(f, _never_ended),
+    "a file that is elsewhere": lambda f: _elsewhere(f, "images.bin"),
+    "a private folder": _private,
+    "a private folder that is elsewhere": _private_elsewhere,
+    "a version that had a fault": lambda f: _say(f, versions=_read(f)["versions"] | {"veilset": "0.1.0"}),
+    "a version that cannot be read": lambda f: _say(f, versions={}),
 }

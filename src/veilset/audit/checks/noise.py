@@ -88,6 +88,25 @@ def tails() -> Iterator[Check]:
     yield wrong("noise reaches as far as a normal does", "distances that are not reached", of=of)
 
 
+def cells() -> Iterator[Check]:
+    """Noise where it is drawn finest: what a table of cells, a sixty-fourth of the deviation each, may get wrong."""
+    std, n = 1.006 * 2.0**46, 1 << 23  # cells are largest, in deviations, just above a power of two
+    z = Keys(None).stream("selftest").noise(n, std)
+    x = z / std
+    fourth = (float((x**4).mean()) - 3) / math.sqrt(96 / n)
+    p = chi_square(float(np.square(x).sum()), n), two_sided(fourth), two_sided(float(x.mean()) * math.sqrt(n))
+    yield random_check("noise is right within cells", f"moments of {n} values", *p)
+    size, positive = np.where(z >= 0, z, ~z), z >= 0
+    place = size >> (normal.Law(2 * std).shift - 2)  # halves of cells; the law is one bit finer than the noise
+    by_half = [two_sided(2 * float(positive[place % 2 == h].mean() - 0.5) * math.sqrt(n / 2)) for h in (0, 1)]
+    whole, above = np.bincount(place // 2), np.bincount(place // 2, positive)
+    often = whole >= 40
+    by_cell = chi_square(float((np.square(2 * above - whole)[often] / whole[often]).sum()), int(often.sum()))
+    yield random_check(
+        "signs tell nothing of the rest", "signs in halves of cells, and in each cell", *by_half, by_cell
+    )
+
+
 def parts() -> Iterator[Check]:
     """Every part of a partition has all of the planned noise: a unit is in one of them."""
     info, w = facts((1, 128, 128)), {"w": torch.zeros(1, 128, 128, dtype=torch.float64)}
@@ -172,7 +191,7 @@ def everyone() -> Iterator[Check]:
     )
 
 
-CHECKS = (scale_and_shape, grid_rounding, tails, parts, independence, keys, everyone)
+CHECKS = (scale_and_shape, grid_rounding, tails, cells, parts, independence, keys, everyone)
 
 
 def _noise(verb: str) -> Array:
