@@ -18,7 +18,7 @@ def test_a_step_is_measured_beside_both_ordinary_ones_and_with_its_padding(monke
     monkeypatch.setattr(gradient, "BATCH", 8)
     got = gradient.times("cvae", "bfloat16", 1)
     assert set(got["ms"]) == {"plain", "plain order", "ours"}
-    assert got["padded"] == pytest.approx(got["ratio"] * gradient.padding(8, gradient.CHUNK))
+    assert got["padded"] == pytest.approx(got["ratio"] * gradient.padding(8, gradient.chunk()))
     cell = gradient.Cell("cvae.bfloat16", "times", {"net": "cvae", "kind": "bfloat16", "rounds": 1})
     page = gradient.render(gradient.summary([(cell, got)], [cell]))
     assert "plain order" in page and f"| {got['padded']:.2f} |" in page

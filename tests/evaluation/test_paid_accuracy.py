@@ -38,7 +38,7 @@ def test_hardly_noisy_figures_are_the_accuracies(digits: Images, tmp_path: Path,
     train, test = digits[:900], digits[900:]
     names = ("logreg", "cnn")
     scores = buy_accuracy(
-        train, private(test), Privacy(1e6), tmp_path / "p", classifiers=names, seeds=1, protocol=short, seed=0
+        train, private(test), Privacy(1000.0), tmp_path / "p", classifiers=names, seeds=1, protocol=short, seed=0
     )
     for m, name in zip(scores, names, strict=True):
         right = predict(train_any(name, train, 0, short if name == "cnn" else None), test.x) == test.y

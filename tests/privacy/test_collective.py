@@ -178,7 +178,7 @@ def test_declared_draws_differ_between_processes_steps_chunks_and_records(tmp_pa
     info = facts(units=n, classes=tuple(f"class{k}" for k in range(n)))
     x, _ = pictures(n, info)
     release = Release(name="step", verb="grad", bound=1e6, steps=2)
-    monkeypatch.setattr(gate_module, "CHUNK_BYTES", 8)  # a record at a time
+    monkeypatch.setattr(gate_module, "GRADIENT_BYTES", 8)  # a record at a time
 
     def loss(p, x, y, own):
         row = (torch.arange(n) == y).float()[:, None] * torch.cat([own["normal"], own["level"]])
