@@ -130,7 +130,8 @@ def test_exact_sums_give_the_textbook_figures(digits: Images, tmp_path: Path) ->
     assert found["ref-mmd"][0] == pytest.approx(1000 * np.mean(distances), abs=0.01)
     p, q = z[:900], z[900:]
     textbook = 160.0**2 * frechet(q.mean(0), q.T.cov(), p.mean(0), p.T.cov(correction=0))
-    assert found["ref-fd"][0] == pytest.approx(textbook, rel=1e-3)
+    value, error = found["ref-fd"]
+    assert value == pytest.approx(textbook, abs=4 * error) and error < 0.1  # the noise that is left moves it by so much
     shares = [digits.y[part].bincount(minlength=10).double() for part in (slice(900), slice(900, None))]
     total_variation = 50 * float((shares[0] / 900 - shares[1] / len(other)).abs().sum())
     assert found["ref-labels"][0] == pytest.approx(total_variation, abs=0.01)
