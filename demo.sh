@@ -15,11 +15,12 @@ say veilset report "$out/run" --out "$out/report.html"
 python - <<'PY'
 from pathlib import Path
 
+from veilset import PublicInfo
 from veilset.core.pictures import read_images
 from veilset.privacy.receipt import read_receipt
 
 folder = Path("demo/release")
-images = read_images(folder, tuple(read_receipt(folder).facts["data"]["classes"]))
+images = read_images(folder, PublicInfo.from_json(read_receipt(folder).facts["data"]))
 images.grid(per_class=20).save("demo/samples.png")
 PY
 printf '\nThe picture: %s\nThe page:    %s\n' "$out/samples.png" "$out/report.html"

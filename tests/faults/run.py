@@ -278,7 +278,7 @@ def table(rows: list[dict[str, object]]) -> str:
     width = max(len(str(r["fault"])) for r in rows)
     lines = [f"{'fault':<{width}}  tests  selftest  audit"]
     for r in rows:
-        marks = ["yes" if r[k] else "-" for k in KEYS]
+        marks = [{True: "yes", False: "-", None: "?"}[r[k]] for k in KEYS]  # ?: not measured since it was planted
         lines.append(f"{r['fault']:<{width}}  {marks[0]:<5}  {marks[1]:<8}  {marks[2]}")
     count = [sum(bool(r[k]) for r in rows) for k in KEYS]
     either = sum(bool(r[KEYS[1]] or r[KEYS[2]]) for r in rows)

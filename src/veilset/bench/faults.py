@@ -12,7 +12,7 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
     """The table as Markdown: who noticed how many, and which faults one of them alone noticed.
 
     Args:
-        rows: {"fault", "caught_by_tests", "caught_by_selftest", "caught_by_audit"} for each fault.
+        rows: {"fault", "caught_by_tests", "caught_by_selftest", "caught_by_audit"} for each fault; None: not measured.
     """
     tests, selftest, audit = ({r["fault"] for r in rows if r[key]} for key in SEEN)
     everything, many = {r["fault"] for r in rows}, len(rows)
