@@ -295,7 +295,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="FAULT", help="default all")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "faults.json")
-    parser.add_argument("--tests", action="store_true", help="only look whether the named tests fail; keep no table")
+    parser.add_argument("--tests", action="store_true", help="only look whether the named tests fail")
     parser.add_argument("--missing", action="store_true", help="only faults that are not in the table yet")
     parser.add_argument("--part", default="1/1", metavar="I/N", help="only the I-th of N parts")
     args = parser.parse_args()
@@ -304,7 +304,8 @@ def main() -> int:
     kept = json.loads(args.out.read_text()) if args.out.exists() else []
     whole = {r["fault"]: r for r in kept if r["fault"] in known}
     chosen = [known[n] for n in args.names] if args.names else list(known.values())[part - 1 :: parts]
-    chosen = [f for f in chosen if not (args.missing and f.name in whole)]
+    missing = {n for n in known if n not in whole or None in whole[n].values()}
+    chosen = [f for f in chosen if not args.missing or f.name in missing]
     if not chosen:
         print(table(list(whole.values())) if whole else "no faults")
         return 0
@@ -318,6 +319,9 @@ def main() -> int:
                 caught = planted(fault, base, lambda place, f=fault: caught_by_tests(place, f.tests))
                 print(f"{fault.name}: {'caught' if caught else 'NOT CAUGHT'}", flush=True)
                 unnoticed += [] if caught else [fault.name]
+                if fault.name not in whole:  # what else notices it is measured another day
+                    whole[fault.name] = {"fault": fault.name, **dict(zip(KEYS, (caught, None, None), strict=True))}
+                    args.out.write_text(json.dumps([whole[n] for n in sorted(whole)], indent=1) + "\n")
             print(f"{len(chosen)} faults; no named test fails: {', '.join(unnoticed) or 'none'}")
             return 1 if unnoticed else 0
         calls = check_sound(base, chosen)

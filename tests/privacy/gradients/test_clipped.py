@@ -283,3 +283,23 @@ def test_unused_parameters_have_gradient_zero():
     got = clipped.split(summed(clipped, loss, net, x, y, N, 1.0), net)
     assert not got["unused.weight"].any() and got["mix.weight"].any()
     assert {k: v.shape for k, v in got.items()} == {k: p.shape for k, p in net.named_parameters()}
+
+
+def test_a_record_that_a_neighbour_spoils_is_looked_at_again_and_counts_once(monkeypatch):
+    """As on processors with matrix tiles, where what lies behind a row is multiplied by 0."""
+    real = Clipped._sheet
+
+    def leaky(self, *asked):
+        sheet = real(self, *asked)
+        sheet.explicit = {k: ([p + 0 * p.roll(-1, 0) for p in v], j) for k, (v, j) in sheet.explicit.items()}
+        return sheet
+
+    monkeypatch.setattr(Clipped, "_sheet", leaky)
+    x, y = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0)) - 2.0, torch.zeros(6, dtype=torch.int64)
+    x[2], x[5] = torch.nan, torch.inf
+    loss, w = (lambda p, x, y: (p["w"] * x).sum() * 3), {"w": torch.zeros(1, 2, 2)}  # noqa: E731
+    total = Total(4, 1.0, several=False)
+    clipped = Clipped(loss, w, (x[0], y[0]))
+    clipped.add(total, loss, w, (x, y), torch.arange(6), torch.ones(6))
+    good = x[[0, 1, 3, 4]].double().flatten(1)
+    assert torch.allclose(total.sum, (good / good.norm(dim=1, keepdim=True)).sum(0) * (1 - MARGIN), rtol=1e-3)
