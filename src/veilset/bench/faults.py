@@ -29,9 +29,9 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
         f"| the mechanism audit alone, 400 draws a world, claim 4 | {len(audit)} of {measured} measured | |",
         f"| either of these two | {len(selftest | audit)} of {measured} measured | 30 of 40 |",
         f"| nobody | {len(everything - tests - selftest - audit)} | 0 |\n",
-        f"By tests only: {_named(tests - selftest - audit - waiting)}. These are faults of methods, streams, searches and",
-        f"the account, of several processes, and of losing power. The audit noticed {_named(audit)}; it looks at what an",
-        "attacker can see in answers, so faults of books, receipts, accountants and resumed runs are not its business.",
+        f"By tests only: {_named(tests - selftest - audit - waiting)}. These are faults of methods, streams, searches",
+        f"and the account, of several processes, and of losing power. The audit noticed {_named(audit)}; it looks at",
+        "what an attacker can see in answers, so faults of books, receipts, accountants and resumed runs are not its business.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -128,7 +128,7 @@ def _quiet(args: argparse.Namespace) -> None:
 
     ours = str(Path(__file__).parents[1])
 
-    def told(message: Warning | str, category: type[Warning], filename: str, *_: object) -> None:
+    def told(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
         """In one line, without the place in the code, which means nothing to a user; libraries' own are left out."""
         if filename.startswith(ours):
             complain(f"note: {message}")
