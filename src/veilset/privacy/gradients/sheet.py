@@ -24,7 +24,7 @@ MARGIN = 1e-3
 SPAN = 4096  # terms that are added up in float32
 UNIT = 2.0**-24  # of float32
 SLACK = 1e-4  # least share of (sum_l |a_l| |g_l|)^2 in a gram form's squared norm: what may cancel stays below 100 C
-BLOCK = 1 << 17  # numbers that are made float64 at a time, so that they stay in the cache
+BLOCK = 1 << 16  # numbers that are made float64 at a time, so that they stay in the cache
 
 Join = Callable[[Sequence[torch.Tensor]], torch.Tensor]
 
@@ -159,9 +159,8 @@ def _squares(v: torch.Tensor) -> torch.Tensor:
 
 
 def _mixed(share: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """share [n] @ rows [n, d] in float64, a few rows at a time."""
-    few = max(1, BLOCK // max(1, rows.shape[1]))
-    return torch.stack([s @ r.double() for s, r in zip(share.split(few), rows.split(few), strict=True)]).sum(0)
+    """share [n] @ rows [n, d] in float64, a few columns at a time."""
+    return torch.cat([share @ part.double() for part in rows.split(max(1, BLOCK // len(rows)), 1)])
 
 
 def _emptied(v: torch.Tensor, bad: torch.Tensor) -> torch.Tensor:
