@@ -31,7 +31,8 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
         f"| nobody | {len(everything - tests - selftest - audit)} | 0 |\n",
         f"By tests only: {_named(tests - selftest - audit - waiting)}. These are faults of methods, streams, searches",
         f"and the account, of several processes, and of losing power. The audit noticed {_named(audit)}; it looks at",
-        "what an attacker can see in answers, so faults of books, receipts, accountants and resumed runs are not its business.",
+        "what an attacker can see in answers, so faults of books, receipts, accountants and resumed runs are not its",
+        "business.",
     ]
     return "\n".join(lines) + "\n"
 
