@@ -57,7 +57,7 @@ class Check:
 def random_check(name: str, about: str, *p: float) -> Check:
     """A check that rests on p-values: -log10 of the smallest, times how many there are, against ALARM."""
     least = min(p) * len(p) if all(v == v for v in p) else 0.0
-    return Check(name, -math.log10(min(1.0, max(least, 1e-300))), ALARM, f"-log10 p: {about}")
+    return Check(name, abs(math.log10(min(1.0, max(least, 1e-300)))), ALARM, f"-log10 p: {about}")
 
 
 def wrong(name: str, about: str, *, of: dict[str, bool]) -> Check:
