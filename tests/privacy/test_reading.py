@@ -52,6 +52,11 @@ def test_rows_follow_declared_facts_and_waste_little(units, rate, most):
     assert used <= 1.3 * units * rate + 2 * EVEN
 
 
+def test_a_step_that_takes_everybody_fills_its_chunks():
+    assert reader(declared=256).rows(256, 1.0, 320) == 256
+    assert reader(declared=640).rows(640, 1.0, 320) == 320
+
+
 def test_memory_for_few_records_is_kept_to():
     assert [reader().rows(100, 1.0, most) for most in (1, 3, 31, 40)] == [1, 3, 31, 32]
 

@@ -112,12 +112,14 @@ def chunk_rows(mean: float, rate: float, most: int) -> int:
         rate: of sampling; 1 takes all of them.
         most: as memory allows.
     """
-    deviation = math.sqrt(mean * (1 - rate)) + 1e-9
+    deviation = math.sqrt(mean * (1 - rate))
     even = EVEN * min(2, torch.get_num_threads())
+
+    def above(rows: int) -> float:
+        return 0.5 * math.erfc((rows - mean) / deviation / math.sqrt(2)) if deviation else float(rows < mean)
 
     def cost(rows: int) -> float:
         chunks = math.ceil((mean + 6 * deviation) / rows)
-        more = (0.5 * math.erfc((k * rows - mean) / deviation / math.sqrt(2)) for k in range(chunks))
-        return sum(more) * (rows + CALL)
+        return sum(above(k * rows) for k in range(chunks)) * (rows + CALL)
 
     return min(range(even, most + 1, even), key=cost, default=most)
