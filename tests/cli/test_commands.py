@@ -35,6 +35,7 @@ def test_plan_keys(veilset: Run) -> None:
 def test_plan_for_people(veilset: Run) -> None:
     outcome = veilset("plan", *BASE)
     assert outcome.status == 0 and "mean" in outcome.out and "no record has been read" in outcome.out
+    assert "10 declared classes: one without private images" in outcome.out
 
 
 def test_plan_reads_no_record(veilset: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,8 @@ from veilset.privacy.spec import Privacy
         {"bound": -1.0},
         {"bound": math.inf},
         {"bound": math.nan},
+        {"bound": 1e-11},
+        {"bound": 1e11},
         {"sample_rate": 0.0},
         {"sample_rate": 1.5},
         {"sample_rate": math.nan},

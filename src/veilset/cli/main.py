@@ -8,7 +8,6 @@ import math
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -123,15 +122,13 @@ def _no_verb(argv: list[str]) -> int:
 def _quiet(args: argparse.Namespace) -> None:
     import warnings
 
+    from veilset.core.errors import Note
     from veilset.core.progress import be_quiet
     from veilset.privacy.collective import Team
 
-    ours = str(Path(__file__).parents[1])
-
-    def told(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
+    def told(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         """In one line, without the place in the code, which means nothing to a user; libraries' own are left out."""
-        torchs = str(message).startswith("Initializing zero-element")  # told in the name of whoever makes a network
-        if filename.startswith(ours) and not torchs:
+        if issubclass(category, Note):
             complain(f"note: {message}")
 
     warnings.showwarning = told

@@ -38,6 +38,10 @@ class RunError(VeilsetError):
     """A run or output folder is in the way, in use, incomplete or foreign."""
 
 
+class Note(UserWarning):
+    """What the user should know and need not act upon; the command line prints it in one line."""
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the nearest known word, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

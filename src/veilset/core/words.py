@@ -57,6 +57,11 @@ def plan_table(p: Mapping[str, Any]) -> str:
         )
     total = "infinite" if p["epsilon"] is None else f"{p['epsilon']:.4f}"
     lines.append(f"epsilon {total} at delta {p['delta']:g}, unit: {one_line(p['unit'])}; no record has been read")
+    if (p["classes"] or 1) > 1:
+        lines.append(
+            f"{p['classes']} declared classes: one without private images gets as many images as the others, of noise; "
+            "`veilset data check` names it"
+        )
     lines.append(f"about {p['seconds']:.0f} s and {p['memory_mb']:.0f} MB on two cores")
     return "\n".join(lines + [one_line(f"warning: {w}") for w in p["warnings"]])
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from veilset.core.errors import DataError, suggest
+from veilset.core.errors import DataError, Note, suggest
 from veilset.core.types import Images, PublicInfo
 from veilset.data import declare, public
 from veilset.data.columns import Choice, choose
@@ -88,7 +88,7 @@ def load(source: str | Path) -> Dataset:
         choose(reader(source).extras(), declared.choice, declared.info, faults)
     faults.raise_first()
     for note in faults.found:
-        warnings.warn(str(note), stacklevel=2)
+        warnings.warn(str(note), Note, stacklevel=2)
     return Dataset(declared.info, lambda: reader(source), str(source), declared.choice)
 
 

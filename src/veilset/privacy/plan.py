@@ -37,7 +37,8 @@ class Release:
     Attributes:
         name: what the method calls it at the gate.
         verb: "sum" or "grad", the gate's verb that answers it.
-        bound: L2 bound of one unit's contribution, which is the sensitivity under add/remove.
+        bound: L2 bound of one unit's contribution, which is the sensitivity under add/remove; 1e-10 to 1e10, where
+            squares of float32 numbers neither vanish nor overflow.
         sample_rate: probability that a unit takes part in a step (Poisson); 1 reads every unit.
         steps: how many times it is asked.
         weight: its noise relative to the other releases of the plan; 2 means twice the noise multiplier.
@@ -58,7 +59,7 @@ class Release:
         rules = {
             "verb": self.verb in ("sum", "grad"),
             "name": re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name) is not None,
-            "bound": 0 < self.bound < math.inf,
+            "bound": 1e-10 <= self.bound <= 1e10,
             "sample_rate": 0 < self.sample_rate <= 1,
             "steps": type(self.steps) is int and self.steps >= 1,
             "weight": 0 < self.weight < math.inf,
@@ -204,6 +205,7 @@ class Plan:
             "delta": budget.delta,
             "accountant": got.accountant,
             "unit": self.info.unit if self.info else None,
+            "classes": len(self.info.classes) if self.info else None,
             "seconds": self.seconds,
             "memory_mb": self.memory_mb,
             "releases": rows,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from veilset.core.errors import ConfigError, VeilsetError
+from veilset.core.errors import ConfigError, Note, VeilsetError
 from veilset.core.memory import keep_pages
 from veilset.privacy.alone import alone, twins
 from veilset.privacy.bounding import clip
@@ -143,7 +143,7 @@ class Clipped:
 
     @staticmethod
     def _slow(why: str) -> bool:
-        warnings.warn(f"gradients are computed by the slower general path: {why}", stacklevel=2)
+        warnings.warn(f"gradients are computed by the slower general path: {why}", Note, stacklevel=2)
         return False
 
     def most(self, memory: int) -> int:
