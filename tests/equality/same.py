@@ -1,0 +1,73 @@
+"""Does this tree compute what another commit does? `python tests/equality/same.py COMMIT`
+
+Both builds run one after the other on this processor, with the installed libraries (`record.py`). Plans, claims,
+ledgers, learned tensors and drawn images, also those of the commit's models, must be equal: texts to the character,
+tensors to the bit; numbers of plans to 1e-12, since a budget may be divided in another order. Exit status 1 if
+anything differs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+CLOSE = 1e-12
+
+
+def recorded(tree: Path, place: Path, others: Path) -> dict[str, Any]:
+    """What the package in a tree computes, and draws from the run folders of another."""
+    env = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(place)}
+    place.mkdir()
+    words = [HERE / "record.py", place / "seen.json", place / "runs", others / "runs"]
+    subprocess.run([sys.executable, *map(str, words)], env=env, check=True, cwd=place)
+    seen: dict[str, Any] = json.loads((place / "seen.json").read_text())
+    return seen
+
+
+def differences(a: Any, b: Any, where: str = "") -> Iterator[str]:
+    """A line each."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in sorted(a.keys() | b.keys()):
+            if key not in a or key not in b:
+                yield f"{where}/{key}: only in {'the commit' if key in a else 'this tree'}"
+            else:
+                yield from differences(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            yield from differences(x, y, f"{where}/{i}")
+    elif isinstance(a, float) and isinstance(b, float):
+        if not math.isclose(a, b, rel_tol=CLOSE):
+            yield f"{where}: {a!r}, now {b!r}"
+    elif a != b:
+        yield f"{where}: {str(a)[:300]}, now {str(b)[:300]}"
+
+
+def main(commit: str) -> int:
+    """Print what differs."""
+    with tempfile.TemporaryDirectory() as tmp:
+        tree = Path(tmp) / "tree"
+        subprocess.run(
+            ["git", "-C", ROOT, "worktree", "add", "--detach", tree, commit], check=True, capture_output=True
+        )
+        try:
+            old = recorded(tree, Path(tmp) / "old", Path(tmp) / "old")
+        finally:
+            subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", tree], check=True, capture_output=True)
+        new = recorded(ROOT, Path(tmp) / "new", Path(tmp) / "old")
+    old.pop("version"), new.pop("version")
+    wrong = list(differences(old, new)) + [f"{k}: {v['error']}" for k, v in old.items() if "error" in v]
+    print("\n".join(wrong) or f"{len(old)} entries are equal")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
