@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from veilset.core.checkpoint import pack, unpack
+from veilset.privacy.run.checkpoint import pack, unpack
 
 PATIENCE = 60.0
 

@@ -17,12 +17,12 @@ import two_sums
 from processes import alone, together
 from veilset import runs
 from veilset.core import io
-from veilset.core import vault as vault_module
 from veilset.core.errors import BudgetExceeded, RunError, VeilsetError
 from veilset.core.types import PublicInfo
 from veilset.data import declare, draft
 from veilset.methods import catalogue
 from veilset.privacy.receipt import verify
+from veilset.privacy.run import run_store as store_module
 from veilset.runs import RunSpec, execute
 
 SCRIPT = Path(__file__).with_name("two_sums.py")
@@ -230,7 +230,7 @@ def killed_at(monkeypatch, tmp_path, spec, out, k: int | None, resume: bool = Fa
 @pytest.fixture
 def every_step(monkeypatch):
     """A checkpoint after every step."""
-    monkeypatch.setattr(vault_module, "KEEPING", 1e9)
+    monkeypatch.setattr(store_module, "KEEPING", 1e9)
 
 
 RELEASED = ("model.safetensors", "model.json", "ledger.jsonl")

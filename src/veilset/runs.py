@@ -13,7 +13,7 @@ from veilset.core.errors import RunError
 from veilset.core.facts import check_tested
 from veilset.core.io import lock, no_links, read_json, write_json
 from veilset.privacy.account import Account, check_mode
-from veilset.privacy.collective import Team
+from veilset.privacy.run.process_group import Team
 
 if TYPE_CHECKING:
     from veilset.methods.base import Synthesizer

@@ -17,7 +17,7 @@ def test_halved_noise_is_seen_in_the_images() -> None:
 
 
 def test_the_written_gradient_is_autograds() -> None:
-    from veilset.methods.dp_merf import features
+    from veilset.methods.embedding.dp_merf import features
 
     w = images_only._public()[2]
     target = torch.randn(3, 2 * len(w)) / 10

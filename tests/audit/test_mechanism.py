@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from veilset.audit import mechanism
-from veilset.audit.neighbours import catalogue
+from veilset.audit.mechanism import audit
+from veilset.audit.mechanism.neighbours import catalogue
 from veilset.audit.verdict import Audit, Check
 from veilset.core.errors import ConfigError
 from veilset.privacy import bounding, gate, noise
@@ -17,12 +17,12 @@ from veilset.privacy.sampling import Units
 
 
 def attack(verb: str, draws: int = 200, epsilon: float = 4.0) -> Check:
-    return mechanism.audit(verb, epsilon=epsilon, draws=draws, seed=3)
+    return audit.audit(verb, epsilon=epsilon, draws=draws, seed=3)
 
 
-@pytest.mark.parametrize("verb", mechanism.verbs())
+@pytest.mark.parametrize("verb", audit.verbs())
 def test_the_gate_as_it_is_shows_no_fault(verb: str) -> None:
-    found = mechanism.audit(verb, epsilon=4.0, draws=60, seed=1)
+    found = audit.audit(verb, epsilon=4.0, draws=60, seed=1)
     assert found.findings == ()
     assert found.claim == pytest.approx(4.0, rel=1e-3) and found.lower_bound < 4.0
 
@@ -33,7 +33,7 @@ def test_the_bound_comes_near_the_claim(verb: str, least: float) -> None:
 
 
 def test_release_mode_is_audited_too_and_differs_each_time() -> None:
-    plan_draws = [mechanism.audit("sum", draws=60).to_json()["roc"] for _ in range(2)]
+    plan_draws = [audit.audit("sum", draws=60).to_json()["roc"] for _ in range(2)]
     assert plan_draws[0] != plan_draws[1]
 
 
@@ -50,7 +50,7 @@ def test_torchs_generator_is_left_as_it_was() -> None:
 
 @pytest.mark.parametrize("verb", ["sum", "sum-sampled", "grad-steps"])
 def test_too_few_draws_say_so(verb: str) -> None:
-    found = mechanism.audit(verb, epsilon=4.0, draws=20, seed=0)
+    found = audit.audit(verb, epsilon=4.0, draws=20, seed=0)
     assert found.ok is None and "too few" in found.verdict
     assert Audit([found]).ok is None and "CHECKS SAY NOTHING" in str(Audit([found]))
 
@@ -58,7 +58,7 @@ def test_too_few_draws_say_so(verb: str) -> None:
 @pytest.mark.parametrize(("verb", "draws"), [("nonsense", 10), ("sum", 1)])
 def test_bad_arguments_are_one_line(verb: str, draws: int) -> None:
     with pytest.raises(ConfigError) as e:
-        mechanism.audit(verb, draws=draws)
+        audit.audit(verb, draws=draws)
     assert "\n" not in str(e.value)
 
 
@@ -173,14 +173,14 @@ def test_a_planted_fault_is_found(fault, verb: str, draws: int, monkeypatch: pyt
 # ---------------------------------------------------------------------- the pairs themselves
 
 
-@pytest.mark.parametrize("verb", mechanism.verbs())
+@pytest.mark.parametrize("verb", audit.verbs())
 def test_the_record_moves_a_noiseless_answer_by_the_whole_bound(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the pair would not be the worst case, and half of a fault could hide."""
     monkeypatch.setattr(noise.Stream, "noise", lambda self, n, std: np.zeros(n, np.int64))
     monkeypatch.setattr(Units, "sample", lambda self, rate, stream, part=None: _all(self, part))
     pair = catalogue()[verb]
-    plan = mechanism.priced(pair, 4.0, 1e-5)
-    without, with_ = (mechanism.collect(pair, plan, present, 1, 0)[0][0] for present in (False, True))
+    plan = audit.priced(pair, 4.0, 1e-5)
+    without, with_ = (audit.collect(pair, plan, present, 1, 0)[0][0] for present in (False, True))
     assert np.allclose(without, 0.0, atol=5e-3)
     moved = (with_ - without) * plan.releases[0].noise_multiplier
     assert moved[0, 0] == pytest.approx(1.0 if pair.signal else 0.0, abs=2e-3)

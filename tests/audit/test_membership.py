@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import veilset as vs
-from veilset.audit import membership
-from veilset.audit.membership import Membership, against, by_lot, control, halves, with_members
-from veilset.audit.membership_attacks import HEADLINE, Shadows, attacks
-from veilset.audit.membership_records import Pool, duplicates, inspect, make_pool, near_duplicates, private_images
-from veilset.audit.membership_words import picture
+from veilset.audit.membership import attack
+from veilset.audit.membership.attack import Membership, against, by_lot, control, halves, with_members
+from veilset.audit.membership.attacks import HEADLINE, Shadows, attacks
+from veilset.audit.membership.records import Pool, duplicates, inspect, make_pool, near_duplicates, private_images
+from veilset.audit.membership.rendering import picture
 from veilset.core.errors import ConfigError, DataError
 from veilset.core.types import Images
 from veilset.privacy.gate import Gate
@@ -142,7 +142,7 @@ def test_outsiders_of_another_distribution_are_noticed(digits: Images, tmp_path:
 
 
 def test_an_attack_that_cannot_see_a_leak_says_so(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(membership, "with_members", lambda released, pool, inside: released)
+    monkeypatch.setattr(attack, "with_members", lambda released, pool, inside: released)
     result = run(pool, tmp_path, 0.5, shadows=4)
     assert not result.ok and result.verdict.startswith("BLIND")
 
@@ -200,7 +200,7 @@ def test_calibration_compares_a_record_with_itself() -> None:
     x = (hard + inside * 1.0 + lot.normal(0, 0.3, inside.shape))[..., None]
     target = (hard + (np.arange(400) < 200) * 1.0 + lot.normal(0, 0.3, 400))[:, None]
     got = attacks(target, Shadows(("feature",), x, inside))
-    from veilset.audit.membership_figures import figures
+    from veilset.audit.membership.figures import figures
 
     auc = {k: figures(v[:200], v[200:]).auc for k, v in got.items()}
     assert auc["feature"] < 0.6 and auc["shadow-logistic"] < 0.6

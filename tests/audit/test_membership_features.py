@@ -13,8 +13,8 @@ import torch
 from scipy.stats import multivariate_normal
 
 import veilset as vs
-from veilset.audit.membership_features import Candidates, image_features
-from veilset.audit.membership_models import FAMILIES, RIDGE, _cells, model_features
+from veilset.audit.membership.features import Candidates, image_features
+from veilset.audit.membership.models import FAMILIES, RIDGE, _cells, model_features
 from veilset.core.errors import RunError
 from veilset.core.types import Images
 from veilset.methods.catalogue import BUILT_IN
@@ -132,8 +132,8 @@ def test_a_family_has_its_features(name: str, fitted: Any, test_split: Images) -
 
 
 def test_the_lower_bound_is_the_training_loss(fitted: Any, test_split: Images) -> None:
-    from veilset.audit.membership_models import _network
-    from veilset.methods import autoencoders
+    from veilset.audit.membership.models import _network
+    from veilset.methods.latent import autoencoders
 
     model, folder = fitted("dp-cvae")
     state, info = model._fitted()
@@ -168,7 +168,7 @@ def test_gaussian_cells_have_their_log_density() -> None:
 
 
 def test_a_new_denoiser_errs_by_about_one(fitted: Any, test_split: Images) -> None:
-    from veilset.methods.dp_diffusion import size_of
+    from veilset.methods.diffusion.dp_diffusion import size_of
 
     model, folder = fitted("dp-diffusion")
     state, info = model._fitted()
@@ -189,11 +189,11 @@ def test_a_gan_without_its_critic_is_refused(fitted: Any, test_split: Images, tm
 
 
 def test_a_gan_is_scored_by_its_trained_critic(fitted: Any, test_split: Images) -> None:
-    from veilset.core.vault import Vault
     from veilset.networks.critics import score
+    from veilset.privacy.run.run_store import RunStore
 
     model, folder = fitted("dp-gan")
-    kept = Vault(folder).checkpoint("critic")
+    kept = RunStore(folder).checkpoint("critic")
     assert kept is not None and kept["step"] == 3, "the state after the last step"
     critic = model._critic(model.info_)
     critic.load_state_dict(kept["state"]["critic"])

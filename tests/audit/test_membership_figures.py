@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from veilset.audit.membership_figures import area, curve, figures, needed, rate, roc
+from veilset.audit.membership.figures import area, curve, figures, needed, rate, roc
 
 
 @pytest.mark.parametrize("digits", [0, 6])

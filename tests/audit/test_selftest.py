@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import veilset as vs
-from veilset.audit import selftest as module
-from veilset.audit.checks import base, noise, places, sampling
-from veilset.audit.checks.base import ALARM, MOST, Check, random_check, wrong
-from veilset.audit.selftest import FAMILY_ERROR, THEMES, Selftest, measured, selftest
+from veilset.audit.selftest import base, noise, places, sampling
+from veilset.audit.selftest import run as module
+from veilset.audit.selftest.base import ALARM, MOST, Check, random_check, wrong
+from veilset.audit.selftest.run import FAMILY_ERROR, THEMES, Selftest, measured, selftest
 from veilset.cli.main import main
 from veilset.core import facts
 from veilset.core.errors import RunError
@@ -265,7 +265,7 @@ def test_receipts_show_the_last_result_of_this_code(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("ok", [True, False])
 def test_a_receipt_carries_the_result_and_verifies_with_and_without_it(ok, tmp_path):
-    from veilset.audit.checks.books import _read, _release, _say
+    from veilset.audit.selftest.books import _read, _release, _say
     from veilset.privacy.receipt import read_receipt, verify
 
     bare = _release(tmp_path / "bare")

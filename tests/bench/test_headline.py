@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from veilset.audit.membership_records import inspect
+from veilset.audit.membership.records import inspect
 from veilset.bench import headline, leaderboard
 from veilset.bench import loss as losses
 from veilset.bench.glyphs import make as real
@@ -16,8 +16,8 @@ from veilset.bench.suite import Cell, run_suite
 from veilset.core.errors import ConfigError
 from veilset.core.types import Images
 from veilset.data.load import load
-from veilset.methods import choosing
 from veilset.methods.catalogue import DEFAULT
+from veilset.methods.moments import selection
 
 
 def done(accuracy: float, seeds: int, method: str = DEFAULT, minutes: float = 1.0) -> list[tuple[Cell, dict[str, Any]]]:
@@ -119,7 +119,7 @@ def test_one_cell_on_digits(tmp_path: Path) -> None:
 
 def test_the_loss_is_told_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Private images spoilt as the default's are: true labels, then the classifier's, which are not all right."""
-    monkeypatch.setattr(choosing, "IMAGES", 200)  # the networks that choose would learn for minutes
+    monkeypatch.setattr(selection, "IMAGES", 200)  # the networks that choose would learn for minutes
     made = {
         c.params["step"]: (c, headline.loss(**c.params)) for c in losses.cells("digits", 10.0, 0, 300, {"steps": 20})
     }

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 import veilset as vs
-from veilset.bench import recommend as module
-from veilset.bench.evidence import FILE, Row, evidence
-from veilset.bench.recommend import recommend
 from veilset.cli.main import main
 from veilset.core.errors import ConfigError
 from veilset.methods.catalogue import BUILT_IN, DEFAULT
+from veilset.recommend import recommend as module
+from veilset.recommend.evidence import FILE, Row, evidence
+from veilset.recommend.recommend import recommend
 
 ROOT = Path(__file__).parents[2]
 MNIST, DIGITS = vs.load("mnist").info, vs.load("digits").info

@@ -15,7 +15,7 @@ import veilset as vs
 from veilset.bench import recorded, source_003, suite
 from veilset.bench.recorded import Recorded, counts, epsilon_after
 from veilset.bench.suite import Cell, run_suite
-from veilset.methods import private_set
+from veilset.methods.condensation import private_set
 from veilset.privacy.accounting import gaussian_epsilon
 
 TINY = {"per_class": 2, "width": 4, "networks": 2, "stages": 2, "epochs": 1, "replay": 1}

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import veilset as vs
-from veilset.audit.membership_records import inspect
+from veilset.audit.membership.records import inspect
 from veilset.cli.main import main
 from veilset.core.types import Images
 

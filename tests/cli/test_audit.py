@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from veilset.audit.mechanism import verbs
+from veilset.audit.mechanism.audit import verbs
 from veilset.privacy import noise
 
 Run = Callable[..., Any]

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from veilset.audit.mechanism import audit
+from veilset.audit.mechanism.audit import audit
 from veilset.core.errors import DataError
 from veilset.data.load import load
 from veilset.privacy.gate import Gate

@@ -22,7 +22,6 @@ from unittest import mock
 import numpy as np
 import torch
 
-from veilset.core import vault
 from veilset.core.config import fields
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
@@ -33,6 +32,7 @@ from veilset.privacy.gate import Gate
 from veilset.privacy.noise import Keys, Stream
 from veilset.privacy.private import InMemory, Opened, PrivateImages, from_arrays
 from veilset.privacy.receipt import verify
+from veilset.privacy.run import run_store
 from veilset.privacy.sampling import Units
 from veilset.privacy.spec import Privacy
 
@@ -278,7 +278,8 @@ def an_interrupted_fit_ends_the_same(make: Make) -> None:
                 raise Stop
             return super()._affordable(*a)
 
-    with tempfile.TemporaryDirectory() as tmp, mock.patch.object(vault, "KEEPING", 1e9):  # checkpoints at every step
+    every = mock.patch.object(run_store, "KEEPING", 1e9)  # checkpoints at every step
+    with tempfile.TemporaryDirectory() as tmp, every:
         try:
             with mock.patch.object(base, "Gate", Stopping):
                 make().fit(data.hide(), BUDGET, seed=3, folder=Path(tmp))

@@ -12,8 +12,8 @@ import torch
 
 import veilset as vs
 from veilset.core.errors import VeilsetError
-from veilset.methods import choosing, detail, taught_moments
 from veilset.methods.catalogue import BUILT_IN, method_class
+from veilset.methods.moments import selection, taught_moments, texture
 
 # Small parameters, so that a fit takes well under a second.
 SMALL = {
@@ -312,11 +312,11 @@ def test_known_bad(bad):
 )  # fmt: skip
 def test_taught_moments_with_all_of_its_releases(holds, monkeypatch) -> None:
     """The kit's sets are so small that the plan would leave histograms and the choice out."""
-    monkeypatch.setattr(detail, "COARSE", float("inf"))
-    monkeypatch.setattr(detail, "VALUES", 2000)
-    monkeypatch.setattr(choosing, "COARSE", float("inf"))
-    monkeypatch.setattr(choosing, "IMAGES", 20)
-    monkeypatch.setattr(choosing, "EPOCHS", 1)
+    monkeypatch.setattr(texture, "COARSE", float("inf"))
+    monkeypatch.setattr(texture, "VALUES", 2000)
+    monkeypatch.setattr(selection, "COARSE", float("inf"))
+    monkeypatch.setattr(selection, "IMAGES", 20)
+    monkeypatch.setattr(selection, "EPOCHS", 1)
     monkeypatch.setattr(taught_moments, "TRIED", 20)
     options = SMALL["taught-moments"] | {"detail": True, "choose": True}
     names = [r.name for r in vs.make("taught-moments", **options).plan(kit.INFO, kit.BUDGET).releases]

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from processes import alone
-from veilset.core import vault as vault_module
-from veilset.core.checkpoint import decode, encode, freeze, pack, thaw, unpack
 from veilset.core.errors import RunError
-from veilset.core.vault import Vault, drop_torn_line
+from veilset.privacy.run import run_store as store_module
+from veilset.privacy.run.checkpoint import decode, encode, freeze, pack, thaw, unpack
+from veilset.privacy.run.run_store import RunStore, drop_torn_line
 
 
 def same(a, b) -> bool:
@@ -106,7 +106,7 @@ def test_every_cut_shows():
             unpack(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
 
 
-# ---------------------------------------------------------------------- the vault
+# ---------------------------------------------------------------------- the run's store
 
 
 def files(folder: Path) -> list[str]:
@@ -114,34 +114,34 @@ def files(folder: Path) -> list[str]:
 
 
 def test_the_last_two_are_kept_and_a_cut_one_is_passed_over(tmp_path):
-    vault, net = Vault(tmp_path), torch.nn.Linear(2, 2)
+    store, net = RunStore(tmp_path), torch.nn.Linear(2, 2)
     for step in (1, 2, 9, 10):
-        vault.keep_checkpoint("a", step, {"net": net}, last=True)
+        store.keep_checkpoint("a", step, {"net": net}, last=True)
     assert files(tmp_path) == ["a.000000009.ckpt", "a.000000010.ckpt"]
     newest = tmp_path / "private" / "checkpoints" / "a.000000010.ckpt"
-    assert vault.checkpoint("a")["step"] == 10
+    assert store.checkpoint("a")["step"] == 10
     newest.write_bytes(newest.read_bytes()[:-1])
-    assert vault.checkpoint("a")["step"] == 9
+    assert store.checkpoint("a")["step"] == 9
     (tmp_path / "private" / "checkpoints" / "a.000000009.ckpt").write_bytes(b"")
-    assert vault.checkpoint("a") is None and vault.checkpoint("b") is None
+    assert store.checkpoint("a") is None and store.checkpoint("b") is None
     assert newest.stat().st_mode & 0o777 == 0o600
 
 
 def test_writing_takes_about_one_percent_of_the_time(tmp_path, monkeypatch):
     """First after one step; then the time that it took decides, whatever a step takes."""
-    vault, net, clock, real = Vault(tmp_path), torch.nn.Linear(2, 2), [0.0], vault_module.write_bytes
+    store, net, clock, real = RunStore(tmp_path), torch.nn.Linear(2, 2), [0.0], store_module.write_bytes
 
     def slow(*a, **k):
         clock[0] += 0.5
         real(*a, **k)
 
-    monkeypatch.setattr(vault_module.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(vault_module, "write_bytes", slow)
+    monkeypatch.setattr(store_module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(store_module, "write_bytes", slow)
     spent, steps = 0.0, 2000
     for step in range(steps):
         clock[0] += 0.25
         before = clock[0]
-        vault.keep_checkpoint("a", step + 1, {"net": net}, last=step + 1 == steps)
+        store.keep_checkpoint("a", step + 1, {"net": net}, last=step + 1 == steps)
         spent += clock[0] - before
         if step == 0:
             assert files(tmp_path) == ["a.000000001.ckpt"]
@@ -151,7 +151,7 @@ def test_writing_takes_about_one_percent_of_the_time(tmp_path, monkeypatch):
 
 def test_a_killed_writer_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
     net = torch.nn.Linear(20, 20)
-    Vault(tmp_path).keep_checkpoint("a", 1, {"net": net}, last=True)
+    RunStore(tmp_path).keep_checkpoint("a", 1, {"net": net}, last=True)
     for call in ("fsync", "replace"):
 
         def die(*_):
@@ -159,20 +159,20 @@ def test_a_killed_writer_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
 
         with monkeypatch.context() as m:
             m.setattr(os, call, die)
-            status, _ = alone(lambda: Vault(tmp_path).keep_checkpoint("a", 2, {"net": net}, last=True), tmp_path)
+            status, _ = alone(lambda: RunStore(tmp_path).keep_checkpoint("a", 2, {"net": net}, last=True), tmp_path)
         assert status == -signal.SIGKILL
         assert files(tmp_path) == [".a.000000002.ckpt.partial", "a.000000001.ckpt"]
-        assert Vault(tmp_path).checkpoint("a")["step"] == 1
+        assert RunStore(tmp_path).checkpoint("a")["step"] == 1
         assert files(tmp_path) == ["a.000000001.ckpt"]
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_older_ones(tmp_path):
     """A real limit of the system: no file may grow beyond 8 KB."""
-    Vault(tmp_path).keep_checkpoint("a", 1, {"net": torch.nn.Linear(2, 2)}, last=True)
+    RunStore(tmp_path).keep_checkpoint("a", 1, {"net": torch.nn.Linear(2, 2)}, last=True)
 
     def write():
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
-        Vault(tmp_path).keep_checkpoint("a", 2, {"net": torch.nn.Linear(200, 200)}, last=True)
+        RunStore(tmp_path).keep_checkpoint("a", 2, {"net": torch.nn.Linear(200, 200)}, last=True)
 
     status, said = alone(write, tmp_path)
     assert status == 1 and said.startswith("RunError: cannot write a.000000002.ckpt: File too large; free some space")
@@ -180,15 +180,15 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_ones(tmp_path):
 
 
 def test_without_a_folder_nothing_is_kept():
-    vault = Vault(None)
-    vault.keep_checkpoint("a", 1, {"net": object()}, last=True)
-    assert vault.checkpoint("a") is None and vault.answer("a") is None
+    store = RunStore(None)
+    store.keep_checkpoint("a", 1, {"net": object()}, last=True)
+    assert store.checkpoint("a") is None and store.answer("a") is None
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "private").write_text("in the way")
     with pytest.raises(RunError, match="choose another folder") as caught:
-        Vault(tmp_path)
+        RunStore(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -209,13 +209,13 @@ def test_a_run_goes_on_with_the_version_that_began_it_only(tmp_path: Path) -> No
     """Its receipt names one version, and claims of some versions are too small."""
     import json
 
-    vault = Vault(tmp_path)
-    vault.data_key(None, started=False)
-    vault.same_data("ab")
-    assert Vault(tmp_path).data_key(None, started=True)
+    store = RunStore(tmp_path)
+    store.data_key(None, started=False)
+    store.same_data("ab")
+    assert RunStore(tmp_path).data_key(None, started=True)
     path = tmp_path / "private" / "data.json"
     kept = json.loads(path.read_text())
     for other in (kept | {"version": "0.1.0"}, {k: v for k, v in kept.items() if k != "version"}):
         path.write_text(json.dumps(other))
         with pytest.raises(RunError, match="started by another version"):
-            Vault(tmp_path).data_key(None, started=True)
+            RunStore(tmp_path).data_key(None, started=True)

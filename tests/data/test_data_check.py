@@ -367,7 +367,7 @@ def test_unreadable_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refuse(path: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("veilset.data.idx._stream", refuse)
+    monkeypatch.setattr("veilset.data.formats.idx._stream", refuse)
     with pytest.raises(DataError, match="Permission denied"):
         check(root)
     with pytest.raises(DataError, match="Permission denied"):

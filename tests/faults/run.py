@@ -157,7 +157,7 @@ def caught_by_tests(place: Path, tests: tuple[str, ...]) -> bool:
 
 def by_selftest() -> str | None:
     """The first check of the self-test that fails, if any."""
-    from veilset.audit.selftest import measured
+    from veilset.audit.selftest.run import measured
 
     return next((c.name for c in measured() if not c.ok), None)
 
@@ -167,7 +167,7 @@ def by_audit() -> str | None:
     import logging
 
     logging.getLogger("absl").setLevel(logging.ERROR)
-    from veilset.audit.mechanism import audit, verbs
+    from veilset.audit.mechanism.audit import audit, verbs
 
     for verb in verbs():
         try:

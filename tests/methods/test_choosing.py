@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import veilset as vs
-from veilset.methods import choosing, taught_moments
+from veilset.methods.moments import selection, taught_moments
 
 INFO = vs.PublicInfo(name="x", classes=("a", "b"), shape=(1, 28, 28), units=60_000)
 
@@ -37,7 +37,7 @@ def _bars(y: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    monkeypatch.setattr(choosing, "IMAGES", 400)
+    monkeypatch.setattr(selection, "IMAGES", 400)
 
 
 def _faint(y: torch.Tensor) -> torch.Tensor:
@@ -49,18 +49,18 @@ KINDS = (_bars, _faint)
 
 def test_an_image_adds_zeros_and_ones_within_the_bound() -> None:
     gate = Gate()
-    choosing.choose(gate, INFO, KINDS, "cpu")
+    selection.choose(gate, INFO, KINDS, "cpu")
     for x in (torch.rand(1, 28, 28), torch.zeros(1, 28, 28), torch.full((1, 28, 28), float("nan"))):
         for y in (0, 1):
             added = gate.f(x, torch.tensor(y))
             assert added.shape == (4,) and set(added.tolist()) <= {0.0, 1.0}
-            assert float(added.norm()) <= choosing.release(len(KINDS)).bound
-    assert choosing.release(2).bound == 2.0 and choosing.release(1).bound == math.sqrt(2)
+            assert float(added.norm()) <= selection.release(len(KINDS)).bound
+    assert selection.release(2).bound == 2.0 and selection.release(1).bound == math.sqrt(2)
 
 
 def test_networks_learn_and_are_the_same_alone_and_together() -> None:
     gate = Gate()
-    choosing.choose(gate, INFO, KINDS, "cpu")
+    selection.choose(gate, INFO, KINDS, "cpu")
     y = torch.arange(200) % 2
     x = _bars(y)
     right = torch.func.vmap(gate.f)(x, y)
@@ -80,17 +80,17 @@ def test_networks_learn_and_are_the_same_alone_and_together() -> None:
     ],
 )
 def test_the_form_with_the_largest_count_is_taken(percent, taken, monkeypatch) -> None:
-    monkeypatch.setattr(choosing, "EPOCHS", 1)
+    monkeypatch.setattr(selection, "EPOCHS", 1)
     counts = [INFO.units * p / 100 for p in percent]
-    assert choosing.choose(Gate(counts), INFO, KINDS, "cpu") == taken
+    assert selection.choose(Gate(counts), INFO, KINDS, "cpu") == taken
 
 
 def test_images_are_moved_each_on_its_own() -> None:
     x = _bars(torch.zeros(20, dtype=torch.int64))
-    far = choosing.moved(x) - x
+    far = selection.moved(x) - x
     assert float(far.abs().flatten(1).mean(1).min()) > 0.005
     assert float((far[0] - far[1]).abs().mean()) > 0.005
-    assert float(choosing.moved(x).min()) >= 0 and float(choosing.moved(x).max()) <= 1
+    assert float(selection.moved(x).min()) >= 0 and float(selection.moved(x).max()) <= 1
 
 
 @pytest.mark.parametrize(("epsilon", "noise", "part"), [(1.0, 0.00125, 0.012), (10.0, 0.001, 0.005)])
@@ -109,17 +109,17 @@ def test_the_noise_of_a_count_is_small_beside_the_units(epsilon: float, noise: f
 def test_fewer_units_get_coarser_counts_for_a_hundredth_of_the_budget_and_then_more_of_it() -> None:
     privacy = vs.Privacy(1.0)
     units = 1_000_000, 60_000, 16_000, 8_000
-    many, some, few, least = (choosing.share(replace(INFO, units=n), privacy, 2) for n in units)
-    assert many < some == few == choosing.CHEAP < least
+    many, some, few, least = (selection.share(replace(INFO, units=n), privacy, 2) for n in units)
+    assert many < some == few == selection.CHEAP < least
     noise = [1 / (n * math.sqrt(part)) for n, part in ((units[0], many), (units[3], least))]  # but for one factor
-    assert noise[1] / noise[0] == pytest.approx(choosing.COARSE / choosing.FINE)
+    assert noise[1] / noise[0] == pytest.approx(selection.COARSE / selection.FINE)
 
 
 def test_too_few_units_leave_it_out_and_the_plan_says_so() -> None:
     privacy = vs.Privacy(1.0)
-    least = choosing.least(privacy, 1)
+    least = selection.least(privacy, 1)
     few, enough = (replace(INFO, units=math.ceil(least) + more) for more in (-2, 1))
-    assert choosing.share(enough, privacy, 1) == pytest.approx(choosing.MOST, rel=0.01)
+    assert selection.share(enough, privacy, 1) == pytest.approx(selection.MOST, rel=0.01)
     plan = vs.make("taught-moments", detail=False).plan(few, privacy)
     assert "choice" not in {r.name for r in plan.releases}
     (said,) = plan.warnings
@@ -130,15 +130,15 @@ def test_too_few_units_leave_it_out_and_the_plan_says_so() -> None:
 
 def _fitted(monkeypatch, counts: tuple[float, ...]) -> vs.methods.Synthesizer:
     """A model of the digits whose choice is answered by these counts in place of its own."""
-    monkeypatch.setattr(choosing, "EPOCHS", 1)
+    monkeypatch.setattr(selection, "EPOCHS", 1)
     monkeypatch.setattr(taught_moments, "TRIED", 50)
-    asked = choosing.Gate.sum
+    asked = selection.Gate.sum
 
     def told(gate, name, f, **how):
         answer = asked(gate, name, f, **how)
         return torch.tensor(counts, dtype=torch.float64) if name == "choice" else answer
 
-    monkeypatch.setattr(choosing.Gate, "sum", told)
+    monkeypatch.setattr(selection.Gate, "sum", told)
     return vs.make("taught-moments", steps=20).fit(vs.load("digits").train, vs.Privacy(float("inf")), seed=0)
 
 

@@ -9,8 +9,8 @@ import torch
 
 import veilset as vs
 from veilset.core.errors import ConfigError
-from veilset.methods.dp_condense import View, _pace
-from veilset.methods.dp_moments import DPMoments
+from veilset.methods.condensation.dp_condense import View, _pace
+from veilset.methods.moments.dp_moments import DPMoments
 from veilset.networks.embeddings import Embeddings
 from veilset.privacy.accounting import gaussian_noise_multiplier
 

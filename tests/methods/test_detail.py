@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import veilset as vs
-from veilset.methods import detail
+from veilset.methods.moments import texture
 from veilset.privacy.private import from_arrays
 
 INFO = vs.PublicInfo(name="x", classes=("a", "b"), shape=(1, 16, 16), units=40_000)
@@ -28,18 +28,18 @@ def _blocks(n: int) -> torch.Tensor:
 
 def test_rest_and_bands_add_up_and_bands_stay_in_their_range() -> None:
     x = (torch.rand(5, 3, 16, 20) > 0.5).float()
-    rest, bands = detail.split(x, detail.SCALES)
+    rest, bands = texture.split(x, texture.SCALES)
     assert torch.allclose(rest + sum(bands), x, atol=1e-6)
     assert len(bands) == 9 and max(float(b.abs().max()) for b in bands) <= 0.5
-    assert all(float(b.abs().max()) < 1e-6 for b in detail.split(torch.full((1, 1, 9, 9), 0.3), (1, 2))[1])
+    assert all(float(b.abs().max()) < 1e-6 for b in texture.split(torch.full((1, 1, 9, 9), 0.3), (1, 2))[1])
 
 
 @pytest.mark.parametrize("band", [False, True])
 def test_a_table_of_no_change_changes_nothing(band: bool) -> None:
-    own = torch.rand(detail.CELLS) + 0.01
-    curve = detail._curve(own / own.sum(), own / own.sum())
+    own = torch.rand(texture.CELLS) + 0.01
+    curve = texture._curve(own / own.sum(), own / own.sum())
     v = torch.linspace(0, 1, 500) - (0.5 if band else 0)
-    assert float((detail._through(v, detail._table(curve, band), band) - v).abs().max()) < 1e-3
+    assert float((texture._through(v, texture._table(curve, band), band) - v).abs().max()) < 1e-3
 
 
 def test_one_image_changes_the_histograms_by_no_more_than_their_bound() -> None:
@@ -47,26 +47,26 @@ def test_one_image_changes_the_histograms_by_no_more_than_their_bound() -> None:
     asked = {}
 
     class Gate:
-        plan: ClassVar = {"detail": replace(detail.release(INFO), noise_multiplier=1.0)}
+        plan: ClassVar = {"detail": replace(texture.release(INFO), noise_multiplier=1.0)}
 
         def sum(self, name, f):
             asked[name] = f
-            return torch.zeros(11, detail.CELLS, dtype=torch.float64)
+            return torch.zeros(11, texture.CELLS, dtype=torch.float64)
 
-    detail.measure(Gate(), INFO)
+    texture.measure(Gate(), INFO)
     for x in (torch.zeros(1, 16, 16), torch.rand(1, 16, 16), torch.ones(1, 16, 16)):
         value = asked["detail"](x, torch.tensor(0))
         assert torch.allclose(value.sum(1), torch.ones(11), atol=1e-5)
-        assert float(value.norm()) <= detail.release(INFO).bound + 1e-5
+        assert float(value.norm()) <= texture.release(INFO).bound + 1e-5
     assert float(asked["detail"](torch.zeros(1, 16, 16), torch.tensor(0)).norm()) == pytest.approx(math.sqrt(11))
 
 
 def test_how_many_images_are_changed_at_a_time_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    soft, curves = torch.rand(7, 1, 16, 16), detail.learn(_histograms(_blocks(50)), torch.rand(50, 1, 16, 16), INFO)
-    together = detail.apply(curves, soft, INFO)
+    soft, curves = torch.rand(7, 1, 16, 16), texture.learn(_histograms(_blocks(50)), torch.rand(50, 1, 16, 16), INFO)
+    together = texture.apply(curves, soft, INFO)
     for images in (0, 1, 3):
-        monkeypatch.setattr(detail, "PART", images * INFO.pixels)
-        assert torch.equal(detail.apply(curves, soft, INFO), together)
+        monkeypatch.setattr(texture, "PART", images * INFO.pixels)
+        assert torch.equal(texture.apply(curves, soft, INFO), together)
 
 
 def test_drawn_images_get_the_histograms_of_private_ones() -> None:
@@ -74,9 +74,9 @@ def test_drawn_images_get_the_histograms_of_private_ones() -> None:
     real, other = _blocks(400), _blocks(400)
     soft = torch.nn.functional.avg_pool2d(other, 3, 1, 1) + 0.05 * torch.rand(400, 1, 16, 16)
     wanted = _histograms(real)
-    curves = detail.learn(wanted, soft[:300], INFO)
-    after = detail.apply(curves, soft[300:], INFO)
-    assert curves.shape == (detail.ROUNDS, 11, detail.CELLS)
+    curves = texture.learn(wanted, soft[:300], INFO)
+    after = texture.apply(curves, soft[300:], INFO)
+    assert curves.shape == (texture.ROUNDS, 11, texture.CELLS)
     assert float(after.min()) >= 0 and float(after.max()) <= 1
     apart = [(_histograms(x) - _histograms(real[:100])).abs().sum(1) / 2 for x in (soft[300:], after)]
     assert float(apart[0].mean()) > 0.4 and float(apart[1].mean()) < 0.5 * float(apart[0].mean())
@@ -84,8 +84,8 @@ def test_drawn_images_get_the_histograms_of_private_ones() -> None:
 
 
 def _histograms(x: torch.Tensor) -> torch.Tensor:
-    signed = [detail._relative(x)[0], *detail.split(x, detail.SCALES)[1]]
-    return torch.stack([detail._histogram(x, False), *(detail._histogram(v, True) for v in signed)])
+    signed = [texture._relative(x)[0], *texture.split(x, texture.SCALES)[1]]
+    return torch.stack([texture._histogram(x, False), *(texture._histogram(v, True) for v in signed)])
 
 
 def test_ink_and_paper_of_other_greys_in_each_image_stay_two(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,9 +95,9 @@ def test_ink_and_paper_of_other_greys_in_each_image_stay_two(monkeypatch: pytest
     real = paper + (_blocks(800) > 0) * (ink - paper)
     soft = torch.nn.functional.avg_pool2d(real[400:], 5, 1, 2)
     wanted = _histograms(real[:400])
-    after = detail.apply(detail.learn(wanted, soft[:300], INFO), soft[300:], INFO)
-    monkeypatch.setattr(detail, "_redrawn", lambda x, curve: x)
-    without = detail.apply(detail.learn(wanted, soft[:300], INFO), soft[300:], INFO)
+    after = texture.apply(texture.learn(wanted, soft[:300], INFO), soft[300:], INFO)
+    monkeypatch.setattr(texture, "_redrawn", lambda x, curve: x)
+    without = texture.apply(texture.learn(wanted, soft[:300], INFO), soft[300:], INFO)
 
     def two(x: torch.Tensor) -> float:
         """The share of pixels that are nearly their image's darkest or lightest."""
@@ -121,7 +121,7 @@ def test_it_is_left_out_where_noise_would_drown_it_and_the_plan_says_so() -> Non
     plan = vs.make("taught-moments", recipe="plain").plan(few, vs.Privacy(1.0))
     assert "detail" not in [r.name for r in plan.releases] and not plan.warnings
     tiny = vs.PublicInfo(name="x", classes=("a", "b"), shape=(1, 2, 9), units=60_000)
-    assert detail.least(tiny, vs.Privacy(10.0), 0.5) == math.inf
+    assert texture.least(tiny, vs.Privacy(10.0), 0.5) == math.inf
 
 
 def said(info: vs.PublicInfo) -> str:

@@ -11,9 +11,9 @@ import torch
 
 import veilset as vs
 from veilset.core.types import PublicInfo
-from veilset.methods.dp_diffusion import DPDiffusion
-from veilset.methods.dp_feta import DPFETA, _halved, _one_hot, _pooled, cleaned, turned
-from veilset.methods.training import cosine, loop_multiplier
+from veilset.learning.dp_sgd import cosine, loop_multiplier
+from veilset.methods.diffusion.dp_diffusion import DPDiffusion
+from veilset.methods.diffusion.dp_feta import DPFETA, _halved, _one_hot, _pooled, cleaned, turned
 from veilset.privacy.accounting import Spent, claim
 from veilset.privacy.private import from_arrays
 

@@ -10,7 +10,8 @@ import torch
 
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
-from veilset.methods.adversarial import (
+from veilset.methods.catalogue import make
+from veilset.methods.gan.common import (
     PAIR,
     RATIOS,
     Album,
@@ -23,7 +24,6 @@ from veilset.methods.adversarial import (
     pair_loss,
     record_loss,
 )
-from veilset.methods.catalogue import make
 from veilset.networks.critics import ConvCritic, MLPCritic, score, weight_clip_bound
 from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator
 from veilset.privacy.draws import drawn
@@ -206,11 +206,11 @@ def test_more_copies_than_steps_and_the_size_of_the_basis():
 
 @pytest.mark.parametrize(("name", "params"), [("dp-gan", GAN | {"adaptive": True}), ("dp-cgan", CGAN)])
 def test_an_interrupted_run_goes_on_to_the_same_model(name, params, tmp_path, monkeypatch):
-    from veilset.methods import adversarial
+    from veilset.methods.gan import common
 
     info, private = data()
     whole = make(name, **params).fit(private, Privacy(2.0), seed=0)
-    real, calls = adversarial.Fakes.renew, []
+    real, calls = common.Fakes.renew, []
 
     def cut(self, generator):
         calls.append(1)
@@ -218,9 +218,9 @@ def test_an_interrupted_run_goes_on_to_the_same_model(name, params, tmp_path, mo
             raise KeyboardInterrupt
         real(self, generator)
 
-    monkeypatch.setattr(adversarial.Fakes, "renew", cut)
+    monkeypatch.setattr(common.Fakes, "renew", cut)
     with pytest.raises(KeyboardInterrupt):
         make(name, **params).fit(private, Privacy(2.0), seed=0, folder=tmp_path)
-    monkeypatch.setattr(adversarial.Fakes, "renew", real)
+    monkeypatch.setattr(common.Fakes, "renew", real)
     again = make(name, **params).fit(private, Privacy(2.0), seed=0, folder=tmp_path)
     assert all(torch.equal(v, again._state[k]) for k, v in whole._state.items())

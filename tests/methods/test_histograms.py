@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from veilset.methods import detail
-from veilset.methods.histograms import nearest, peaked, stepped
+from veilset.methods.moments import texture
+from veilset.methods.moments.histograms import nearest, peaked, stepped
 
-CELLS, MIDDLE = detail.CELLS, detail.CELLS // 2
-WIDTHS = detail._widths()
+CELLS, MIDDLE = texture.CELLS, texture.CELLS // 2
+WIDTHS = texture._widths()
 
 
 def _band() -> torch.Tensor:
     """Shares of values with a density that falls from 0 on both sides, half of them exactly 0."""
     u = torch.arange(CELLS) / CELLS + 0.5 / CELLS
-    shares = torch.exp(-detail._v(u, True).abs() / 0.05) * WIDTHS
+    shares = torch.exp(-texture._v(u, True).abs() / 0.05) * WIDTHS
     shares[MIDDLE] = 0
     shares = shares / shares.sum() / 2
     shares[MIDDLE] = 0.5

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 import veilset as vs
-from veilset.methods import dp_kip, dp_scatter
-from veilset.methods.dp_kip import regression
+from veilset.methods.condensation import dp_kip
+from veilset.methods.condensation.dp_kip import regression
+from veilset.methods.teachers import dp_scatter
 from veilset.networks import scattering
 
 

@@ -13,11 +13,11 @@ import torch
 import veilset as vs
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
-from veilset.methods import private_set
-from veilset.methods.matching import Answers, distance, gradients, renew, train_on
+from veilset.learning.augmentation import drawn_move, moved
+from veilset.methods.condensation import private_set
+from veilset.methods.condensation.gradient_matching import Answers, distance, gradients, renew, train_on
 from veilset.networks.convnet import ConvNet
 from veilset.networks.generators import CodeImages
-from veilset.networks.moves import drawn_move, moved
 from veilset.privacy.private import from_arrays
 
 TINY = {"per_class": 2, "width": 4, "networks": 1, "stages": 2, "epochs": 1, "batch": 16, "start": "noise"}

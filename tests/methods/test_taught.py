@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import veilset as vs
-from veilset.methods import dp_scatter, taught_moments
-from veilset.methods.dp_moments import DPMoments
-from veilset.methods.taught_moments import IMAGES, TEACHER, blurred, even_out
+from veilset.methods.moments import taught_moments
+from veilset.methods.moments.dp_moments import DPMoments
+from veilset.methods.moments.taught_moments import IMAGES, TEACHER, blurred, even_out
+from veilset.methods.teachers import dp_scatter
 
 
 @pytest.mark.parametrize(("share", "epsilon", "cells"), [(0.3, 1.0, 2), (0.1, 10.0, 6)])

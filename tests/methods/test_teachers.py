@@ -10,9 +10,8 @@ import torch
 
 import veilset as vs
 from veilset.core.errors import ConfigError, ModeError
-from veilset.methods import dp_scatter
 from veilset.methods.base import Teacher
-from veilset.methods.teachers import TEACHERS, make_teacher, open_teacher, teacher_class, teachers
+from veilset.methods.teachers import TEACHERS, dp_scatter, make_teacher, open_teacher, teacher_class, teachers
 from veilset.networks import scattering
 
 

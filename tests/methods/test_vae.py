@@ -11,10 +11,10 @@ import torch
 
 import veilset as vs
 from veilset.core.errors import ConfigError, ModeError
-from veilset.methods import autoencoders, codes
-from veilset.methods.au_gm import AUGM
-from veilset.methods.dp_cvae import DPCVAE
-from veilset.methods.vae_gm import VAEGM
+from veilset.methods.latent import autoencoders, density
+from veilset.methods.latent.au_gm import AUGM
+from veilset.methods.latent.dp_cvae import DPCVAE
+from veilset.methods.latent.vae_gm import VAEGM
 from veilset.privacy.private import from_arrays
 
 torch.set_num_threads(1)
@@ -157,7 +157,7 @@ def test_moments_of_codes_are_right_when_nothing_is_noised():
     how = TINY | {"kl": 5.0, "cells": 1}
     state = DPCVAE(**how).fit(hidden(x, y), FREE, seed=0)._state
     c = DPCVAE(**how).config
-    own = {k: v for k, v in state.items() if k not in codes.NAMES}
+    own = {k: v for k, v in state.items() if k not in density.NAMES}
     net = autoencoders.network(c, INFO, autoencoders.Frame.like(own, logits=False), classes=3)
     net.load_state_dict(own)
     mean, log_variance = net.encode(torch.from_numpy(x), torch.from_numpy(y))
@@ -246,8 +246,8 @@ def test_anybody_can_encode():
     model.fit(hidden(*bars()), vs.Privacy(5.0), seed=0)
     images = model.sample(7, seed=0).x
     codes = model.encode(images)
-    assert codes.shape == (7, 3) and codes.dtype == torch.float32 and float(codes.abs().max()) <= 1
-    assert not codes.requires_grad and torch.allclose(codes[2:3], model.encode(images[2:3]), atol=1e-5)
+    assert density.shape == (7, 3) and density.dtype == torch.float32 and float(density.abs().max()) <= 1
+    assert not density.requires_grad and torch.allclose(codes[2:3], model.encode(images[2:3]), atol=1e-5)
     for wrong in (images.float(), images[:, :, :4], images[0]):
         with pytest.raises(ConfigError, match="must be uint8"):
             model.encode(wrong)

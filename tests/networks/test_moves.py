@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from veilset.networks.moves import moved_apart
+from veilset.learning.augmentation import moved_apart
 
 
 def test_no_movement_changes_nothing() -> None:

@@ -337,7 +337,7 @@ def test_power_lost_between_account_and_ledger_is_paid_twice_rather_than_not_at_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
-        m.setattr("veilset.privacy.books.Books.log", lost)
+        m.setattr("veilset.privacy.run.journal.Journal.log", lost)
         gate_for(private(), RELEASE, seed=None, epsilon=0.3, folder=tmp_path / "run", payment=Payment(account, "fit"))
     assert not (tmp_path / "run" / "ledger.jsonl").exists()
     gate_for(private(), RELEASE, seed=None, epsilon=0.3, folder=tmp_path / "run", payment=Payment(account, "fit"))

@@ -16,11 +16,11 @@ from sets import facts, gate_for, linear_loss, linear_params, pictures, pixels, 
 from processes import alone, together
 from veilset.core.errors import RunError
 from veilset.privacy import gate as gate_module
-from veilset.privacy.collective import Team
 from veilset.privacy.draws import Uniform
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Release
 from veilset.privacy.private import from_arrays
+from veilset.privacy.run.process_group import Team
 
 SUM = Release(name="sum", sample_rate=0.6)
 STEP = Release(name="step", verb="grad", sample_rate=0.6, steps=6)
@@ -246,7 +246,7 @@ def test_an_interrupted_run_goes_on_with_another_number_of_processes(tmp_path, s
                         p -= LEARNING * grads[k]
                 done += 1
                 if t + 1 == stop:
-                    gate._books.vault.keep_checkpoint("step", t + 1, {"net": net}, last=True)
+                    gate._journal.store.keep_checkpoint("step", t + 1, {"net": net}, last=True)
                     break
             return {"sum": first, "net": dict(net.state_dict()), "done": done}
 
@@ -308,8 +308,8 @@ def test_when_a_process_is_killed_the_other_says_so_within_seconds(tmp_path, dea
 
 @pytest.mark.parametrize("what", ["ledger", "answer", "checkpoint"])
 def test_a_full_disk_of_the_first_process_ends_all(tmp_path, what, monkeypatch):
-    from veilset.core.vault import Vault
     from veilset.privacy.ledger import Ledger
+    from veilset.privacy.run.run_store import RunStore
 
     def full(*a, **k):
         raise RunError("cannot write: No space left on device")
@@ -319,8 +319,8 @@ def test_a_full_disk_of_the_first_process_ends_all(tmp_path, what, monkeypatch):
     monkeypatch.setattr(
         *{
             "ledger": (Ledger, "append", append),
-            "answer": (Vault, "keep_answer", full),
-            "checkpoint": (Vault, "keep_checkpoint", lambda self, *a, **k: full() if self._home else None),
+            "answer": (RunStore, "keep_answer", full),
+            "checkpoint": (RunStore, "keep_checkpoint", lambda self, *a, **k: full() if self._home else None),
         }[what]
     )
     found = together(lambda r: questions(gate_for(private(), *BOTH, folder=tmp_path / "r")), tmp_path)

@@ -13,14 +13,14 @@ import torch
 from sets import facts, gate_for, linear_loss, linear_params, pictures, priced, private
 
 from processes import alone
-from veilset.core import vault as vault_module
 from veilset.core.errors import BudgetExceeded, PlanError, RunError
-from veilset.methods.training import average, descend
+from veilset.learning.dp_sgd import average, descend
 from veilset.privacy import gate as gate_module
 from veilset.privacy.gate import Gate
 from veilset.privacy.ledger import Ledger
 from veilset.privacy.plan import Release
 from veilset.privacy.private import from_arrays
+from veilset.privacy.run import run_store as store_module
 
 INFO = facts(shape=(1, 8, 8))
 FIRST = Release(name="first", verb="grad", sample_rate=0.5, steps=5)
@@ -33,7 +33,7 @@ def _quick(monkeypatch):
     """A checkpoint after every step unless said otherwise; that the budget is kept is tested elsewhere."""
     priced(STAGES, 1.0, INFO)
     monkeypatch.setattr(gate_module, "check_within", lambda *a: None)
-    monkeypatch.setattr(vault_module, "KEEPING", 1e9)
+    monkeypatch.setattr(store_module, "KEEPING", 1e9)
 
 
 class Net(torch.nn.Module):
@@ -95,9 +95,9 @@ class Killer:
         for owner, name in (
             (Ledger, "append"),
             (Gate, "_noised"),
-            (vault_module, "pack"),
-            (vault_module.Vault, "keep_checkpoint"),
-            (vault_module.Vault, "keep_answer"),
+            (store_module, "pack"),
+            (store_module.RunStore, "keep_checkpoint"),
+            (store_module.RunStore, "keep_answer"),
             (os, "fsync"),
             (os, "replace"),
         ):
@@ -192,7 +192,7 @@ def test_a_release_goes_on_from_the_newest_checkpoint_behind_what_was_charged(tm
 
 
 def test_a_finished_loop_keeps_its_end_for_a_later_stage(tmp_path, monkeypatch):
-    monkeypatch.setattr(vault_module, "KEEPING", 1e-9)  # only after the first and the last step
+    monkeypatch.setattr(store_module, "KEEPING", 1e-9)  # only after the first and the last step
     whole, folder = train(None), tmp_path / "r"
 
     def run():

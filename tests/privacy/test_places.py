@@ -7,7 +7,7 @@ import pytest
 import torch
 from sets import facts, gate_for, linear_loss, linear_params, pictures, pixels, private
 
-from veilset.audit.checks import places
+from veilset.audit.selftest import places
 from veilset.privacy import gate as gate_module
 from veilset.privacy.gradients.sheet import MARGIN
 from veilset.privacy.plan import Release

@@ -91,7 +91,7 @@ def test_only_the_gate_opens_private_images():
 
 def test_row_15_protecting_noise_is_drawn_in_one_file_and_never_seeded_by_a_literal():
     assert calls_of("Stream") == {"privacy/noise.py"}
-    assert calls_of("Keys") == {"privacy/gate.py", "audit/checks/noise.py"}  # the self-test's own, of no records
+    assert calls_of("Keys") == {"privacy/gate.py", "audit/selftest/noise.py"}  # the self-test's own, of no records
     random = ("randn", "randn_like", "normal_", "standard_normal", "default_rng", "manual_seed", "RandomState", "seed")
     for name in random:
         # A loss may draw what protects nothing, with one seed for all records; random images are looked at.

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from veilset.audit.bounds import STRICT, Counts, Tradeoff, one_run_epsilon, one_run_p_value
-from veilset.audit.mechanism import Asked, count, doubled, excess, shares, total
+from veilset.audit.mechanism.audit import Asked, count, doubled, excess, shares, total
 from veilset.audit.verdict import CONFIDENCE, FAMILY_ERROR, Check
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
@@ -110,7 +110,7 @@ class Run:
 
     Attributes:
         present: bool [m], the coins.
-        findings: what the gate's books showed after the run, and must not.
+        findings: inconsistencies in its ledger after the run.
     """
 
     def __init__(self, plan: Plan, canaries: int, seed: int | None):

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from veilset.audit.bounds import Counts, Tradeoff, dp_epsilon, gaussian_dp_epsilon
-from veilset.audit.mechanism import Asked, count, excess, no_errors
+from veilset.audit.mechanism.audit import Asked, count, excess, no_errors
 from veilset.audit.verdict import CONFIDENCE, FAMILY_ERROR, Check
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
@@ -120,7 +120,7 @@ def _world(plan: Plan, present: bool, trainings: int, seed: int | None, noise: f
     import numpy as np
     import torch
 
-    from veilset.methods.dp_merf import features
+    from veilset.methods.embedding.dp_merf import features
     from veilset.privacy.private import from_arrays
 
     records, record, w = _public()
@@ -183,7 +183,7 @@ def _attack(views: list[np.ndarray[Any, Any]]) -> Counts:
     import numpy as np
     import torch
 
-    from veilset.methods.dp_merf import features
+    from veilset.methods.embedding.dp_merf import features
 
     records, record, w = _public()
     waves = features(torch.from_numpy(np.concatenate([records, record[None]])).float() / 255, w).numpy()

@@ -35,7 +35,7 @@ class Target:
     @property
     def verbs(self) -> tuple[str, ...]:
         """The pairs of neighbours for the verbs of the plan, or all."""
-        from veilset.audit.mechanism import verbs
+        from veilset.audit.mechanism.audit import verbs
 
         used = {r.verb for r in self.plan.releases} if self.plan else {"sum", "grad"}
         return tuple(name for name in verbs() if name.split("-")[0] in used)
@@ -111,11 +111,12 @@ def climb(target: Target, levels: Sequence[str], effort: Effort, tell: Callable[
 
 def _steps(level: str, target: Target, effort: Effort) -> list[tuple[str, Callable[..., Check]]]:
     """(name, attack) of one level; the attack still wants to know how many checks there are."""
-    from veilset.audit import canaries, images_only, mechanism, nearest
+    from veilset.audit import canaries, images_only, nearest
+    from veilset.audit.mechanism.audit import audit
 
     claim: dict[str, Any] = {"epsilon": target.epsilon, "delta": target.delta, "seed": effort.seed}
     if level == "mechanism":
-        return [(v, partial(mechanism.audit, v, draws=effort.draws, **claim)) for v in target.verbs]
+        return [(v, partial(audit, v, draws=effort.draws, **claim)) for v in target.verbs]
     if level == "images":
         return [("images-only", partial(images_only.audit, trainings=effort.trainings, **claim))]
     if level == "canaries":

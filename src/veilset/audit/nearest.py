@@ -56,7 +56,7 @@ def audit(
         RunError, ModeError: not a research run, or its records changed.
         DataError: too few records, or an outsider equals a member.
     """
-    from veilset.audit.membership_records import open_run, records_of
+    from veilset.audit.membership.records import open_run, records_of
 
     run = open_run(Path(folder))
     members, others, origin = records_of(run, outsiders)
@@ -82,7 +82,7 @@ def guess(
     Raises:
         DataError: see `make_pool`.
     """
-    from veilset.audit.membership_records import make_pool
+    from veilset.audit.membership.records import make_pool
 
     strangers, reference = _halves(len(others), seed)
     pool = make_pool(members, others[strangers], origin, targets=candidates, seed=seed, drop_duplicates=drop_duplicates)
@@ -148,7 +148,7 @@ def attack(pair: Images, released: Images, reference: Images, seed: int) -> tupl
     """
     import torch
 
-    from veilset.audit.membership_features import Candidates, image_features
+    from veilset.audit.membership.features import Candidates, image_features
 
     m = len(pair) // 2
     present = torch.rand(m, generator=torch.Generator().manual_seed(seed + 2)) < 0.5

@@ -38,7 +38,7 @@ def cells(quick: bool) -> list[Cell]:
 
 def mechanism(epsilon: float, draws: int, repetitions: int) -> dict[str, Any]:
     """The bound on a sound Gaussian again and again, a thousand draws an answer."""
-    from veilset.audit.mechanism import audit
+    from veilset.audit.mechanism.audit import audit
 
     _one_thread()
     found, facts = [], _Clock()
@@ -57,7 +57,7 @@ def mechanism(epsilon: float, draws: int, repetitions: int) -> dict[str, Any]:
 
 def calls(epsilon: float, draws: int) -> dict[str, Any]:
     """The same bound when every draw is a call of the gate of its own, in release mode."""
-    from veilset.audit.mechanism import audit
+    from veilset.audit.mechanism.audit import audit
 
     _one_thread()
     facts = _Clock()

@@ -165,7 +165,7 @@ def one_network(
     from veilset.core.types import Images
     from veilset.data.load import load
     from veilset.evaluation.training import probabilities, seeded
-    from veilset.methods.training import descend
+    from veilset.learning.dp_sgd import descend
     from veilset.networks.architectures import make_network
     from veilset.privacy.accounting import claim
 
@@ -201,7 +201,7 @@ def _gate(bundle: Any, names: tuple[str, ...], epsilon: float, seed: int, number
     """The gate of one task of DP-SGD, and its release."""
     from veilset.continual.plan import Task
     from veilset.continual.stream import SEEDS as APART
-    from veilset.methods.training import dp_sgd
+    from veilset.learning.dp_sgd import dp_sgd
     from veilset.privacy.gate import Gate
     from veilset.privacy.plan import Plan
     from veilset.privacy.private import restricted

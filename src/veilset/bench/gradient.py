@@ -144,7 +144,7 @@ def _ours(net: Any, x: Any, y: Any, kind: str) -> Callable[[], None]:
     import torch
 
     from veilset.core.types import PublicInfo
-    from veilset.methods.training import descend, dp_sgd
+    from veilset.learning.dp_sgd import descend, dp_sgd
     from veilset.privacy.gate import Gate
     from veilset.privacy.plan import Plan
     from veilset.privacy.private import from_arrays

@@ -125,7 +125,7 @@ def judged(
 def _copies(released: Images, test: Images, source: str) -> dict[str, Any]:
     """Copies of training images, and what an attacker learns who has the images and others that were in no run."""
     from veilset.audit.bounds import one_run_epsilon
-    from veilset.audit.membership_records import inspect
+    from veilset.audit.membership.records import inspect
     from veilset.audit.nearest import guess
     from veilset.data.load import load
     from veilset.evaluation.overlap import overlap

@@ -43,11 +43,11 @@ def loss(
     method: str, data: str, epsilon: float | str, seed: int, params: dict[str, Any], n: int, step: str
 ) -> dict[str, Any]:
     """The three networks, each by its own protocol, on n private images after this step; on the public test split."""
-    from veilset.audit.membership_records import inspect
+    from veilset.audit.membership.records import inspect
     from veilset.core.types import Images
     from veilset.data.load import load
     from veilset.methods.catalogue import make
-    from veilset.methods.taught_moments import TaughtMoments, reduced
+    from veilset.methods.moments.taught_moments import TaughtMoments, reduced
     from veilset.privacy.spec import Privacy
 
     bundle = load(data)

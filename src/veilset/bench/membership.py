@@ -60,8 +60,8 @@ def attacked(
     """Fit on some records of a built-in training split, and attack with others of them as outsiders, all by lot."""
     import time
 
-    from veilset.audit.membership import against
-    from veilset.audit.membership_records import make_pool
+    from veilset.audit.membership.attack import against
+    from veilset.audit.membership.records import make_pool
 
     ours, others = parts(data, members, 2, seed)
     pool = make_pool(ours, others, "other records, by lot", targets=members, seed=seed, drop_duplicates=True)
@@ -86,10 +86,10 @@ def mistake(
     import numpy as np
     import torch
 
-    from veilset.audit.membership_attacks import by_labels
-    from veilset.audit.membership_features import Candidates, image_features
-    from veilset.audit.membership_figures import figures
-    from veilset.audit.membership_models import model_features
+    from veilset.audit.membership.attacks import by_labels
+    from veilset.audit.membership.features import Candidates, image_features
+    from veilset.audit.membership.figures import figures
+    from veilset.audit.membership.models import model_features
 
     ours, outsiders, strangers = parts(data, members, 3, seed)
     inside = np.arange(2 * members) < members
@@ -113,7 +113,7 @@ def parts(data: str, size: int, count: int, seed: int) -> list[Images]:
     """Disjoint parts of a built-in training split, chosen by lot."""
     import torch
 
-    from veilset.audit.membership_records import inspect
+    from veilset.audit.membership.records import inspect
     from veilset.data.load import load
 
     everyone = inspect(load(data).train, 0)
@@ -125,7 +125,7 @@ def fitted(
     method: str, params: dict[str, Any], epsilon: float | str, records: Images, data: str, seed: int, folder: Path
 ) -> Synthesizer:
     """A method fitted on some records, in research mode."""
-    from veilset.audit.membership_records import private_images
+    from veilset.audit.membership.records import private_images
     from veilset.data.load import load
     from veilset.methods.catalogue import make
     from veilset.privacy.spec import Privacy
@@ -225,7 +225,7 @@ def _rate(r: dict[str, Any]) -> str:
 
 def pages(result: dict[str, Any]) -> dict[str, str]:
     """membership.svg: one panel a method, the headline attack of its first seed at every budget, controls dashed."""
-    from veilset.audit.membership_picture import Curve, Panel, draw
+    from veilset.audit.membership.picture import Curve, Panel, draw
 
     panels = []
     for method in dict.fromkeys(r["method"] for r in result["rows"]):

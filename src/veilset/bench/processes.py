@@ -44,7 +44,7 @@ def step_ms(batch: int, steps: int) -> float | None:
 
     from veilset.bench.gradient import network
     from veilset.core.types import PublicInfo
-    from veilset.methods.training import descend, dp_sgd
+    from veilset.learning.dp_sgd import descend, dp_sgd
     from veilset.privacy.gate import Gate
     from veilset.privacy.plan import Plan
     from veilset.privacy.private import from_arrays

@@ -12,7 +12,7 @@ from torch import nn
 
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State
-from veilset.methods.private_set import PrivateSet
+from veilset.methods.condensation.private_set import PrivateSet
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
 

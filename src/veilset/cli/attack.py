@@ -22,8 +22,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from veilset.audit.membership import attack
-    from veilset.audit.membership_words import picture
+    from veilset.audit.membership.attack import attack
+    from veilset.audit.membership.rendering import picture
     from veilset.cli.main import say, tell
     from veilset.core.io import no_links, write_bytes, write_json
 

@@ -26,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run_with_rest(args: argparse.Namespace, rest: list[str], parser: argparse.ArgumentParser) -> int:
     from veilset.cli.main import say
-    from veilset.privacy.collective import Team
+    from veilset.privacy.run.process_group import Team
     from veilset.runs import execute
 
     spec = _spec.spec(args, rest, parser)

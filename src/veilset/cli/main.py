@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         from veilset.core.errors import ConfigError, VeilsetError
-        from veilset.privacy.collective import Team
+        from veilset.privacy.run.process_group import Team
     except KeyboardInterrupt:
         return 130
     try:
@@ -124,7 +124,7 @@ def _quiet(args: argparse.Namespace) -> None:
 
     from veilset.core.errors import Note
     from veilset.core.progress import be_quiet
-    from veilset.privacy.collective import Team
+    from veilset.privacy.run.process_group import Team
 
     def told(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         """In one line, without the place in the code, which means nothing to a user; libraries' own are left out."""
@@ -137,7 +137,7 @@ def _quiet(args: argparse.Namespace) -> None:
 
 def _who() -> str:
     """Who speaks: of several processes all tell their errors, each under its number."""
-    from veilset.privacy.collective import Team
+    from veilset.privacy.run.process_group import Team
 
     return "veilset" if Team().first else f"veilset (process {Team().rank})"
 
@@ -166,7 +166,7 @@ def say(args: argparse.Namespace, facts: dict[str, Any], text: str, *, colour: i
         colour: of the last line of `text`, as terminals number them.
     """
     from veilset.core.words import legible
-    from veilset.privacy.collective import Team
+    from veilset.privacy.run.process_group import Team
 
     if not Team().first:
         return

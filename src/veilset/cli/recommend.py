@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from veilset.bench.recommend import Candidate
+    from veilset.recommend.recommend import Candidate
 
 REFERENCE = "mnist"  # whose declared facts stand in when no set is named
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from veilset.bench.recommend import GOALS
     from veilset.cli.main import number
+    from veilset.recommend.recommend import GOALS
 
     parser.add_argument("--data", metavar="D", help=f"a built-in name or a path (default: the facts of {REFERENCE})")
     parser.add_argument("--epsilon", type=number, default=1.0, metavar="E", help="privacy budget (default 1)")
@@ -26,9 +26,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from veilset.bench.recommend import recommend
     from veilset.cli.main import say
     from veilset.data.load import load
+    from veilset.recommend.recommend import recommend
 
     data = args.data or REFERENCE
     info = load(data).info

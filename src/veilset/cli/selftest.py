@@ -11,7 +11,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from veilset.audit.selftest import selftest
+    from veilset.audit.selftest.run import selftest
     from veilset.cli.main import say
 
     tell = (lambda line: None) if args.json else (lambda line: print(f"{line} ...", file=sys.stderr))

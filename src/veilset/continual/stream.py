@@ -23,7 +23,6 @@ from veilset.core.errors import ConfigError, DataError, RunError
 from veilset.core.facts import check_tested
 from veilset.core.io import lock, new_folder, no_links, read_capped, read_json, write_json
 from veilset.core.types import Images, PublicInfo
-from veilset.core.vault import drop_torn_line
 from veilset.core.words import one_line
 from veilset.privacy.account import Account, Payment, check_mode
 from veilset.privacy.known_faults import known_fault
@@ -31,6 +30,7 @@ from veilset.privacy.ledger import FORMATS, MOST_LEDGER, Ledger, parse
 from veilset.privacy.plan import Plan
 from veilset.privacy.private import PrivateImages, restricted
 from veilset.privacy.receipt import RESEARCH, Receipt, read_receipt
+from veilset.privacy.run.run_store import drop_torn_line
 from veilset.privacy.spec import Privacy
 
 if TYPE_CHECKING:

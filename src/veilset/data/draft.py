@@ -11,8 +11,8 @@ from veilset.core.types import PublicInfo
 from veilset.data import declare, public
 from veilset.data.columns import Extra, choose, quoted
 from veilset.data.faults import Fault, Faults
+from veilset.data.formats.detect import detect
 from veilset.data.load import existing
-from veilset.data.source import detect
 
 CAP = 10  # images a unit that a draft proposes; the owner corrects it
 

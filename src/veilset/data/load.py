@@ -16,7 +16,7 @@ from veilset.core.types import Images, PublicInfo
 from veilset.data import declare, public
 from veilset.data.columns import Choice, choose
 from veilset.data.faults import Faults
-from veilset.data.source import Source, detect
+from veilset.data.formats.detect import Source, detect
 from veilset.privacy.private import Opened, PrivateImages
 
 if TYPE_CHECKING:

@@ -15,11 +15,12 @@ import numpy as np
 from veilset.core.errors import ConfigError, DataError
 from veilset.core.io import new_folder, write_bytes
 from veilset.core.types import MAX_SIDE
-from veilset.data import celeba, declare, decode, draft, table
+from veilset.data import declare, decode, draft
 from veilset.data.faults import Faults
-from veilset.data.folder import files, folders, png
+from veilset.data.formats import celeba, table
+from veilset.data.formats.detect import detect
+from veilset.data.formats.folder import files, folders, png
 from veilset.data.load import existing, readable
-from veilset.data.source import detect
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from veilset.core.types import PublicInfo
 from veilset.data import declare
 from veilset.data.columns import Extra
 from veilset.data.faults import Faults
-from veilset.data.idx import IdxSource
+from veilset.data.formats.detect import Glimpse, Source
+from veilset.data.formats.idx import IdxSource
 from veilset.data.records import Array
-from veilset.data.source import Glimpse, Source
 from veilset.privacy.private import InMemory, Opened
 
 NAMES = ("digits", "mnist", "fashion-mnist")

@@ -23,12 +23,12 @@ from veilset.core.memory import keep_pages
 from veilset.core.room import Room
 from veilset.core.types import Images, PublicInfo
 from veilset.privacy.account import Account, Payment
-from veilset.privacy.collective import Team
 from veilset.privacy.gate import Gate
 from veilset.privacy.ledger import MOST_LEDGER
 from veilset.privacy.plan import Plan
 from veilset.privacy.private import PrivateImages
 from veilset.privacy.receipt import LEDGER, Receipt, make_receipt, read_receipt, write_release
+from veilset.privacy.run.process_group import Team
 from veilset.privacy.spec import Privacy
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ DEFAULT = "taught-moments"  # what `veilset fit` takes without a name: the best 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a method lies, and what it is in one line."""
+    """Where in this folder a method lies, and what it is in one line."""
 
     module: str
     attribute: str
@@ -30,40 +30,38 @@ class Entry:
 
 BUILT_IN = {
     "dp-merf": Entry(
-        "veilset.methods.dp_merf", "DPMERF", "random-feature mean embedding, one release, conditional generator"
+        "embedding.dp_merf",
+        "DPMERF",
+        "random-feature mean embedding, one release, conditional generator",
     ),
-    "dp-moments": Entry(
-        "veilset.methods.dp_moments", "DPMoments", "class means and covariances in a low-frequency basis"
-    ),
+    "dp-moments": Entry("moments.dp_moments", "DPMoments", "class means and covariances in a low-frequency basis"),
     "taught-moments": Entry(
-        "veilset.methods.taught_moments", "TaughtMoments", "images of dp-moments, labelled by a private teacher"
+        "moments.taught_moments", "TaughtMoments", "images of dp-moments, labelled by a private teacher"
     ),
-    "dp-kip": Entry("veilset.methods.dp_kip", "DPKIP", "few images for kernel regression on scattering features"),
-    "private-set": Entry(
-        "veilset.methods.private_set", "PrivateSet", "few images that match the gradients of networks"
-    ),
+    "dp-kip": Entry("condensation.dp_kip", "DPKIP", "few images for kernel regression on scattering features"),
+    "private-set": Entry("condensation.private_set", "PrivateSet", "few images that match the gradients of networks"),
     "dp-condense": Entry(
-        "veilset.methods.dp_condense", "DPCondense", "few images that random networks take for the private ones"
+        "condensation.dp_condense",
+        "DPCondense",
+        "few images that random networks take for the private ones",
     ),
-    "dp-cvae": Entry("veilset.methods.dp_cvae", "DPCVAE", "one class-conditional variational autoencoder, by DP-SGD"),
-    "vae-gm": Entry("veilset.methods.vae_gm", "VAEGM", "one variational autoencoder a class, by DP-SGD on a partition"),
-    "au-gm": Entry("veilset.methods.au_gm", "AUGM", "an autoencoder by DP-SGD; gives its encoder away, samples too"),
-    "dp-gan": Entry("veilset.methods.dp_gan", "DPGAN", "conditional GAN, critic by DP-SGD, free generator steps"),
-    "dp-cgan": Entry("veilset.methods.dp_cgan", "DPCGAN", "conditional GAN, real and generated parts clipped apart"),
+    "dp-cvae": Entry("latent.dp_cvae", "DPCVAE", "one class-conditional variational autoencoder, by DP-SGD"),
+    "vae-gm": Entry("latent.vae_gm", "VAEGM", "one variational autoencoder a class, by DP-SGD on a partition"),
+    "au-gm": Entry("latent.au_gm", "AUGM", "an autoencoder by DP-SGD; gives its encoder away, samples too"),
+    "dp-gan": Entry("gan.dp_gan", "DPGAN", "conditional GAN, critic by DP-SGD, free generator steps"),
+    "dp-cgan": Entry("gan.dp_cgan", "DPCGAN", "conditional GAN, real and generated parts clipped apart"),
     "dp-diffusion": Entry(
-        "veilset.methods.dp_diffusion", "DPDiffusion", "diffusion model by DP-SGD, several noise draws a record (DPDM)"
+        "diffusion.dp_diffusion",
+        "DPDiffusion",
+        "diffusion model by DP-SGD, several noise draws a record (DPDM)",
     ),
-    "dp-feta": Entry(
-        "veilset.methods.dp_feta", "DPFETA", "noisy class summaries first, then a diffusion model by DP-SGD"
-    ),
+    "dp-feta": Entry("diffusion.dp_feta", "DPFETA", "noisy class summaries first, then a diffusion model by DP-SGD"),
 }
 
 
 # Classifiers learned under a budget: they draw no images. What is done with them is in `teachers`.
 TEACHERS = {
-    "dp-scatter": Entry(
-        "veilset.methods.dp_scatter", "DPScatter", "linear classifier on scattering features, by DP-SGD"
-    ),
+    "dp-scatter": Entry("teachers.dp_scatter", "DPScatter", "linear classifier on scattering features, by DP-SGD"),
 }
 
 
@@ -87,7 +85,7 @@ def method_class(name: str) -> type[Synthesizer]:
 
     if name in BUILT_IN:
         entry = BUILT_IN[name]
-        found: Any = getattr(import_module(entry.module), entry.attribute)
+        found: Any = getattr(import_module(f"veilset.methods.{entry.module}"), entry.attribute)
         return found
     plugins = _plugins()
     if name in TEACHERS:

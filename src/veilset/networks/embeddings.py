@@ -7,7 +7,7 @@ import math
 import torch
 from torch.nn import functional as F
 
-from veilset.networks.moves import drawn_move, moved
+from veilset.learning.augmentation import drawn_move, moved
 
 STEM, STRIDE, KERNEL = 5, 2, 3  # the first convolution's side and stride; the second one's side
 SIDE = 4  # places a side that the last average keeps, at most

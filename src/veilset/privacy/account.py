@@ -29,7 +29,6 @@ from typing import Any
 from veilset.core.errors import BudgetExceeded, ConfigError, DataError, LedgerError, ModeError, RunError
 from veilset.core.io import lock, read_capped
 from veilset.core.types import PublicInfo
-from veilset.core.vault import drop_torn_line
 from veilset.core.words import account_table
 from veilset.privacy.accounting import (
     Cost,
@@ -42,6 +41,7 @@ from veilset.privacy.accounting import (
 )
 from veilset.privacy.ledger import FORMATS, MOST_LEDGER, Ledger, parse
 from veilset.privacy.plan import Plan
+from veilset.privacy.run.run_store import drop_torn_line
 from veilset.privacy.spec import RELATION, Privacy
 
 MAIN = 0.5  # share of delta for the order that suits Gaussian releases; the rest goes to the six below it,

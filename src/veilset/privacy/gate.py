@@ -13,15 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from veilset.core.checkpoint import thaw
 from veilset.core.errors import BudgetExceeded, DataError, ModeError, PlanError, RunError
 from veilset.core.progress import progress
 from veilset.core.types import Images
 from veilset.privacy.account import Payment, check_mode
 from veilset.privacy.alone import alone, steady_rows
-from veilset.privacy.books import Books
 from veilset.privacy.bounding import CROWD, Bounded, ExactSum, grid
-from veilset.privacy.collective import Team
 from veilset.privacy.draws import Draws, check_draws, drawn, shape_of
 from veilset.privacy.features import Map
 from veilset.privacy.gradients import Clipped, Loss, Parameters, Total, code_of
@@ -30,6 +27,9 @@ from veilset.privacy.noise import GENERATOR, Keys
 from veilset.privacy.plan import Plan, Release, check_within
 from veilset.privacy.private import PrivateImages
 from veilset.privacy.reading import MANY, Reader
+from veilset.privacy.run.checkpoint import thaw
+from veilset.privacy.run.journal import Journal
+from veilset.privacy.run.process_group import Team
 
 PerRecord = Callable[[torch.Tensor, torch.Tensor], Any]
 CHUNK_BYTES = 1 << 25  # temporary memory of one chunk of a sum
@@ -90,8 +90,8 @@ class Gate:
             )
         start = {"format": FORMAT, "mode": self.mode, "generator": GENERATOR, "plan": plan.facts()}
         pay = functools.partial(payment.make, plan) if payment else None
-        self._books = Books(self._team, folder, seed, start, self._reader.bytes(), pay)
-        self.ledger = self._books.ledger
+        self._journal = Journal(self._team, folder, seed, start, self._reader.bytes(), pay)
+        self.ledger = self._journal.ledger
 
     # ------------------------------------------------------------------ verbs
 
@@ -139,7 +139,7 @@ class Gate:
 
         def answer() -> torch.Tensor:
             noisy = self._noised(total, release, f"{name}/{part}/{done}") * step
-            self._books.vault.keep_answer(_tag(name, part, done), noisy.reshape(lead + shape))
+            self._journal.store.keep_answer(_tag(name, part, done), noisy.reshape(lead + shape))
             return noisy.reshape(lead + shape)
 
         return self._team.share(answer)
@@ -226,8 +226,8 @@ class Gate:
         release, tag = self._planned(name, "grad", part), _tag(name, part)
         if (name, part) in self._taken:
             raise PlanError(f"release {name!r}: its steps were begun already; ask for all of them in one `gate.loop`")
-        kept = self._team.share(lambda: self._books.vault.checkpoint(tag))
-        begin, charged = thaw(kept, state, name) if kept else 0, self._books.before.steps(name, part)
+        kept = self._team.share(lambda: self._journal.store.checkpoint(tag))
+        begin, charged = thaw(kept, state, name) if kept else 0, self._journal.before.steps(name, part)
         if begin > charged:
             raise RunError(f"release {name!r} has a checkpoint that is not in the ledger; start in a new folder")
         begin = self._taken[name, part] = charged if self.mode == "release" else begin
@@ -236,7 +236,7 @@ class Gate:
             yield step
             if self._taken[name, part] != step + 1:
                 raise PlanError(f"release {name!r}: the body of a loop asks `grad` exactly once a step")
-            self._books.vault.keep_checkpoint(tag, step + 1, state, last=step + 1 == release.steps)
+            self._journal.store.keep_checkpoint(tag, step + 1, state, last=step + 1 == release.steps)
 
     def inspect(self, purpose: str) -> Images:
         """The raw records, for exact measures and attacks. Research mode only; logged, and stamps what derives from it.
@@ -248,7 +248,7 @@ class Gate:
             raise PlanError("inspect: the gate is closed; fit again under a new plan")
         if self.mode == "release":
             raise ModeError("inspect: raw records cannot be read in release mode; give a seed to work in research mode")
-        self._books.log("inspect", purpose=purpose)
+        self._journal.log("inspect", purpose=purpose)
         everyone = self._reader.units.sample(1.0, self._keys.stream("inspect"))
         pairs = [
             ((c.x * 255).round().to(torch.uint8)[: len(c.unit)].cpu(), c.y[: len(c.unit)].cpu())
@@ -270,7 +270,7 @@ class Gate:
         if self.plan.privacy and self.plan.privacy.private:
             check_within(self.ledger.spent(), self.plan)
         if not any(self.ledger.bodies("close")):
-            self._books.log("close")
+            self._journal.log("close")
         return self.ledger
 
     # ------------------------------------------------------------------ paying
@@ -290,7 +290,7 @@ class Gate:
     def _affordable(self, release: Release, part: int | None) -> int:
         """Steps already taken; refuses the next one if the plan does not hold it."""
         done = self._taken.get((release.name, part), 0)
-        if self.mode == "release" and done < self._books.before.steps(release.name, part):
+        if self.mode == "release" and done < self._journal.before.steps(release.name, part):
             raise BudgetExceeded(
                 f"release {release.name!r} was charged before this run was interrupted, and its answer is lost; "
                 "start a new run in a new folder (what this one spent stays spent)"
@@ -306,7 +306,7 @@ class Gate:
         """Write to the ledger, unless research mode repeats a step that is there already."""
         done = self._taken.get((release.name, part), 0)
         if self.ledger.steps(release.name, part) <= done:
-            self._books.log(
+            self._journal.log(
                 "charge",
                 release=release.name,
                 part=part,
@@ -368,7 +368,7 @@ class Gate:
         done = self._taken.get((release.name, part), 0)
         if done >= release.steps:
             return None
-        answer = self._team.share(lambda: self._books.vault.answer(_tag(release.name, part, done)))
+        answer = self._team.share(lambda: self._journal.store.answer(_tag(release.name, part, done)))
         if answer is None:
             return None
         if self.ledger.steps(release.name, part) <= done:

@@ -1,0 +1,1 @@
+"""Membership inference against released images and models of a research run."""

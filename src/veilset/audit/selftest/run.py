@@ -1,0 +1,133 @@
+"""`veilset selftest`: does this installation, on this machine, sample, clip, noise and pay as it accounts?
+
+Thresholds are fixed in advance. Random checks alarm below a probability of 1e-8 each, so sound code fails the whole
+test with a probability below 1e-6; the others are exact. The last result is remembered for receipts.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from veilset.core.errors import RunError
+from veilset.core.facts import keep_selftest
+
+if TYPE_CHECKING:
+    from veilset.audit.selftest.base import Check
+
+THEMES = (
+    "bounding",
+    "places",
+    "gradients",
+    "books",
+    "sampling",
+    "noise",
+    "accounting",
+    "mechanism",
+)  # quick ones first
+FAMILY_ERROR = 1e-6
+
+
+@dataclass(frozen=True)
+class Selftest:
+    """What was measured.
+
+    Attributes:
+        checks: every check, in order.
+        seconds: how long it took.
+        kept: whether receipts of this user will show it.
+    """
+
+    checks: Sequence[Check]
+    seconds: float
+    kept: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether every check holds."""
+        return bool(self.checks) and all(c.ok for c in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of `veilset selftest --json`."""
+        return {
+            "ok": self.ok,
+            "family_error": FAMILY_ERROR,
+            "seconds": round(self.seconds, 1),
+            "kept": self.kept,
+            "checks": [c.to_json() for c in self.checks],
+        }
+
+    def __str__(self) -> str:
+        width = max(len(c.name) for c in self.checks)
+        rows = [f"{'':<5} {'check':<{width}} {'statistic':>11} {'limit':>9}  what it is"]
+        for c in self.checks:
+            rows.append(
+                f"{'ok' if c.ok else 'FAIL':<5} {c.name:<{width}} {c.statistic:>11.4g} {c.threshold:>9.4g}  {c.about}"
+            )
+        failed = sum(not c.ok for c in self.checks)
+        verdict = (
+            f"SOUND: {len(self.checks)} checks hold"
+            if self.ok
+            else f"NOT SOUND: {failed} of {len(self.checks)} checks fail; release nothing with this installation"
+        )
+        error = f"sound code fails with a probability below {FAMILY_ERROR:g}"
+        kept = "" if self.kept else "; the result could not be kept for receipts"
+        return "\n".join([*rows, f"{verdict}. {self.seconds:.0f} s; {error}{kept}"])
+
+
+def selftest(tell: Callable[[str], None] = lambda line: None) -> Selftest:
+    """Run every check, in less than a minute, and remember the result.
+
+    Args:
+        tell: gets the name of each theme as it begins.
+    """
+    begun = time.monotonic()
+    checks = list(measured(tell))
+    done = Selftest(checks, time.monotonic() - begun)
+    try:
+        keep_selftest(done.ok, len(checks))
+    except RunError:
+        return done
+    return Selftest(checks, done.seconds, kept=True)
+
+
+def measured(tell: Callable[[str], None] = lambda line: None) -> Iterator[Check]:
+    """The checks one by one, on one thread; see `selftest`."""
+    import torch
+
+    threads = torch.get_num_threads()
+    logger = logging.getLogger("absl")  # the accountants' warnings about orders that they leave out
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    try:
+        for theme in THEMES:
+            yield from _theme(theme, tell)
+    finally:
+        torch.set_num_threads(threads)
+        logger.setLevel(level)
+
+
+def _theme(name: str, tell: Callable[[str], None]) -> Iterator[Check]:
+    """The checks of one theme. One that ends in an error has failed; the others go on."""
+    from veilset.audit.selftest.base import Check
+
+    tell(name)
+    try:
+        checks = import_module(f"veilset.audit.selftest.{name}").CHECKS
+    except Exception as e:  # code that cannot even be imported is a finding, not a crash
+        yield Check(name, 1.0, 0.0, _words(e))
+        return
+    for measure in checks:
+        try:
+            yield from measure()
+        except Exception as e:
+            yield Check(f"{name}: {measure.__name__.replace('_', ' ')}", 1.0, 0.0, _words(e))
+
+
+def _words(e: Exception) -> str:
+    return f"ended in an error: {type(e).__name__}: {(str(e) or 'no message').splitlines()[0]}"

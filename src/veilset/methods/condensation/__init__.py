@@ -1,0 +1,1 @@
+"""Methods that release a few images a class and nothing else."""

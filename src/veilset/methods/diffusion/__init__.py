@@ -1,0 +1,1 @@
+"""Denoisers trained on private records."""

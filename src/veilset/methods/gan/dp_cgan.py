@@ -1,0 +1,212 @@
+"""DP-CGAN: a conditional GAN whose critic clips its loss on real and on generated images apart.
+
+Paper: Torkzadehmahani, Kairouz, Paten 2019, arXiv 2001.09700, Algorithm 1.
+Idea: the gradient on real images is clipped record by record and noised; the one on generated images is clipped image
+by image too, which keeps both parts of equal weight, but needs no noise. The generator follows the critic for free.
+
+Private access: a loop of DP-SGD `grad`s, "critic", over Poisson batches; one bound for all parameters together.
+
+Differs from the paper and its code:
+  * Flat clipping. The code clips every variable to C and adds noise for C, half of what four variables need.
+  * Generated images get labels from a uniform prior. The code takes the labels of the private batch, without noise.
+  * Noise is set by the budget for a planned number of steps; the code stops when its accountant says so, and hands that
+    accountant noise multiplier x C. Batches are Poisson samples; no batch normalisation in the critic ("advanced").
+  * `fakes` "paired" clips a record and a generated image of its class as one ("minimize_base" of the code).
+  * By default the critic is optimised by Adam, batches are larger and the generator's weights are averaged.
+  * The critic's class heads also learn by cross-entropy, and a free term keeps images of a class apart (`diversity`, in
+    the manner of Yang et al. 2019, arXiv 1901.09024, and Mao et al. 2019, arXiv 1903.05628).
+  * By default the networks work in the lowest frequencies of images (`basis`), which are public: fewer weights get
+    noise, and images have no speckle. Images come from several moments of the training (`copies`), which is free.
+  * The recipe "wasserstein" is the conditional GAN of Gandhi and Viradiya's comparison, with clipping in place of the
+    gradient penalty (which asks for gradients at points between private images) and a smaller network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from veilset.core.config import option
+from veilset.core.types import PublicInfo
+from veilset.learning.dp_sgd import average, descend, dp_sgd
+from veilset.methods.base import State, Synthesizer
+from veilset.methods.gan.common import (
+    PAIR,
+    Album,
+    FakePart,
+    Fakes,
+    default_steps,
+    low,
+    mixture,
+    pair_loss,
+    record_loss,
+    teach,
+)
+from veilset.networks.activations import NAMES
+from veilset.networks.critics import LOSSES, ConvCritic, MLPCritic
+from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator, uniform
+from veilset.networks.precision import fast
+from veilset.privacy.gate import Gate
+from veilset.privacy.plan import Plan
+from veilset.privacy.spec import Privacy
+
+POOL = 1000  # generated images that the critic steps between two generator steps share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    architecture: str = option("vanilla", "fully connected, or convolutions", choices=("vanilla", "advanced"))
+    width: int | None = option(None, "critic: hidden units (vanilla, default 128) or first channels (16)", ge=1)
+    generator_width: int | None = option(None, "the same of the generator; default as the critic's", ge=1)
+    basis: int | None = option(
+        None, "vanilla networks: low frequencies they work in; default a quarter of the pixels; 0: pixels", ge=0
+    )
+    copies: int = option(5, "generators kept from the second half of the training; images come from all of them", ge=1)
+    activation: str = option("leaky-relu", "of the critic", choices=NAMES)
+    norm: str = option("none", "advanced critic: group normalisation of one image alone", choices=("none", "group"))
+    labels: str = option("heads", "how a vanilla critic gets the label", choices=("heads", "input"))
+    classify: float = option(0.5, "weight of the cross-entropy of the critic's class heads, if any, on records", ge=0)
+    diversity: float = option(0.5, "weight of a term against collapse: -log distance of two images of a class", ge=0)
+    loss: str = option("logistic", "adversarial loss", choices=LOSSES)
+    fakes: str = option("public", "generated images: clipped apart, or with a record", choices=("public", "paired"))
+    bound: float = option(1.1, "max_grad_norm, of all parameters together", gt=0)
+    batch: int = option(1024, "expected records a critic step, at most N", ge=1)
+    steps: int | None = option(
+        None, "critic steps, each paid for; default 2000 (epsilon N / 600,000)^(1/4), from 200 to 2000", ge=1
+    )
+    ratio: int = option(1, "critic steps a generator step", ge=1)
+    optimiser: str = option("adam", "of the critic", choices=("adam", "sgd"))
+    rate: float = option(1e-3, "first learning rate of the critic", gt=0)
+    last_rate: float = option(1e-3, "learning rate of the critic at the end; linear between", gt=0)
+    momentum: float = option(0.0, "momentum of sgd", ge=0, lt=1)
+    generator_rate: float = option(2e-3, "learning rate of the generator (Adam)", gt=0)
+    generator_norm: bool = option(True, "vanilla generator: batch normalisation")
+    average: float = option(0.98, "exponential average of the generator's weights; 0: none", ge=0, lt=1)
+    code: int = option(100, "length of the latent code, uniform in (-1, 1)", ge=1)
+
+
+class DPCGAN(Synthesizer):
+    """Conditional GAN, real and generated parts clipped apart."""
+
+    name = "dp-cgan"
+    Config = Config
+    recipes: ClassVar = {
+        "paper": {
+            "activation": "relu",
+            "labels": "input",
+            "generator_rate": 1e-3,
+            "batch": 600,
+            "steps": 30000,
+            "optimiser": "sgd",
+            "rate": 0.1,
+            "last_rate": 0.052,
+            "generator_norm": False,
+            "average": 0.0,
+            "basis": 0,
+            "copies": 1,
+            "diversity": 0.0,
+        },
+        "paper-advanced": {
+            "architecture": "advanced",
+            "width": 64,
+            "norm": "group",
+            "classify": 0.0,
+            "batch": 256,
+            "steps": 30000,
+            "bound": 0.5,
+            "generator_rate": 1e-3,
+            "optimiser": "sgd",
+            "rate": 0.05,
+            "last_rate": 0.05,
+            "average": 0.0,
+            "basis": 0,
+            "copies": 1,
+            "diversity": 0.0,
+        },
+        "wasserstein": {
+            "architecture": "advanced",
+            "width": 16,
+            "norm": "group",
+            "classify": 0.0,
+            "loss": "wasserstein",
+            "batch": 128,
+            "steps": 23450,
+            "ratio": 5,
+            "bound": 1.0,
+            "optimiser": "sgd",
+            "rate": 1e-4,
+            "last_rate": 1e-4,
+            "momentum": 0.9,
+            "generator_rate": 5e-5,
+            "average": 0.0,
+            "basis": 0,
+            "copies": 1,
+            "diversity": 0.0,
+            "code": 32,
+        },
+    }
+
+    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+        c = self.config
+        steps = c.steps or default_steps(info, privacy)
+        release = dp_sgd("critic", info, batch=c.batch, steps=steps, bound=c.bound)
+        uses = 12 if c.architecture == "advanced" else 1  # a convolution uses its weights at many places
+        nets = self._critic(info), self._generator(info)
+        critic, maker = (uses * sum(p.numel() for p in net.parameters()) for net in nets)
+        work = 6.0 * c.batch * critic + (3.0 * c.batch / 2 + POOL) * maker / c.ratio
+        return Plan((release,), seconds=10 + steps * (0.015 + work / 2e10), memory_mb=500 + 1e-3 * critic)
+
+    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
+        c, classes, paired = self.config, len(info.classes), self.config.fakes == "paired"
+        steps = plan["critic"].steps
+        nets = self._critic(info), self._generator(info)
+        critic, generator = (net.to(self.device, memory_format=torch.channels_last) for net in nets)
+        fakes = Fakes(classes, max(1, POOL // classes), info.shape, self.device, uniform)
+        fakes.renew(generator)
+        classify = 0.0 if self._one_head else c.classify
+        loss = pair_loss(c.loss, fakes, classify) if paired else record_loss(c.loss, classify)
+        rest = None if paired else FakePart(c.loss, critic, c.bound, info.shape, self.device)
+        ours: torch.optim.Optimizer = torch.optim.Adam(critic.parameters(), c.rate, betas=(0.5, 0.999))
+        if c.optimiser == "sgd":
+            ours = torch.optim.SGD(critic.parameters(), c.rate, momentum=c.momentum)
+        theirs = torch.optim.Adam(generator.parameters(), c.generator_rate, betas=(0.5, 0.999))
+        mean, batch = average(generator, c.average), max(2 * classes, min(c.batch // 2, 500))
+        state = {"critic": critic, "generator": generator, "mean": mean, "ours": ours, "theirs": theirs, "fakes": fakes}
+        state["album"] = album = Album(c.copies, steps)
+        for t in gate.loop("critic", state):
+            ours.param_groups[0]["lr"] = c.rate + (c.last_rate - c.rate) * min(1.0, t / min(steps, 10000))
+            with fast():
+                grads = gate.grad("critic", loss, critic, draws=PAIR if paired else None)
+                if rest is not None:
+                    rest.add(grads, critic, *fakes.draw(c.batch))
+            descend(ours, critic, grads)
+            if (t + 1) % c.ratio == 0:
+                teach(generator, critic, theirs, c.loss, batch, codes=uniform, diversity=c.diversity)
+                mean.update_parameters(generator)
+                fakes.renew(generator)
+            album.look(t, mean.module if c.average and int(mean.n_averaged) else generator)
+        best = mean.module if c.average and int(mean.n_averaged) else generator
+        return album.settled(best, batch, uniform)
+
+    @property
+    def _one_head(self) -> bool:
+        """The critic is told the label instead of having a head a class."""
+        return bool(self.config.architecture == "vanilla" and self.config.labels == "input")
+
+    def _critic(self, info: PublicInfo) -> Any:
+        c, classes = self.config, len(info.classes)
+        if c.architecture == "advanced":
+            return ConvCritic(info.shape, classes, c.width or 16, c.activation, c.norm)
+        return MLPCritic(info.shape, classes, (c.width or 128,), c.activation, c.labels, low(info, c.basis))
+
+    def _generator(self, info: PublicInfo) -> Any:
+        c, classes = self.config, len(info.classes)
+        width = c.generator_width or c.width
+        if c.architecture == "advanced":
+            return DeconvGenerator(info.shape, classes, c.code, width or 16)
+        return MLPGenerator(info.shape, classes, c.code, (width or 128,), c.generator_norm, low(info, c.basis))
+
+    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        return mixture(self._generator(info), state, labels, uniform)

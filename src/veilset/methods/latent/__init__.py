@@ -1,0 +1,1 @@
+"""Autoencoders, and densities of their codes."""

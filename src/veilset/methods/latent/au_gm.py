@@ -1,0 +1,124 @@
+"""AU-GM: an autoencoder trained by DP-SGD, whose encoder is given away.
+
+Paper: Chen, Xiang, Xue, Li, Borisov, Kaafar, Zhu 2018, arXiv 1812.02274 (DP-AuGM).
+Idea: users push images of their own through the released encoder and train on the codes (`encode`). Reconstruction of
+one image is a loss of that image alone; no label is used, so the networks know nothing of classes.
+
+Private access, noise shared out by `plan`:
+  mean      sum of all images' lowest frequencies, and a constant that counts: where the decoder starts
+  spread    sum of r r' / |r|^2, r = image - mean: principal directions, in which networks are small
+  gradient  clipped gradients of Poisson batches
+  codes, cells, within   sums by class that describe its codes by a few Gaussians; only with codes "released"
+
+Differs from the paper:
+  * The paper's method does not generate. Here labelled images are decoded from Gaussians of each class's codes,
+    whose moments are bought ("released", the default), or are those of a public labelled set ("public"), which
+    costs nothing; then no private label is used at all.
+  * Codes lie in (-1, 1), so that their moments are bounded by construction.
+  * Widths of the paper are not published; recipe "paper" is its plain form: pixels, gradients, public codes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.nn import functional as F
+
+from veilset.core.config import option
+from veilset.core.errors import ConfigError
+from veilset.core.types import Images, PublicInfo
+from veilset.methods.base import State, Synthesizer
+from veilset.methods.latent import autoencoders, density
+from veilset.networks.vae import VAE, Frame
+from veilset.privacy.gate import Gate
+from veilset.privacy.plan import Plan
+from veilset.privacy.spec import Privacy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(autoencoders.Options):
+    codes: str = option(
+        "released", "class Gaussians of codes: a paid sum, or codes of a public set", choices=("released", "public")
+    )
+    public: str = option("digits", "built-in set or path, declared public and with all classes, for codes public")
+
+
+class AUGM(Synthesizer):
+    """Autoencoder under DP-SGD: `encode` turns images into codes; samples are decoded from class Gaussians of codes."""
+
+    name = "au-gm"
+    Config = Config
+    recipes: ClassVar = {"paper": autoencoders.PLAIN | {"latent": 32, "epochs": 20.0, "codes": "public"}}
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Codes of images that are the caller's own: uint8 [n, C, H, W] to float32 [n, latent] in (-1, 1).
+
+        Costs no privacy of the training set. The codes are as private as the images that were given.
+
+        Raises:
+            ModeError: not fitted. ConfigError: images of another shape or type.
+        """
+        state, info = self._fitted()
+        if x.dtype != torch.uint8 or x.shape[1:] != torch.Size(info.shape):
+            raise ConfigError(f"x is {x.dtype} {list(x.shape)}: must be uint8 [n, {', '.join(map(str, info.shape))}]")
+        with torch.no_grad():
+            return self._net(state, info).encode(x.float() / 255, torch.zeros(len(x), dtype=torch.int64))[0]
+
+    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+        if self.config.codes == "public":
+            _public(self.config.public, info)
+        return autoencoders.plan(self.config, info, privacy)
+
+    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
+        c = self.config
+        public = autoencoders.frame(gate, info, c, rows=1, device=self.device)
+        net = autoencoders.network(c, info, public, classes=1, variational=False).to(self.device)
+        net = autoencoders.train(gate, net, c, told=False)
+        if c.codes == "released":
+            cells = density.cells_of(c.cells, info, plan.budget)
+            drawn = density.fit(gate, net, cells, lambda x, y: net.encode(x, y * 0))
+        else:
+            x, y = _public(c.public, info)
+            with torch.no_grad():
+                drawn = density.public(
+                    net.encode(x.to(self.device), y.to(self.device) * 0)[0].cpu(), y, len(info.classes)
+                )
+        return dict(net.state_dict()) | drawn
+
+    def _net(self, state: State, info: PublicInfo) -> VAE:
+        c, own = self.config, {k: v for k, v in state.items() if k not in density.NAMES}
+        public = Frame.like(own, logits=c.pixels == "bernoulli")
+        net = autoencoders.network(c, info, public, classes=1, variational=False)
+        net.load_state_dict(own)
+        return net
+
+    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        z = density.draw(state, labels).clamp(-1, 1)
+        return autoencoders.seen(self._net(state, info).decode(z, labels * 0), self.config)
+
+
+def _public(name: str, info: PublicInfo) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images [n, C, H, W] in [0, 1] and labels of a public set's test split, in the declared shape and classes.
+
+    Raises:
+        ConfigError: the set is not declared public, has no test split, or lacks a class.
+    """
+    from veilset.data.load import load
+
+    test = load(name).test
+    if not isinstance(test, Images):
+        raise ConfigError(f"public = {name!r}: must have a test split that is declared public (access = public)")
+    there = {test.classes[k] for k in test.y.unique().tolist()}
+    missing = [k for k in info.classes if k not in there]
+    if missing:
+        raise ConfigError(
+            f"public = {name!r}: has no image of class {missing[0]!r}; name another set, or codes released"
+        )
+    number = torch.tensor([info.classes.index(k) if k in info.classes else -1 for k in test.classes])[test.y]
+    x = test.x[number >= 0].float() / 255
+    if x.shape[1] != info.shape[0]:
+        x = x.mean(1, keepdim=True).expand(-1, info.shape[0], -1, -1)
+    x = F.interpolate(x, info.shape[1:], mode="bilinear", antialias=True)
+    return x, number[number >= 0]

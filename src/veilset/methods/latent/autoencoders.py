@@ -1,0 +1,321 @@
+"""What the autoencoder methods share: parameters, plan, paid statistics, and the loop of clipped gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from veilset.core.config import option
+from veilset.core.errors import ConfigError
+from veilset.core.types import PublicInfo
+from veilset.learning.dp_sgd import average, descend, dp_sgd, loop_multiplier
+from veilset.methods.latent import density
+from veilset.networks.activations import NAMES
+from veilset.networks.dct import half, low_frequencies, whole
+from veilset.networks.precision import fast
+from veilset.networks.vae import VAE, Frame
+from veilset.privacy.accounting import gaussian_noise_multiplier
+from veilset.privacy.gate import Gate
+from veilset.privacy.plan import Plan, Release
+from veilset.privacy.spec import Privacy
+
+COUNT = 0.3  # the constant that counts units, relative to the bound beside it
+RADIUS = 0.6  # images are clipped to this norm in units of sqrt(C H W) when class means are taken
+SPREAD = 0.22  # about the norm of an image's offset from its class mean, in the same units
+FREQUENCIES = 136  # those with u + v < 16: what principal directions are made of
+SHARES = {"mean": 0.1, "spread": 0.15, "codes": 0.1, "cells": 0.1, "within": 0.25}  # of 1 / noise_multiplier^2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Parameters of every autoencoder method."""
+
+    network: str = option("dense", "dense layers, or convolutions (needs basis pixels)", choices=("dense", "conv"))
+    hidden: int = option(128, "width of the dense hidden layer, or channels of the last convolution", ge=1, le=65536)
+    latent: int = option(32, "length of the code", ge=1, le=4096)
+    activation: str = option("tanh", "between layers; tempered-sigmoid has scale 1.58, temperature 3", choices=NAMES)
+    basis: str = option(
+        "principal",
+        "what images are described by: principal directions (a paid sum), lowest frequencies, or pixels",
+        choices=("principal", "cosine", "pixels"),
+    )
+    size: int = option(64, "how many principal directions or frequencies", ge=1, le=100_000)
+    centre: bool = option(True, "start the decoder from noisy means (a paid sum) instead of from grey")
+    linear: bool = option(True, "start from the linear autoencoder of principal directions, if that is the basis")
+    pixels: str = option("gaussian", "likelihood of a pixel given its code", choices=("bernoulli", "gaussian"))
+    deviation: float = option(0.2, "of the gaussian likelihood, in units of the pixel range", gt=0, le=10)
+    batch: int | None = option(None, "expected units a step; default N / 25, from 256 to 4096, at most N", ge=1)
+    steps: int | None = option(None, "steps; default 100 epsilon, from 300 to 1500", ge=1)
+    epochs: float | None = option(None, "instead of steps: how often a unit is used on average", gt=0)
+    rate: float = option(3e-3, "top learning rate of Adam", gt=0, le=1)
+    decay: str = option("cosine", "learning rate: to 0 by a cosine, or constant", choices=("cosine", "constant"))
+    bound: float = option(1.0, "L2 bound of a unit's gradient over all weights", gt=0)
+    average: float = option(0.98, "exponential average of the weights; 0: none", ge=0, lt=1)
+    cells: int | None = option(
+        None, "Gaussians of codes a class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
+    )
+    drawn: bool = option(False, "draw every pixel from its likelihood instead of giving its mean")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variational(Options):
+    """Parameters of the variational ones."""
+
+    kl: float = option(1.0, "weight of the divergence of codes from N(0, I)", ge=0, le=1000)
+    warm: float = option(0.2, "part of the steps in which that weight rises from 0", ge=0, le=1)
+    draws: int = option(1, "codes drawn a record and step, averaged before clipping", ge=1, le=1000)
+    codes: str = option(
+        "released", "images are decoded from a paid Gaussian a class, or from N(0, I)", choices=("released", "normal")
+    )
+
+
+PLAIN = {  # an autoencoder on pixels as in the literature: no paid sums, nothing but gradients
+    "basis": "pixels", "centre": False, "linear": False, "pixels": "bernoulli", "hidden": 256, "activation": "relu",
+    "batch": 128, "decay": "constant", "average": 0.0,
+}  # fmt: skip
+PLAIN_VAE = PLAIN | {"warm": 0.0, "codes": "normal"}
+
+# ---------------------------------------------------------------------- plan
+
+
+def plan(c: Any, info: PublicInfo, privacy: Privacy, *, partition: str | None = None) -> Plan:
+    """The releases (arguments as there) with an estimate of time and memory.
+
+    Raises:
+        ConfigError: parameters that do not fit together, or to the shape.
+    """
+    if c.network == "conv" and c.basis != "pixels":
+        raise ConfigError(f"basis = {c.basis!r}: convolutions work on pixels; use basis pixels, or network dense")
+    if c.network == "conv" and min(info.shape[1:]) < 2:
+        raise ConfigError(f"shape = {list(info.shape)}: convolutions need sides of at least 2; use network dense")
+    if c.steps is not None and c.epochs is not None:
+        raise ConfigError(f"steps and epochs = {c.steps}, {c.epochs:g}: give one of them")
+    asked = releases(c, info, privacy, partition=partition)
+    loop = next(r for r in asked if r.name == "gradient")
+    wide = (c.size if c.basis != "pixels" else info.pixels) if c.network == "dense" else 20 * c.hidden
+    decoded = 100 * info.pixels if c.pixels == "bernoulli" else 0
+    each = getattr(c, "draws", 1) * (6 * c.hidden * (wide + 2 * c.latent) + decoded) + 20_000
+    work = each * loop.sample_rate * info.units * loop.steps
+    calls = loop.steps * (len(info.classes) if partition else 1)
+    return Plan(
+        asked, seconds=5 + work / 2e10 + 3e-4 * info.units + 3e-3 * calls, memory_mb=500 + wide * c.hidden / 5e3
+    )
+
+
+def releases(c: Any, info: PublicInfo, privacy: Privacy, *, partition: str | None = None) -> tuple[Release, ...]:
+    """Everything an autoencoder asks, with noise shared out between one-shot sums and the loop of gradients.
+
+    Args:
+        c: the parameters.
+        info, privacy: declared facts and budget.
+        partition: "class" for one loop a class.
+    """
+    batch, steps = schedule(c, info, privacy)
+    gradient = dp_sgd("gradient", info, batch=batch, steps=steps, bound=c.bound, partition=partition)
+    shares = _shares(c, info, privacy)
+    bounds = {"mean": clip_of(info) * math.hypot(1, COUNT), "spread": 1.0} | density.BOUNDS
+    weights = dict.fromkeys(shares, 1.0)
+    if privacy.private and shares:
+        one = 1 / gaussian_noise_multiplier(privacy.epsilon, privacy.delta)
+        own = loop_multiplier(one * math.sqrt(1 - sum(shares.values())), gradient.sample_rate, steps)
+        weights = {name: 1 / (math.sqrt(s) * one * own) for name, s in shares.items()}
+    times = {"cells": density.ROUNDS}
+    sums = [
+        Release(name=name, bound=bounds[name], steps=n, weight=w * math.sqrt(n))
+        for name, w in weights.items()
+        for n in [times.get(name, 1)]
+    ]
+    return (
+        *(r for r in sums if r.name not in density.BOUNDS),
+        gradient,
+        *(r for r in sums if r.name in density.BOUNDS),
+    )
+
+
+def _shares(c: Any, info: PublicInfo, privacy: Privacy) -> dict[str, float]:
+    """The part of the budget that each one-shot sum gets; the gradients have the rest."""
+    released = c.codes == "released"
+    several = released and density.cells_of(c.cells, info, privacy) > 1
+    asked = {"mean": c.centre, "spread": c.basis == "principal", "codes": released, "cells": several, "within": several}
+    shares = {name: SHARES[name] for name, wanted in asked.items() if wanted}
+    if released and not several:
+        shares["codes"] = sum(SHARES[name] for name in density.BOUNDS)
+    return shares
+
+
+def schedule(c: Options, info: PublicInfo, privacy: Privacy) -> tuple[int, int]:
+    """(expected batch, steps) from the parameters, or else from declared facts."""
+    batch = min(info.units, c.batch or min(4096, max(256, info.units // 25)))
+    if c.steps is not None:
+        return batch, c.steps
+    if c.epochs is not None:
+        return batch, max(1, round(c.epochs * info.units / batch))
+    return batch, round(min(1500.0, max(300.0, 100 * privacy.epsilon)))
+
+
+def clip_of(info: PublicInfo) -> float:
+    """The L2 bound of an image when means are taken."""
+    return RADIUS * math.sqrt(info.pixels)
+
+
+# ---------------------------------------------------------------------- paid statistics
+
+
+def frame(gate: Gate, info: PublicInfo, c: Options, *, rows: int, device: str) -> Frame:
+    """Ask for the means and the principal directions, if planned, and build the public frame of the networks.
+
+    Args:
+        gate: with the releases "mean" and "spread" of `releases`.
+        info, c: declared facts, parameters.
+        rows: K for a mean image a class, 1 for one of all classes.
+        device: where it is used.
+    """
+    low = low_frequencies(info.shape, FREQUENCIES if c.basis == "principal" else c.size).to(device)
+    centre = torch.zeros(rows, info.pixels)
+    if c.centre:
+        fine = low_frequencies(info.shape, FREQUENCIES)
+        centre = _means(gate, info, fine, rows)
+    basis, scale = None, None
+    if c.basis == "cosine":
+        basis, scale = low, SPREAD * math.sqrt(info.pixels) * _spectrum(len(low))
+    if c.basis == "principal":
+        there, inside = centre.to(device), rows > 1
+
+        def products(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            r = low @ (x.flatten() - there[y if inside else y * 0])
+            return half(r / r.norm().clamp_min(1e-6))
+
+        release = gate.plan["spread"]
+        spread = whole(gate.sum("spread", products).float(), len(low)) / info.units
+        basis, scale = _principal(spread, low.cpu(), c.size, release.noise_multiplier / info.units)
+        scale *= SPREAD * math.sqrt(info.pixels)
+    return Frame(centre, basis, scale, c.pixels == "bernoulli").to(device)
+
+
+def _means(gate: Gate, info: PublicInfo, basis: torch.Tensor, rows: int) -> torch.Tensor:
+    """Noisy mean images [rows, P], smooth and within [0, 1]: sums of clipped coordinates and of a constant."""
+    bound = clip_of(info)
+
+    def clipped(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        r = basis.to(x.device) @ x.flatten()
+        return torch.cat([r * (bound / r.norm().clamp_min(bound)), r.new_full((1,), COUNT * bound)])
+
+    answer = gate.sum("mean", clipped, by_class=rows > 1).float().reshape(rows, -1)
+    expected = info.units / rows
+    count = (answer[:, -1] / (COUNT * bound)).clamp(expected / 4, expected * 4)
+    return ((answer[:, :-1] / count[:, None]) @ basis).clamp(0, 1)
+
+
+def _spectrum(size: int) -> torch.Tensor:
+    """Public guess of how far images spread along the lowest frequencies, of root mean square 1 / sqrt(size)."""
+    fall = 1 / (1 + torch.arange(size).mul(2).sqrt() / 3)
+    return fall / fall.norm()
+
+
+def _principal(spread: torch.Tensor, low: torch.Tensor, size: int, noise: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first principal directions [size, P] of a noisy matrix in the basis `low`, and their deviations [size]."""
+    values, axes = torch.linalg.eigh(spread)
+    kept = values.flip(0)[:size] - noise * math.sqrt(len(spread) / 2)  # half the edge of the noise's semicircle
+    floor = max(float(kept.max()), 1e-6) / 1000
+    return axes.flip(1)[:, :size].T @ low, kept.clamp_min(floor).sqrt()
+
+
+# ---------------------------------------------------------------------- networks and training
+
+
+def network(c: Options, info: PublicInfo, public: Frame, *, classes: int, variational: bool = True) -> VAE:
+    """The autoencoder of a set of parameters, told about `classes` classes (1: not told)."""
+    linear = c.deviation if c.linear and c.basis == "principal" and c.pixels == "gaussian" else 0.0
+    net = VAE(
+        info.shape, classes, c.latent, public, hidden=c.hidden, act=c.activation, conv=c.network == "conv",
+        linear=linear, variational=variational,
+    )  # fmt: skip
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+class Weight:
+    """The weight of the divergence, which rises from 0 in the first part of the steps."""
+
+    def __init__(self, top: float, steps: float):
+        self.top, self.steps, self.now = top, steps, 0.0
+
+    def at(self, step: int) -> None:
+        """Set it for a step."""
+        self.now = self.top * min(1.0, (step + 1) / max(self.steps, 1.0))
+
+
+def loss_of(c: Options, weight: Weight, *, draws: int = 1, told: bool = True) -> Callable[..., torch.Tensor]:
+    """The negative evidence lower bound of one record, summed over pixels and averaged over its draws of the code.
+
+    Args:
+        c: parameters.
+        weight: of the divergence, at the present step.
+        told: the networks are told the record's class; otherwise they get 0.
+
+    Returns:
+        A loss whose fourth argument holds the draws "code" [draws, latent]; without it, that of the mean code.
+    """
+    bernoulli = c.pixels == "bernoulli"
+
+    def loss(net: Any, x: torch.Tensor, y: torch.Tensor, own: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
+        e = own["code"] if own else torch.zeros(draws, c.latent, device=x.device)
+        got, wanted, mean, log_variance = net(x[None], (y if told else y * 0)[None], e)
+        wanted = wanted.expand(draws, -1)
+        if bernoulli:
+            error = F.binary_cross_entropy_with_logits(got, wanted, reduction="none")
+        else:
+            error = (got - wanted).square() / (2 * c.deviation**2)
+        if weight.top == 0:
+            return error.sum() / draws
+        divergence = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum()
+        return error.sum() / draws + weight.now * divergence
+
+    return loss
+
+
+def train(gate: Gate, net: VAE, c: Options, *, part: int | None = None, told: bool = True, factor: float = 1.0) -> VAE:
+    """The loop of clipped gradients of release "gradient"; returns the network with averaged weights.
+
+    Args:
+        gate: with that release planned.
+        net: what is trained, in place.
+        c: parameters.
+        part: which class, if the release is partitioned.
+        told: the network is told the class.
+        factor: on gradients, which `gate.grad` divides by the units of all classes even if only one is trained on.
+    """
+    steps = gate.plan["gradient"].steps
+    weight = Weight(getattr(c, "kl", 0.0), getattr(c, "warm", 0.0) * steps)  # plain autoencoders have neither
+    draws = getattr(c, "draws", 1)
+    loss, own = loss_of(c, weight, draws=draws, told=told), {"code": (draws, c.latent)} if net.variational else None
+    adam = torch.optim.Adam(net.parameters(), c.rate)
+    mean = average(net, c.average)
+    for t in gate.loop("gradient", {"net": net, "adam": adam, "mean": mean}, part=part):
+        weight.at(t)
+        warm = min(1.0, (t + 1) / 20)  # steps of Adam before its averages are worth something
+        fall = 0.5 + 0.5 * math.cos(math.pi * t / steps) if c.decay == "cosine" else 1.0
+        adam.param_groups[0]["lr"] = c.rate * warm * fall
+        with fast(c.network == "conv"):
+            grads = gate.grad("gradient", loss, net, part=part, draws=own)
+        descend(adam, net, {k: g * factor for k, g in grads.items()})
+        mean.update_parameters(net)
+    averaged = mean.module
+    assert isinstance(averaged, VAE)
+    return averaged
+
+
+# ---------------------------------------------------------------------- samples
+
+
+def seen(image: torch.Tensor, c: Options) -> torch.Tensor:
+    """Decoded images as they are given: the mean of every pixel, or a draw from its likelihood."""
+    if not c.drawn:
+        return image.clamp(0, 1)
+    if c.pixels == "bernoulli":
+        return torch.bernoulli(image.clamp(0, 1))
+    return (image + c.deviation * torch.randn_like(image)).clamp(0, 1)

@@ -1,0 +1,1 @@
+"""Methods that buy means and covariances of classes, and what is drawn from them."""

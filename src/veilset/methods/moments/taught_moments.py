@@ -1,0 +1,248 @@
+"""Taught-Moments: images of dp-moments, labelled by a teacher that was learned in the same run.
+
+Idea: ours. A Gaussian of a class also draws images that look like another class, and a classifier learns their wrong
+labels. A teacher (dp-scatter) needs little of a budget, and tells what an image shows better than the Gaussian that it
+was drawn from. So images are drawn for the wanted labels, but kept under the label that the teacher gives, and drawn
+again for labels that are still wanted.
+
+Private access, shares of the budget set by `share`:
+  mean, spread, cells, within   the sums of dp-moments
+  detail                        histograms of grey levels and of fine bands, from which drawn images get the edges and
+                                the black ground that low frequencies lack (module `detail`); a fiftieth of the images'
+                                part; left out where the declared units are too few for it
+  linear                        the clipped gradients of dp-scatter
+  choice                        how many private images each of a few small networks gets right, which were trained on
+                                images with detail and without, moved after they got their labels and not (module
+                                `choosing`); as much of the budget as such counts need; left out where that is more
+                                than a twentieth
+Everything after is free. Two things make the teacher fit for images that are no photographs:
+  * It learns from private images that are reduced to the low frequencies of dp-moments, and reads drawn images so.
+    A teacher of whole images is better on those and worse on drawn ones, whose fine structure belongs to no class.
+  * Its offsets are then set so that drawn images of all classes in equal numbers get all labels in equal numbers. The
+    drawn images lack detail, and a teacher takes what lacks detail for one class (on Fashion-MNIST, for shirts).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import ClassVar
+
+import torch
+
+from veilset.core.config import option
+from veilset.core.types import PublicInfo
+from veilset.learning.dp_sgd import loop_multiplier
+from veilset.methods.base import BATCH, State, Synthesizer
+from veilset.methods.moments import selection, texture
+from veilset.methods.moments.dp_moments import DPMoments, cells_for
+from veilset.methods.teachers import dp_scatter
+from veilset.networks.dct import low_frequencies
+from veilset.privacy.accounting import gaussian_noise_multiplier
+from veilset.privacy.gate import Gate
+from veilset.privacy.plan import Plan, Release
+from veilset.privacy.spec import Privacy
+
+DETAIL, CHOICE = "detail", "choice"  # releases
+IMAGES, TEACHER, CURVES, MOVED = "images.", "teacher.", "detail.curves", "choice.moved"  # in the state
+FREQUENCIES = 136  # as many as dp-moments has by default
+CELLS = 0.055  # half of dp-moments': what fewer, broader Gaussians draw wrongly, the teacher puts under the right label
+ROUNDS = 8  # of drawing again; a label that still has no image then keeps one that was drawn for it
+TRIED, TURNS = 300, 200  # drawn images a class by which the offsets are set, and steps of setting them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    share: float = option(
+        0.3, "the teacher's part of the budget, in units of 1 / noise_multiplier^2; images get the rest", gt=0, lt=1
+    )
+    steps: int | None = option(None, "gradient steps of the teacher; default as dp-scatter", ge=1)
+    batch: int | None = option(None, "its expected units a step; default as dp-scatter", ge=1)
+    cells: int | None = option(
+        None, "Gaussians a class; default 0.055 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
+    )
+    draws: int = option(1000, "draws that correct the moments of a cell for clamping; as dp-moments", ge=0)
+    detail: bool = option(True, "give released images the private images' histograms of levels and fine bands")
+    choose: bool = option(True, "let the private images choose whether with this detail, and whether images are moved")
+
+
+class TaughtMoments(Synthesizer):
+    """Class Gaussians for images, a private linear classifier for their labels."""
+
+    name = "taught-moments"
+    Config = Config
+    recipes: ClassVar = {"plain": {"detail": False, "choose": False}}
+
+    def _images(self, info: PublicInfo, privacy: Privacy) -> DPMoments:
+        cells = self.config.cells or cells_for(info, privacy, CELLS)
+        return DPMoments(size=FREQUENCIES, cells=cells, draws=self.config.draws)
+
+    @property
+    def _teacher(self) -> dp_scatter.Config:
+        return dp_scatter.Config(steps=self.config.steps, batch=self.config.batch)
+
+    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+        images = self._images(info, privacy)._plan(info, privacy)
+        linear = dp_scatter.release(self._teacher, info, privacy.epsilon)
+        teacher = dp_scatter.cost(info, linear)
+        parts, told = self._parts(info, privacy)
+        left = 1 - self.config.share - sum(parts.values())  # of the budget, for the sums of the images
+        weigh = {name: math.sqrt(left / (part * _information(images))) for name, part in parts.items()}
+        releases, seconds = list(images.releases), images.seconds + teacher.seconds
+        if DETAIL in parts:
+            releases.append(replace(texture.release(info), weight=weigh[DETAIL]))
+            seconds += texture.SECONDS
+        releases.append(replace(linear, weight=_weight(linear, images, privacy, self.config.share, left)))
+        if CHOICE in parts:
+            releases.append(replace(selection.release(_kinds(parts)), weight=weigh[CHOICE]))
+            seconds += selection.seconds(info, _kinds(parts))
+        memory = max(images.memory_mb, teacher.memory_mb) + (selection.MEMORY if CHOICE in parts else 0.0)
+        return Plan(tuple(releases), seconds=seconds, memory_mb=memory, warnings=told)
+
+    def _parts(self, info: PublicInfo, privacy: Privacy) -> tuple[dict[str, float], tuple[str, ...]]:
+        """(parts of the budget for what is asked beside images and teacher, what is left out for want of units)."""
+        parts, told = dict[str, float](), list[str]()
+        if self.config.detail:
+            part = (1 - self.config.share) * texture.SHARE
+            if info.units >= (least := texture.least(info, privacy, part)):
+                parts[DETAIL] = part
+            else:
+                told.append(_left_out(DETAIL, "so that images stay smooth", info, least))
+        if self.config.choose:
+            kinds = _kinds(parts)
+            if info.units >= (least := selection.least(privacy, kinds)):
+                parts[CHOICE] = selection.share(info, privacy, kinds)
+            else:
+                told.append(_left_out(CHOICE, "so that images are not moved", info, least))
+        return parts, tuple(told)
+
+    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
+        images = self._images(info, plan.budget)._fit(gate, info, plan)
+        kinds = [{IMAGES + k: v for k, v in images.items()}]
+        asked = {release.name for release in plan.releases}
+        if DETAIL in asked:
+            wanted = texture.measure(gate, info)
+            curves = texture.learn(wanted, self._drawn(kinds[0], info, _each(info, texture.enough(info))), info)
+            kinds.insert(0, kinds[0] | {CURVES: curves})
+        learned = dp_scatter.learn(gate, self._teacher, info, plan["linear"], self.device, blurred)
+        teacher = {TEACHER + k: v.detach().cpu() for k, v in learned.items()}
+        kinds = [self._balanced(kind | teacher, info) for kind in kinds]
+        if CHOICE not in asked:
+            return kinds[0]
+        draws = [partial(self._labelled, kind, info) for kind in kinds]
+        which, moved = selection.choose(gate, info, draws, self.device)
+        return kinds[which] | {MOVED: torch.tensor(moved)}
+
+    def _notes(self, state: State) -> tuple[str, ...]:
+        form = "with fine detail" if CURVES in state else "without fine detail"
+        return (f"draws {form}, {'each moved a little' if state.get(MOVED) else 'not moved'}",)
+
+    def labels(self, x: torch.Tensor) -> torch.Tensor:
+        """What the classifier of a fitted model calls images [n, C, H, W] in [0, 1], all classes equally often."""
+        state, _ = self._fitted()
+        logits = torch.cat([_scores(state, part) for part in x.split(BATCH)])
+        return (logits + even_out(logits)).argmax(1)
+
+    def _balanced(self, state: State, info: PublicInfo) -> State:
+        """The state, its teacher's offsets set so that what it draws gets all labels equally often."""
+        logits = torch.cat([_scores(state, self._drawn(state, info, part)) for part in _each(info, TRIED).split(BATCH)])
+        return state | {TEACHER + "bias": state[TEACHER + "bias"] + even_out(logits)}
+
+    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        images = self._labelled(state, info, labels)
+        return selection.moved(images) if state.get(MOVED) else images
+
+    def _labelled(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """Images that the teacher gives these labels, but for the few that it gives to none in all rounds."""
+        out, open_ = torch.zeros(len(labels), *info.shape), torch.arange(len(labels))
+        for _ in range(ROUNDS):
+            drawn = self._drawn(state, info, labels[open_])
+            taught = _scores(state, drawn).argmax(1)
+            out[open_] = drawn  # what has no better image by the last round keeps this
+            left = []
+            for k in range(len(info.classes)):
+                wanted, given = open_[labels[open_] == k], drawn[taught == k]
+                n = min(len(wanted), len(given))
+                out[wanted[:n]] = given[:n]
+                left.append(wanted[n:])
+            open_ = torch.cat(left).sort().values
+            if not len(open_):
+                break
+        return out
+
+    def _drawn(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """Images of the Gaussians of these labels, as the teacher will see them."""
+        own = _part(state, IMAGES)
+        x = torch.cat([DPMoments()._sample(own, info, part) for part in labels.split(BATCH)])
+        return texture.apply(state[CURVES], x, info) if CURVES in state else x
+
+
+def _kinds(asked: Container[str]) -> int:
+    """How many kinds of images there are to choose from."""
+    return 1 + (DETAIL in asked)
+
+
+def _part(state: State, kind: str) -> State:
+    return {name.removeprefix(kind): value for name, value in state.items() if name.startswith(kind)}
+
+
+def _each(info: PublicInfo, n: int) -> torch.Tensor:
+    """Labels of n images of every class."""
+    return torch.arange(len(info.classes)).repeat(n)
+
+
+def _scores(state: State, x: torch.Tensor) -> torch.Tensor:
+    """The teacher's scores [n, K] of images [n, C, H, W] in [0, 1]."""
+    return dp_scatter.scores(_part(state, TEACHER), x, blurred)
+
+
+def blurred(x: torch.Tensor) -> torch.Tensor:
+    """Features of images [..., C, H, W] that are reduced to their low frequencies first."""
+    return dp_scatter.seen(reduced(x))
+
+
+def reduced(x: torch.Tensor) -> torch.Tensor:
+    """Images [..., C, H, W] in [0, 1] with the low frequencies of the drawn ones only, in [0, 1]."""
+    basis = _basis(tuple(x.shape[-3:])).to(x.device)
+    return (x.flatten(-3) @ basis.T @ basis).clamp(0, 1).unflatten(-1, x.shape[-3:])
+
+
+@cache
+def _basis(shape: tuple[int, int, int]) -> torch.Tensor:
+    return low_frequencies(shape, FREQUENCIES)
+
+
+def even_out(logits: torch.Tensor) -> torch.Tensor:
+    """Offsets [K] by which the mean probability of each class over logits [n, K] is the same."""
+    offset = torch.zeros(logits.shape[1])
+    for _ in range(TURNS):
+        offset = offset - 0.2 * ((logits + offset).softmax(1).mean(0) * len(offset)).clamp_min(1e-6).log()
+    return offset
+
+
+def _left_out(name: str, so: str, info: PublicInfo, least: float) -> str:
+    """Why a release is not in the plan. (Images too small for bands are too small for the teacher.)"""
+    needed = math.ceil(least / 100) * 100
+    return (
+        f"release {name!r} is left out, {so}: at this epsilon its noise needs about {needed} units, "
+        f"and {info.units} are declared"
+    )
+
+
+def _information(images: Plan) -> float:
+    """Of the images' sums: 1 / noise_multiplier^2 in units of their scale, where shares add up."""
+    return sum(r.steps / r.weight**2 for r in images.releases)
+
+
+def _weight(linear: Release, images: Plan, privacy: Privacy, share: float, left: float) -> float:
+    """The weight with which the loop costs `share` of the budget, where the images' sums cost `left`.
+
+    Shares are of mu^2, where they add up. Only the split follows this; the price is exact.
+    """
+    if not privacy.private:
+        return 1.0
+    one = gaussian_noise_multiplier(privacy.epsilon, privacy.delta)
+    noise = loop_multiplier(math.sqrt(share) / one, linear.sample_rate, linear.steps)
+    return noise * math.sqrt(left) / (one * math.sqrt(_information(images)))

@@ -1,0 +1,1 @@
+"""What keeps a run whole: journal, paid answers, checkpoints, several processes."""
