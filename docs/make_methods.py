@@ -27,7 +27,7 @@ def page(name: str) -> str:
     taught = name in TEACHERS
     entry, cls = (BUILT_IN | TEACHERS)[name], teacher_class(name) if taught else method_class(name)
     texts = [inspect.getdoc(import_module(entry.module)), inspect.cleandoc(cls.__doc__ or "")]
-    body = [_fenced(text) for text in dict.fromkeys(texts) if text]
+    body = [_markdown(text) for text in dict.fromkeys(texts) if text]
     source = f"[`{entry.module}`](../../src/{entry.module.replace('.', '/')}.py)"
     head = f"# {name}\n\n{entry.summary[:1].upper()}{entry.summary[1:]}. Source: {source}."
     use = f"```sh\nveilset fit {name} --data digits --epsilon 1 --out runs/{name}\n```"
@@ -39,13 +39,27 @@ def page(name: str) -> str:
     return "\n\n".join([head, *body, use, "## Parameters", _table(cls.Config), *recipes, made]) + "\n"
 
 
-def _fenced(text: str) -> str:
-    """A docstring as Markdown: runs of indented lines keep their layout."""
+def _markdown(text: str) -> str:
+    """A docstring as Markdown: runs of indented lines become lists where each item has a mark or a word in front."""
     out: list[str] = []
     for indented, run in groupby(text.splitlines(), key=lambda line: line.startswith("  ")):
         lines = list(run)
-        out += ["", "```text", *dedent("\n".join(lines)).splitlines(), "```", ""] if indented else lines
+        out += ["", *_listed(dedent("\n".join(lines)).splitlines()), ""] if indented else lines
     return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).strip()
+
+
+def _listed(lines: list[str]) -> list[str]:
+    out = []
+    for line in lines:
+        if line.startswith("* "):
+            out.append(f"- {line[2:]}")
+        elif line.startswith(" ") and out:
+            out.append(f"  {line.strip()}")
+        elif part := re.fullmatch(r"(\S.*?) {2,}(\S.*)", line):
+            out.append(f"- `{part[1]}`: {part[2]}")
+        else:
+            return ["```text", *lines, "```"]
+    return out
 
 
 def _table(config: type) -> str:

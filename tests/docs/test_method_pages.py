@@ -42,3 +42,9 @@ def test_page_names_every_parameter_with_its_range(script: ModuleType) -> None:
         text = script.page(name)
         for f in fields((teacher_class if name in TEACHERS else method_class)(name).Config):
             assert f"`--{f.name.replace('_', '-')}`" in text
+
+
+@pytest.mark.parametrize("name", make_methods.present())
+def test_lists_of_docstrings_are_lists(name: str) -> None:
+    text = make_methods.page(name)
+    assert "\n* " not in text and "\n- " in text.split("## Parameters")[0]

@@ -21,47 +21,51 @@ DEFAULT = "taught-moments"  # what `veilset fit` takes without a name: the best 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where in this folder a method lies, and what it is in one line."""
+    """Where a method lies, and what it is in one line."""
 
     module: str
     attribute: str
     summary: str
 
 
+def _in(family: str, attribute: str, summary: str) -> Entry:
+    return Entry(f"veilset.methods.{family}", attribute, summary)
+
+
 BUILT_IN = {
-    "dp-merf": Entry(
+    "dp-merf": _in(
         "embedding.dp_merf",
         "DPMERF",
         "random-feature mean embedding, one release, conditional generator",
     ),
-    "dp-moments": Entry("moments.dp_moments", "DPMoments", "class means and covariances in a low-frequency basis"),
-    "taught-moments": Entry(
+    "dp-moments": _in("moments.dp_moments", "DPMoments", "class means and covariances in a low-frequency basis"),
+    "taught-moments": _in(
         "moments.taught_moments", "TaughtMoments", "images of dp-moments, labelled by a private teacher"
     ),
-    "dp-kip": Entry("condensation.dp_kip", "DPKIP", "few images for kernel regression on scattering features"),
-    "private-set": Entry("condensation.private_set", "PrivateSet", "few images that match the gradients of networks"),
-    "dp-condense": Entry(
+    "dp-kip": _in("condensation.dp_kip", "DPKIP", "few images for kernel regression on scattering features"),
+    "private-set": _in("condensation.private_set", "PrivateSet", "few images that match the gradients of networks"),
+    "dp-condense": _in(
         "condensation.dp_condense",
         "DPCondense",
         "few images that random networks take for the private ones",
     ),
-    "dp-cvae": Entry("latent.dp_cvae", "DPCVAE", "one class-conditional variational autoencoder, by DP-SGD"),
-    "vae-gm": Entry("latent.vae_gm", "VAEGM", "one variational autoencoder a class, by DP-SGD on a partition"),
-    "au-gm": Entry("latent.au_gm", "AUGM", "an autoencoder by DP-SGD; gives its encoder away, samples too"),
-    "dp-gan": Entry("gan.dp_gan", "DPGAN", "conditional GAN, critic by DP-SGD, free generator steps"),
-    "dp-cgan": Entry("gan.dp_cgan", "DPCGAN", "conditional GAN, real and generated parts clipped apart"),
-    "dp-diffusion": Entry(
+    "dp-cvae": _in("latent.dp_cvae", "DPCVAE", "one class-conditional variational autoencoder, by DP-SGD"),
+    "vae-gm": _in("latent.vae_gm", "VAEGM", "one variational autoencoder a class, by DP-SGD on a partition"),
+    "au-gm": _in("latent.au_gm", "AUGM", "an autoencoder by DP-SGD; gives its encoder away, samples too"),
+    "dp-gan": _in("gan.dp_gan", "DPGAN", "conditional GAN, critic by DP-SGD, free generator steps"),
+    "dp-cgan": _in("gan.dp_cgan", "DPCGAN", "conditional GAN, real and generated parts clipped apart"),
+    "dp-diffusion": _in(
         "diffusion.dp_diffusion",
         "DPDiffusion",
         "diffusion model by DP-SGD, several noise draws a record (DPDM)",
     ),
-    "dp-feta": Entry("diffusion.dp_feta", "DPFETA", "noisy class summaries first, then a diffusion model by DP-SGD"),
+    "dp-feta": _in("diffusion.dp_feta", "DPFETA", "noisy class summaries first, then a diffusion model by DP-SGD"),
 }
 
 
 # Classifiers learned under a budget: they draw no images. What is done with them is in `teachers`.
 TEACHERS = {
-    "dp-scatter": Entry("teachers.dp_scatter", "DPScatter", "linear classifier on scattering features, by DP-SGD"),
+    "dp-scatter": _in("teachers.dp_scatter", "DPScatter", "linear classifier on scattering features, by DP-SGD"),
 }
 
 
@@ -85,7 +89,7 @@ def method_class(name: str) -> type[Synthesizer]:
 
     if name in BUILT_IN:
         entry = BUILT_IN[name]
-        found: Any = getattr(import_module(f"veilset.methods.{entry.module}"), entry.attribute)
+        found: Any = getattr(import_module(entry.module), entry.attribute)
         return found
     plugins = _plugins()
     if name in TEACHERS:

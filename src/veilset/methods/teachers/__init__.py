@@ -31,7 +31,7 @@ def teacher_class(name: str) -> type[Teacher]:
     if name not in TEACHERS:
         known = ", ".join(TEACHERS)
         raise ConfigError(f"teacher {name!r} is unknown.{suggest(name, TEACHERS)} Known: {known}")
-    found: Any = getattr(import_module(f"veilset.methods.{TEACHERS[name].module}"), TEACHERS[name].attribute)
+    found: Any = getattr(import_module(TEACHERS[name].module), TEACHERS[name].attribute)
     return found
 
 
