@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from veilset.bench import suite
+from benchmarks.runner import suite
 
-SOURCE = Path(suite.__file__).parents[2]
+SOURCE = f"{suite.ROOT}:{suite.ROOT / 'src'}"
 FAKE = """
 import os, signal
-from veilset.bench.suite import Cell, once
+from benchmarks.runner.suite import Cell, once
 
 OPTIONS, ELSEWHERE = ("seeds",), ("other",)
 

@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from veilset.bench import continual
-from veilset.bench.suite import Cell
+from benchmarks.runner.suite import Cell
+from benchmarks.suites import continual
 from veilset.core.errors import ConfigError
 from veilset.core.types import Images
 

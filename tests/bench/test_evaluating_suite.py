@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from veilset.bench import evaluating
-from veilset.bench.suite import SUITES, Cell
+from benchmarks.runner.suite import SUITES, Cell
+from benchmarks.suites import evaluating
 from veilset.evaluation import entries
 
 

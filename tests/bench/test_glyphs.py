@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import veilset as vs
-from veilset.bench import glyphs
+from benchmarks.runner import glyphs
 from veilset.core.errors import ConfigError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from veilset.bench import gradient
+from benchmarks.suites import gradient
 
 
 @pytest.mark.parametrize("rows", [32, 64, 256, 288])

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.runner import loss as losses
+from benchmarks.runner.glyphs import make as real
+from benchmarks.runner.suite import Cell, run_suite
+from benchmarks.suites import headline, leaderboard
 from veilset.audit.membership.records import inspect
-from veilset.bench import headline, leaderboard
-from veilset.bench import loss as losses
-from veilset.bench.glyphs import make as real
-from veilset.bench.suite import Cell, run_suite
 from veilset.core.errors import ConfigError
 from veilset.core.types import Images
 from veilset.data.load import load

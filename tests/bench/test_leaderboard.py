@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from veilset.bench import leaderboard, published
-from veilset.bench.suite import Cell, Table, run_suite
+from benchmarks.runner import published
+from benchmarks.runner.suite import Cell, Table, run_suite
+from benchmarks.suites import leaderboard
 from veilset.cli.main import main
 from veilset.methods.catalogue import TEACHERS, methods
 
@@ -24,7 +25,7 @@ def result(accuracy: float, fit: float = 120.0, **facts: Any) -> dict[str, Any]:
 
 def some(method: str, accuracies: list[float], data: str = "mnist", epsilon: float = 1.0, **facts: Any) -> list[Any]:
     """(cell, result) for seeds 0, 1, ..."""
-    from veilset.bench.quality import cell
+    from benchmarks.runner.quality import cell
 
     return [(cell(method, data, epsilon, s), result(a, **facts)) for s, a in enumerate(accuracies)]
 
@@ -53,7 +54,7 @@ def test_a_missed_floor_names_the_page_that_says_why() -> None:
     for accuracy, said in ((80.9, True), (81.1, False)):
         done = some("dp-feta", [accuracy] * 3, "fashion-mnist", 10.0)
         text = leaderboard.render(leaderboard.summary(done, [c for c, _ in done]) | {"missing": []})
-        assert ("What limits dp-feta on fashion-mnist, epsilon 10: [search-diffusion.md]" in text) == said
+        assert ("What limits dp-feta on fashion-mnist, epsilon 10: [../logs/search-diffusion.md]" in text) == said
 
 
 def test_choices() -> None:
@@ -111,9 +112,9 @@ def test_bad_input(options: list[str], words: str, tmp_path: Path, capsys: pytes
 
 
 def test_cells_of_the_first_suite_are_not_made_again() -> None:
-    table = Table("leaderboard", ROOT / "benchmarks", False, {"methods": ["dp-merf", "dp-moments"]})
+    table = Table("leaderboard", ROOT / "benchmarks" / "results", False, {"methods": ["dp-merf", "dp-moments"]})
     assert all(table.result(c) for c in table.chosen)
-    other = Table("leaderboard", ROOT / "benchmarks", True, {"methods": ["dp-moments"]})
+    other = Table("leaderboard", ROOT / "benchmarks" / "results", True, {"methods": ["dp-moments"]})
     assert not any(other.result(c) for c in other.chosen)
 
 

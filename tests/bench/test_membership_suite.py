@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from veilset.bench import membership
-from veilset.bench.suite import SUITES, Cell
+from benchmarks.runner.suite import SUITES, Cell
+from benchmarks.suites import membership
 from veilset.core.errors import ConfigError
 
 FIGURES = {"auc": 0.6, "low": 0.55, "high": 0.65, "advantage": 0.2}

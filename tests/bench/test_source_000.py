@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from veilset.bench import source_000
-from veilset.bench.plot import HEIGHT, LEFT, RIGHT, WIDTH, Panel, Series, draw
-from veilset.bench.suite import Cell, run_suite
+from benchmarks.runner.plot import HEIGHT, LEFT, RIGHT, WIDTH, Panel, Series, draw
+from benchmarks.runner.suite import Cell, run_suite
+from benchmarks.suites import source_000
 from veilset.core.errors import ConfigError
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from veilset.bench import published, source_003, source_003_published
-from veilset.bench.suite import Cell
+from benchmarks.runner import published
+from benchmarks.runner.suite import Cell
+from benchmarks.suites import source_003, source_003_published
 from veilset.core.errors import ConfigError
 from veilset.evaluation.protocols import SIX
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import veilset as vs
-from veilset.bench import recorded, source_003, suite
-from veilset.bench.recorded import Recorded, counts, epsilon_after
-from veilset.bench.suite import Cell, run_suite
+from benchmarks.runner import recorded, suite
+from benchmarks.runner.recorded import Recorded, counts, epsilon_after
+from benchmarks.runner.suite import Cell, run_suite
+from benchmarks.suites import source_003
 from veilset.methods.condensation import private_set
 from veilset.privacy.accounting import gaussian_epsilon
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from veilset.bench import units
-from veilset.bench.suite import Cell
+from benchmarks.runner.suite import Cell
+from benchmarks.suites import units
 
 
 def test_patients_have_so_many_images_of_one_class() -> None:

@@ -44,7 +44,7 @@ def test_page_names_every_parameter_with_its_range(script: ModuleType) -> None:
             assert f"`--{f.name.replace('_', '-')}`" in text
 
 
-@pytest.mark.parametrize("name", make_methods.present())
-def test_lists_of_docstrings_are_lists(name: str) -> None:
-    text = make_methods.page(name)
+@pytest.mark.parametrize("name", BUILT_IN | TEACHERS)
+def test_lists_of_docstrings_are_lists(script: ModuleType, name: str) -> None:
+    text = script.page(name)
     assert "\n* " not in text and "\n- " in text.split("## Parameters")[0]

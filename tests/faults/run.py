@@ -294,7 +294,7 @@ def main() -> int:
     """Measure all faults, or those that are named, and keep the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="FAULT", help="default all")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "faults.json")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "faults.json")
     parser.add_argument("--tests", action="store_true", help="only look whether the named tests fail")
     parser.add_argument("--missing", action="store_true", help="only faults that are not in the table yet")
     parser.add_argument("--part", default="1/1", metavar="I/N", help="only the I-th of N parts")

@@ -14,7 +14,7 @@ import pytest
 import run
 
 FAULTS = run.faults()
-TABLE = {row["fault"]: row for row in json.loads((run.ROOT / "benchmarks" / "faults.json").read_text())}
+TABLE = {row["fault"]: row for row in json.loads((run.ROOT / "benchmarks" / "results" / "faults.json").read_text())}
 A_DAY = 2
 
 

@@ -1,4 +1,7 @@
-"""Run a suite of measurements. Finished cells are kept and skipped the next time."""
+"""Run a suite of measurements. Finished cells are kept and skipped the next time.
+
+Suites and results lie in the repository, in `benchmarks/`; they are not part of the installed package.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,11 @@ from typing import Any
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    from veilset.bench.suite import SUITES
     from veilset.core.facts import cores
 
-    parser.add_argument("name", metavar="NAME", help=" | ".join(SUITES))
+    parser.add_argument("name", metavar="NAME", help="such as leaderboard; a wrong name lists all")
     parser.add_argument("--quick", action="store_true", help="a small form, on digits, in a temporary folder")
-    parser.add_argument("--out", default="benchmarks", metavar="DIR", help="default ./benchmarks")
+    parser.add_argument("--out", metavar="DIR", help="default benchmarks/results of the repository")
     parser.add_argument("--jobs", type=int, default=cores(), help="cells at a time (default: cores)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only cells whose name holds TEXT")
     parser.add_argument("--dry", action="store_true", help="run nothing; write the tables and say what is missing")
@@ -32,8 +34,24 @@ def _list(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
+def _checkout() -> Path:
+    """The repository that the working folder, or else this package, lies in."""
+    from veilset.core.errors import ConfigError
+
+    here = Path.cwd()
+    for folder in (here, *here.parents, Path(__file__).parents[3]):
+        if (folder / "benchmarks" / "runner" / "suite.py").exists():
+            return folder
+    raise ConfigError(
+        "bench: suites are not part of the installed package; clone the repository (see `pip show -v veilset`) and "
+        "run `veilset bench` in it"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
-    from veilset.bench.suite import run_suite, section
+    root = _checkout()
+    sys.path.insert(0, str(root))
+    from benchmarks.runner.suite import run_suite, section
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -42,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     options = {k: v for k, v in asked.items() if v is not None}
     how: dict[str, Any] = {"quick": args.quick, "jobs": args.jobs, "only": args.only, "dry": args.dry}
     with tempfile.TemporaryDirectory() as tmp:
-        folder = Path(tmp) if args.quick else Path(args.out)
+        folder = Path(tmp) if args.quick else Path(args.out or root / "benchmarks" / "results")
         result = run_suite(args.name, folder, **how, options=options, tell=tell)
         print(json.dumps(result) if args.json else section(args.name, folder))
     return 0

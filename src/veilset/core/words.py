@@ -127,3 +127,10 @@ def _mechanisms(releases: Sequence[Mapping[str, Any]]) -> str:
 def as_html(thing: object) -> str:
     """Its text for a notebook."""
     return f"<pre>{escape(str(thing))}</pre>"
+
+
+def plus_minus(figure: Mapping[str, Any] | None, digits: int = 2) -> str:
+    """A mean with its standard deviation, as text."""
+    if not figure:
+        return ""
+    return f"{figure['mean']:.{digits}f}" + (f" ± {figure['sd']:.{digits}f}" if figure["sd"] is not None else "")

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from veilset.bench.suite import Cell
+from benchmarks.runner.suite import Cell
 from veilset.core.errors import ConfigError, suggest
 from veilset.evaluation.protocols import CNN_PROTOCOL, Protocol
 
@@ -261,13 +261,6 @@ def machine_words(result: dict[str, Any]) -> str:
     several = "; ".join(f"{count} cells on {name}" for name, count in made.items())
     names = next(iter(made)) if len(made) == 1 else f"{several}; their minutes compare only roughly"
     return f"on two cores ({names}), torch {result['versions'].get('torch')}"
-
-
-def plus_minus(figure: dict[str, Any] | None, digits: int = 2) -> str:
-    """A mean with its standard deviation, as text."""
-    if not figure:
-        return ""
-    return f"{figure['mean']:.{digits}f}" + (f" ± {figure['sd']:.{digits}f}" if figure["sd"] is not None else "")
 
 
 def fixed(value: float | None, digits: int) -> str:

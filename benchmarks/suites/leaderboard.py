@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from veilset.bench import ceiling, published, spine
-from veilset.bench.ceiling import teacher
-from veilset.bench.quality import (
+from benchmarks.runner import ceiling, published
+from benchmarks.runner.ceiling import teacher
+from benchmarks.runner.quality import (
     SEEDS,
     cell,
     fixed,
@@ -15,14 +15,15 @@ from veilset.bench.quality import (
     machine_words,
     minutes,
     over_seeds,
-    plus_minus,
     quality,
     seeds_of,
     sets_budgets_seeds,
     small,
     some_methods,
 )
-from veilset.bench.suite import Cell, missing
+from benchmarks.runner.suite import Cell, missing
+from benchmarks.suites import spine
+from veilset.core.words import plus_minus
 from veilset.methods.catalogue import TEACHERS
 from veilset.methods.catalogue import methods as catalogue
 
@@ -45,7 +46,7 @@ SETS = ("mnist", "fashion-mnist")
 EPSILONS = (1.0, 10.0)
 LONGEST_FIT = 30.0  # minutes
 # What limits a method that misses its floor, where an experiment says so; printed while it is missed.
-LIMITS = {("dp-feta", "fashion-mnist"): "search-diffusion.md"}
+LIMITS = {("dp-feta", "fashion-mnist"): "../logs/search-diffusion.md"}
 # Least accuracy at epsilon 1 and 10. The order of the methods is the order in which cells are made.
 FLOORS: dict[tuple[str, str], tuple[float, float]] = {
     ("dp-feta", "mnist"): (90, 95),

@@ -21,7 +21,7 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
         "## faults\n",
         f"`make faults` (about half an hour of one core): [faults.json](faults.json). Each of {many} privacy faults",
-        "([docs/selftest.md](../docs/selftest.md)) was planted alone in a copy of the package.\n",
+        "([docs/selftest.md](../../docs/selftest.md)) was planted alone in a copy of the package.\n",
         "| noticed by | faults | aim |",
         "|---|---|---|",
         f"| the tests that the fault names | {len(tests)} of {many} | all |",

@@ -34,19 +34,20 @@ if TYPE_CHECKING:
     import torch
 
 SUITES = {
-    "spine": "veilset.bench.spine",
-    "gradient": "veilset.bench.gradient",
-    "leaderboard": "veilset.bench.leaderboard",
-    "headline": "veilset.bench.headline",
-    "source-000": "veilset.bench.source_000",
-    "source-003": "veilset.bench.source_003",
-    "continual": "veilset.bench.continual",
-    "audit": "veilset.bench.audit",
-    "units": "veilset.bench.units",
-    "membership": "veilset.bench.membership",
-    "evaluate": "veilset.bench.evaluating",
+    "spine": "benchmarks.suites.spine",
+    "gradient": "benchmarks.suites.gradient",
+    "leaderboard": "benchmarks.suites.leaderboard",
+    "headline": "benchmarks.suites.headline",
+    "source-000": "benchmarks.suites.source_000",
+    "source-003": "benchmarks.suites.source_003",
+    "continual": "benchmarks.suites.continual",
+    "audit": "benchmarks.suites.audit",
+    "units": "benchmarks.suites.units",
+    "membership": "benchmarks.suites.membership",
+    "evaluate": "benchmarks.suites.evaluating",
 }
-APART = {"faults": "veilset.bench.faults"}  # a section of README.md, of a table that `make faults` makes
+APART = {"faults": "benchmarks.runner.faults"}  # a section of README.md, of a table that `make faults` makes
+ROOT = Path(__file__).parents[2]
 SHOWN = 12  # missing cells that are named one by one
 SHARED = "VEILSET_BENCH_SHARED"  # environment variable of a cell: a folder of its run, see `once`
 
@@ -85,7 +86,7 @@ def run_suite(
 
     Args:
         name: suite.
-        folder: benchmarks folder; cells go to folder/NAME/.
+        folder: of results; cells go to folder/NAME/.
         quick: a small form of the suite, for a look.
         jobs: cells at a time, each with its share of the cores.
         only: run only cells whose name holds this text.
@@ -147,7 +148,7 @@ def missing(names: Sequence[str]) -> str:
 
 
 class Table:
-    """The cells of a suite in a benchmarks folder, finished or not, and the files made from them.
+    """The cells of a suite in a folder of results, finished or not, and the files made from them.
 
     Attributes:
         suite: its module.
@@ -230,8 +231,9 @@ def once(what: Mapping[str, Any], make: Callable[[], Made]) -> Made:
 def _in_process(module: str, cell: Cell, threads: int, shared: str) -> dict[str, Any]:
     """Run a cell in a process of its own: its peak memory and its threads are then its own."""
     env = os.environ | {"OMP_NUM_THREADS": str(threads), SHARED: shared}
+    command = [sys.executable, "-m", "benchmarks.runner.suite"]
     job = json.dumps({"module": module, "kind": cell.kind, "params": dict(cell.params)})
-    done = subprocess.run([sys.executable, "-m", "veilset.bench.suite", job], env=env, capture_output=True, text=True)
+    done = subprocess.run([*command, job], env=env, cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         killed = f"ended by signal {-done.returncode}; is there enough memory?" if done.returncode < 0 else "no message"
         last = done.stderr.strip().splitlines()[-1:] or [killed]
@@ -247,10 +249,10 @@ def section(name: str, folder: Path) -> str:
 
 
 def _readme(folder: Path) -> str:
-    """benchmarks/README.md: every committed table, as text."""
+    """README.md of the results: every committed table, as text."""
     intro = "Each cell is one JSON file, made by the command above its table. Tables say how many seeds they hold."
     parts = [section(name, folder) for name in SUITES | APART if (folder / f"{name}.json").exists()]
-    return "\n".join([f"# Benchmarks\n\n{intro}\n", *parts])
+    return "\n".join([f"# All results\n\n{intro}\n", *parts])
 
 
 def _cell_main(job: str) -> None:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from veilset.bench.plot import Panel, Series, draw
-from veilset.bench.quality import (
+from benchmarks.runner.plot import Panel, Series, draw
+from benchmarks.runner.quality import (
     SEEDS,
     fit_and_draw,
     fixed,
@@ -17,15 +17,15 @@ from veilset.bench.quality import (
     minutes,
     over_seeds,
     plain,
-    plus_minus,
     seeds_of,
     small,
     some_epsilons,
     some_methods,
     some_seeds,
 )
-from veilset.bench.source_000_page import TEXT
-from veilset.bench.suite import Cell, missing
+from benchmarks.runner.suite import Cell, missing
+from benchmarks.suites.source_000_page import TEXT
+from veilset.core.words import plus_minus
 
 COMMAND = "veilset bench source-000 --jobs 2"
 OPTIONS = ("methods", "epsilon", "seeds")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from veilset.bench.suite import Cell
+from benchmarks.runner.suite import Cell
 from veilset.core.errors import ConfigError
 
 COMMAND = "veilset bench evaluate"

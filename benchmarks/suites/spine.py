@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from veilset.bench.quality import cell, machine, machine_words, plus_minus, quality, spread
-from veilset.bench.suite import Cell
+from benchmarks.runner.quality import cell, machine, machine_words, quality, spread
+from benchmarks.runner.suite import Cell
 from veilset.core.facts import peak_mb
+from veilset.core.words import plus_minus
 
 __all__ = ["cells", "memory", "quality", "render", "speed", "startup", "summary", "words"]
 PROTOCOL = """Delta 1e-5; unit: one image, add or remove; 60,000 balanced images a cell; last epoch, no selection;

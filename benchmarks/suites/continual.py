@@ -12,22 +12,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veilset.bench.plot import Panel, Series, draw
-from veilset.bench.quality import (
+from benchmarks.runner.plot import Panel, Series, draw
+from benchmarks.runner.quality import (
     SEEDS,
     fixed,
     machine,
     machine_words,
     minutes,
     over_seeds,
-    plus_minus,
     seeds_of,
     sets_budgets_seeds,
     small,
     some_methods,
 )
-from veilset.bench.suite import Cell, missing
+from benchmarks.runner.suite import Cell, missing
 from veilset.core.errors import ConfigError, suggest
+from veilset.core.words import plus_minus
 
 if TYPE_CHECKING:
     import torch
@@ -291,7 +291,7 @@ def _verdict(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
 
 
 def render(result: dict[str, Any]) -> str:
-    """The suite's section of benchmarks/README.md."""
+    """The suite's section of README.md."""
     heads = ["set", "epsilon a task", "network", "method", *(f"after {n}" for n in range(1, len(ORDER) + 1))]
     heads += ["verdict", "epsilon of all tasks", "fit min, all tasks", "peak MB", "seeds"]
     lines = [f"## continual\n\n`{result['command']}` {machine_words(result)}. {TEXT}\n\n![Curves]({PLOT})\n"]

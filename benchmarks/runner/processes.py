@@ -13,6 +13,8 @@ import sys
 import time
 from typing import Any
 
+from benchmarks.runner.suite import ROOT
+
 UNITS, WARM = 20_000, 3
 
 
@@ -28,9 +30,9 @@ def compare(batch: int, steps: int, rounds: int) -> dict[str, Any]:
 
 def _run(count: int, batch: int, steps: int) -> float:
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    command = [*start, "-m", "veilset.bench.processes", str(batch), str(steps)]
+    command = [*start, "-m", "benchmarks.runner.processes", str(batch), str(steps)]
     single = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=single, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=single, check=True)
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -42,7 +44,7 @@ def step_ms(batch: int, steps: int) -> float | None:
     import torch
     from torch.nn import functional as F
 
-    from veilset.bench.gradient import network
+    from benchmarks.suites.gradient import network
     from veilset.core.types import PublicInfo
     from veilset.learning.dp_sgd import descend, dp_sgd
     from veilset.privacy.gate import Gate

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veilset.audit.verdict import CONFIDENCE
-from veilset.bench import glyphs, sheets
-from veilset.bench import loss as losses
-from veilset.bench.loss import loss as loss  # a kind of cell
-from veilset.bench.quality import (
+from benchmarks.runner import glyphs, sheets
+from benchmarks.runner import loss as losses
+from benchmarks.runner.loss import loss as loss  # a kind of cell
+from benchmarks.runner.quality import (
     MEASURES,
     SEEDS,
     fit_and_draw,
@@ -24,13 +23,14 @@ from veilset.bench.quality import (
     minutes,
     over_seeds,
     plain,
-    plus_minus,
     seeds_of,
     sets_budgets_seeds,
     small,
     some_methods,
 )
-from veilset.bench.suite import Cell, missing
+from benchmarks.runner.suite import Cell, missing
+from veilset.audit.verdict import CONFIDENCE
+from veilset.core.words import plus_minus
 from veilset.evaluation.protocols import THREE
 from veilset.methods.catalogue import DEFAULT
 
@@ -63,7 +63,7 @@ channels and a residual network of 16, 32 and 64 (5 epochs each); "mean" is the 
 and recall: features of a public network, 10,000 test images. Mean and sample standard deviation over seeds, which
 reseed everything. Minutes are of one core, fit and sampling; a floor counts within {LONGEST:g}. MNIST and
 Fashion-MNIST are development sets: hyper-parameters were chosen on a validation part of their training splits. Nothing
-was chosen on {UNSEEN} (ten Greek capitals in fourteen fonts, `bench/glyphs.py`), which was named before it had a
+was chosen on {UNSEEN} (ten Greek capitals in fourteen fonts, `runner/glyphs.py`), which was named before it had a
 figure; its floor is the mean of {BASELINE} and the larger standard deviation of the two. The distance of the default
 has half of {BASELINE}'s for a floor; `:plain` is its recipe without detail and without a choice, and has one seed, as
 dp-feta. Coverage: share of the neighbourhoods of real images that hold a released one. Copies, of seed 0: how many of
@@ -224,7 +224,7 @@ def _verdict(row: dict[str, Any]) -> str | None:
 
 
 def render(result: dict[str, Any]) -> str:
-    """The suite's section of benchmarks/README.md."""
+    """The suite's section of README.md."""
     heads = ["set", "epsilon", "method", "mean", "floor", *THREE, "FD-lite0", "precision", "recall", "coverage"]
     heads += ["copies", "minutes", "epsilon spent", "seeds"]
     lines = [f"## headline\n\n`{result['command']}` {machine_words(result)}. {TEXT}\n"]

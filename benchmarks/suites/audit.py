@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from veilset.bench.quality import machine, machine_words
-from veilset.bench.suite import Cell
+from benchmarks.runner.quality import machine, machine_words
+from benchmarks.runner.suite import Cell
 
 COMMAND = "veilset bench audit"
 ABOUT = """Lower bounds on epsilon at 95 %, delta 1e-5, one thread. Mechanism: a sound Gaussian release without

@@ -8,8 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veilset.bench.quality import machine, machine_words, plain, some_epsilons, some_methods, some_seeds
-from veilset.bench.suite import Cell, missing
+from benchmarks.runner.quality import machine, machine_words, plain, some_epsilons, some_methods, some_seeds
+from benchmarks.runner.suite import Cell, missing
 
 if TYPE_CHECKING:
     from veilset.core.types import Images
@@ -173,7 +173,7 @@ def render(result: dict[str, Any]) -> str:
     lines = [
         f"## membership\n\n`{result['command']}` {machine_words(result)}: membership attacks on fits to {first:,} "
         "images of a training split, with as many others as outsiders, all by lot. What the columns mean, and why such "
-        "figures were published wrongly: [docs/membership.md](../docs/membership.md).",
+        "figures were published wrongly: [docs/membership.md](../../docs/membership.md).",
         "",
         *_attacks(result["rows"]),
         "",

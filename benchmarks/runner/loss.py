@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from veilset.bench.quality import fixed, judge, over_seeds, plain, plus_minus, seeds_of
-from veilset.bench.suite import Cell
+from benchmarks.runner.quality import fixed, judge, over_seeds, plain, seeds_of
+from benchmarks.runner.suite import Cell
+from veilset.core.words import plus_minus
 from veilset.evaluation.protocols import THREE
 from veilset.methods.base import BATCH
 from veilset.methods.catalogue import DEFAULT

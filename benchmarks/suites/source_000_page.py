@@ -1,4 +1,4 @@
-"""The text of benchmarks/source-000.md; `source_000.pages` fills in what was measured."""
+"""The text of source-000.md; `source_000.pages` fills in what was measured."""
 
 TEXT = """# The comparison of source document 000, made again
 

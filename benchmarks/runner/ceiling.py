@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from veilset.bench.quality import fixed, minutes, over_seeds, plain, plus_minus, seeds_of
-from veilset.bench.suite import Cell
+from benchmarks.runner.quality import fixed, minutes, over_seeds, plain, seeds_of
+from benchmarks.runner.suite import Cell
+from veilset.core.words import plus_minus
 from veilset.methods.catalogue import TEACHERS
 
 KIND, MEASURE = "teacher", "real2real"

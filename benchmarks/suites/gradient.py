@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from veilset.bench.suite import Cell
+from benchmarks.runner.suite import ROOT, Cell
 
 COMMAND = "veilset bench gradient"
 ABOUT = """Milliseconds of one training step on 256 records of 1x28x28, medians of interleaved rounds in one process on
@@ -276,15 +276,15 @@ def peaks(net: str, kind: str, modes: list[str]) -> dict[str, Any]:
     """MB that one step adds to the peak memory of a process of its own."""
     out = {}
     for mode in modes:
-        command = [sys.executable, "-m", "veilset.bench.gradient", mode, net, kind]
-        done = subprocess.run(command, capture_output=True, text=True)
+        command = [sys.executable, "-m", "benchmarks.suites.gradient", mode, net, kind]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         out[mode] = json.loads(done.stdout) if done.returncode == 0 else None
     return {"peak_mb": out}
 
 
 def processes(batch: int, steps: int, rounds: int) -> dict[str, Any]:
     """A step on one and on two processes with one thread each."""
-    from veilset.bench.processes import compare
+    from benchmarks.runner.processes import compare
 
     return {"processes": compare(batch, steps, rounds)}
 
@@ -359,7 +359,7 @@ def render(result: dict[str, Any]) -> str:
         lines.append("| " + " | ".join(cells_) + " |")
     failed = [f"{n}, {m}: {why}" for n, row in result["nets"].items() for m, why in row.get("failed", {}).items()]
     lines += ["", f"Promised: ratio at most {RATIO}, Opacus' fastest mode at least {FASTER} times slower, peak at most "
-              f"{SMALLER} of hooks. What limits and was tried: [search-gradient.md](search-gradient.md)."]  # fmt: skip
+              f"{SMALLER} of hooks. Limits, and what was tried: [log](../logs/search-gradient.md)."]  # fmt: skip
     for t in result["processes"]:
         words_ = "{one_ms:.0f} ms on one process, {two_ms:.0f} ms on two (gain {gain:.2f})".format(**t)
         lines += [f"\nOne thread a process, logical batch {t['batch']}, the classifier: {words_}."]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from veilset.bench.quality import (
+from benchmarks.runner.quality import (
     SEEDS,
     fit_and_draw,
     fixed,
@@ -15,14 +15,14 @@ from veilset.bench.quality import (
     machine_words,
     minutes,
     over_seeds,
-    plus_minus,
     seeds_of,
     small,
     some_epsilons,
     some_methods,
     some_seeds,
 )
-from veilset.bench.suite import Cell, missing
+from benchmarks.runner.suite import Cell, missing
+from veilset.core.words import plus_minus
 
 if TYPE_CHECKING:
     from veilset.privacy.private import PrivateImages
@@ -144,7 +144,7 @@ def group_epsilon(epsilon: float, images: int, delta: float = 1e-5) -> float:
 
 
 def render(result: dict[str, Any]) -> str:
-    """The suite's section of benchmarks/README.md."""
+    """The suite's section of README.md."""
     text = f"`{COMMAND}` {machine_words(result)}: protecting a patient instead of an image, see [{PAGE}]({PAGE})."
     tail = [missing(result["missing"]), ""] if result["missing"] else []
     return "\n".join(["## units", "", text, "", *_table(result), "", *tail])

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from veilset.bench import published
-from veilset.bench import source_003_path as convergence
-from veilset.bench.quality import (
+from benchmarks.runner import published
+from benchmarks.runner.quality import (
     SEEDS,
     fit_and_draw,
     fixed,
@@ -22,15 +21,16 @@ from veilset.bench.quality import (
     minutes,
     over_seeds,
     plain,
-    plus_minus,
     seeds_of,
     sets_budgets_seeds,
     small,
     some_methods,
 )
-from veilset.bench.source_003_path import path as path  # a kind of cell
-from veilset.bench.source_003_published import DOUBTS, NETWORK_TABLE, SIZE_TABLE
-from veilset.bench.suite import Cell, Made, missing, once
+from benchmarks.runner.suite import Cell, Made, missing, once
+from benchmarks.suites import source_003_path as convergence
+from benchmarks.suites.source_003_path import path as path  # a kind of cell
+from benchmarks.suites.source_003_published import DOUBTS, NETWORK_TABLE, SIZE_TABLE
+from veilset.core.words import plus_minus
 from veilset.evaluation.protocols import SIX
 
 COMMAND = "veilset bench source-003 --jobs 2"
@@ -61,8 +61,8 @@ one for all others, which tells nothing of their spread. The document's code ask
 and 10.006 in place of 1 and 10 by our accountant); settings are their authors' (200,000 gradients of a wide network),
 ours are the methods' defaults. They stand beside ours for orientation."""
 
-LIMITS = """What was tried for dp-condense: [search-condense.md](search-condense.md). There 500 images that match exact
-means, without privacy, have 83.1 on Fashion-MNIST (one seed, a weaker judge), so noise is not all that limits it."""
+LIMITS = """What was tried for dp-condense: [log](../logs/search-condense.md). There 500 images that match exact means,
+ without privacy, have 83.1 on Fashion-MNIST (one seed, a weaker judge), so noise is not all that limits it."""
 
 
 def cells(
@@ -169,7 +169,7 @@ def _key(cell: Cell) -> tuple[str, float, str, bool, int, str]:
 
 
 def render(result: dict[str, Any]) -> str:
-    """The suite's section of benchmarks/README.md."""
+    """The suite's section of README.md."""
     lines = [f"## source-003\n\n`{result['command']}` {machine_words(result)}. {TEXT}"]
     rows = {
         (r["data"], r["epsilon"], r["method"], r["per_class"], r["network"]): r

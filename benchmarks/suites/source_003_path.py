@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from veilset.bench.plot import Panel, Series, draw
-from veilset.bench.quality import fixed, judge, over_seeds, plus_minus, seeds_of, small, spread
-from veilset.bench.suite import Cell
+from benchmarks.runner.plot import Panel, Series, draw
+from benchmarks.runner.quality import fixed, judge, over_seeds, seeds_of, small, spread
+from benchmarks.runner.suite import Cell
+from veilset.core.words import plus_minus
 
 METHOD, EPSILON, PER_CLASS = "private-set", 10.0, 10
 NETWORK = "lenet"  # the ConvNet takes minutes a point
@@ -39,7 +40,7 @@ def path(
     method: str, data: str, epsilon: float, seed: int, params: dict[str, Any], network: str, points: int
 ) -> dict[str, Any]:
     """One fit in research mode; afterwards a network is trained on every copy of its images by its own protocol."""
-    from veilset.bench.recorded import Recorded, epsilon_after
+    from benchmarks.runner.recorded import Recorded, epsilon_after
     from veilset.core.facts import peak_mb
     from veilset.core.types import Images
     from veilset.data.load import load
@@ -82,7 +83,7 @@ def _key(cell: Cell) -> tuple[str, float, bool]:
 
 
 def section(paths: Sequence[dict[str, Any]]) -> list[str]:
-    """Lines of benchmarks/README.md."""
+    """Lines of README.md."""
     heads = ["set", "prior", "questions", "epsilon spent", "minutes", "accuracy", "seeds"]
     lines = ["", TEXT, "", f"![Accuracy against spent epsilon and against minutes]({PLOT})", ""]
     lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]

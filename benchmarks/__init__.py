@@ -1,0 +1,1 @@
+"""Suites of measurements, and their committed results; not part of the installed package."""

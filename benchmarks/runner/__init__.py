@@ -1,0 +1,1 @@
+"""What runs suites, and what several of them share."""

@@ -1,0 +1,1 @@
+"""One suite a file; a suite is a list of independent cells."""
