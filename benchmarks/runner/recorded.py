@@ -12,9 +12,11 @@ from torch import nn
 
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State
-from veilset.methods.condensation.private_set import PrivateSet
+from veilset.methods.condensation.private_set import Matching, PrivateSet
+from veilset.methods.stages import Asked, Earlier
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
+from veilset.privacy.spec import Privacy
 
 
 @dataclass(frozen=True)
@@ -32,34 +34,27 @@ class Point:
     state: State
 
 
-class Recorded(PrivateSet):
-    """private-set that keeps its images on the way: a fit draws and asks the same as one without, bit for bit.
+class Watched(Matching):
+    """The loop of private-set, which keeps copies of its images.
 
     Args:
-        points: how many to keep: the first images, the last, and others between, see `counts`.
-        params: parameters of private-set.
+        config: parameters.
+        points: how many to keep.
 
     Attributes:
-        path: the points of a fit, in order.
-        priced: the plan of the fit.
+        path: the points, in order.
     """
 
-    priced: Plan
-
-    def __init__(self, points: int, **params: Any):
-        super().__init__(**params)
+    def __init__(self, config: Any, points: int):
+        super().__init__(config)
         self.path: list[Point] = []
+        self._classes = 1
         self._points, self._begun, self._aside, self._steps = points, time.process_time(), 0.0, 0
 
-    def after(self, point: Point) -> PrivateSet:
-        """A fitted model whose images are those of a point."""
-        model = copy.copy(self)
-        model._state = point.state
-        return model
-
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        self.priced, self._kept = plan, counts(plan["match"].steps, self._points)
-        return super()._fit(gate, info, plan)
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """As the loop that nobody watches, bit for bit."""
+        self._classes, self._kept = len(info.classes), counts(gate.release("match").steps, self._points)
+        return super().fit(gate, info, budget, earlier)
 
     def _optimiser(self, images: nn.Module) -> torch.optim.Optimizer:  # made once, between first images and questions
         self._keep(images, 0)
@@ -75,9 +70,45 @@ class Recorded(PrivateSet):
     def _keep(self, images: nn.Module, questions: int) -> None:
         """Add a point; the time that this takes does not count."""
         now = time.process_time()
-        x = images().detach().cpu().unflatten(0, (self.priced.parts, -1))
+        x = images().detach().cpu().unflatten(0, (self._classes, -1))
         self.path.append(Point(questions, now - self._begun - self._aside, {"x": x}))
         self._aside += time.process_time() - now
+
+
+class Recorded(PrivateSet):
+    """private-set that keeps its images on the way: a fit draws and asks the same as one without, bit for bit.
+
+    Args:
+        points: how many to keep: the first images, the last, and others between, see `counts`.
+        params: parameters of private-set.
+
+    Attributes:
+        priced: the plan of the fit.
+    """
+
+    priced: Plan
+
+    def __init__(self, points: int, **params: Any):
+        super().__init__(**params)
+        self._watched = Watched(self.config, points)
+
+    @property
+    def path(self) -> list[Point]:
+        """The points of a fit, in order."""
+        return self._watched.path
+
+    def after(self, point: Point) -> PrivateSet:
+        """A fitted model whose images are those of a point."""
+        model = copy.copy(self)
+        model._state = point.state
+        return model
+
+    def _matching(self) -> Matching:
+        return self._watched
+
+    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
+        self.priced = plan
+        return super()._fit(gate, info, plan)
 
 
 def counts(steps: int, points: int) -> list[int]:

@@ -168,14 +168,14 @@ def test_gaussian_cells_have_their_log_density() -> None:
 
 
 def test_a_new_denoiser_errs_by_about_one(fitted: Any, test_split: Images) -> None:
-    from veilset.methods.diffusion.dp_diffusion import size_of
+    from veilset.methods.diffusion.dp_diffusion import Denoiser, size_of
 
     model, folder = fitted("dp-diffusion")
     state, info = model._fitted()
     fresh = vs.make("dp-diffusion", **SHORT["dp-diffusion"])
     fresh.info_, fresh._state = (
         info,
-        {k: torch.zeros_like(v) for k, v in model._network(info, *size_of(state)).state_dict().items()},
+        {k: torch.zeros_like(v) for k, v in Denoiser(model.config).network(info, *size_of(state)).state_dict().items()},
     )
     got = model_features(fresh, folder, Candidates.of(test_split[:60]))["denoising"]
     assert -2 < float(got.mean()) < -0.5

@@ -139,9 +139,11 @@ def learned(run: Path) -> dict[str, Any]:
 
     tensors = {k: [list(v.shape), digest(v.numpy().tobytes())] for k, v in load_file(run / "model.safetensors").items()}
     receipt = json.loads(next(p for n in ("receipt.json", "NON-PRIVATE.json") if (p := run / n).exists()).read_text())
-    keep = ("epsilon", "delta", "epsilon_rdp", "accountant", "relation", "unit", "ledger_head", "ledger_lines", "stamp")
+    keep = ("epsilon", "delta", "epsilon_rdp", "accountant", "relation", "unit", "ledger_lines", "stamp")
+    ledger = (run / "ledger.jsonl").read_bytes()
     return {
-        "ledger": (run / "ledger.jsonl").read_text().splitlines(),
+        "ledger": [json.loads(line)["body"] for line in ledger.splitlines()],
+        "ledger's bytes": digest(ledger),
         "claim": {k: receipt[k] for k in keep if k in receipt},
         "tensors": tensors,
     }

@@ -132,13 +132,13 @@ def _fitted(monkeypatch, counts: tuple[float, ...]) -> vs.methods.Synthesizer:
     """A model of the digits whose choice is answered by these counts in place of its own."""
     monkeypatch.setattr(selection, "EPOCHS", 1)
     monkeypatch.setattr(taught_moments, "TRIED", 50)
-    asked = selection.Gate.sum
+    asked = vs.Gate.sum
 
     def told(gate, name, f, **how):
         answer = asked(gate, name, f, **how)
         return torch.tensor(counts, dtype=torch.float64) if name == "choice" else answer
 
-    monkeypatch.setattr(selection.Gate, "sum", told)
+    monkeypatch.setattr(vs.Gate, "sum", told)
     return vs.make("taught-moments", steps=20).fit(vs.load("digits").train, vs.Privacy(float("inf")), seed=0)
 
 

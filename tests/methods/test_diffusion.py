@@ -12,8 +12,8 @@ import torch
 import veilset as vs
 from veilset.core.types import PublicInfo
 from veilset.learning.dp_sgd import cosine, loop_multiplier
-from veilset.methods.diffusion.dp_diffusion import DPDiffusion
-from veilset.methods.diffusion.dp_feta import DPFETA, _halved, _one_hot, _pooled, cleaned, turned
+from veilset.methods.diffusion.dp_diffusion import Denoiser, DPDiffusion
+from veilset.methods.diffusion.dp_feta import DPFETA, Central, _around, _halved, _one_hot, _pooled, cleaned, turned
 from veilset.privacy.accounting import Spent, claim
 from veilset.privacy.private import from_arrays
 
@@ -54,7 +54,7 @@ def test_paper_recipe_is_published_schedule():
     train = model._plan(MNIST, vs.Privacy(1.0)).releases[0]
     assert (train.steps, train.bound, model.config.copies) == (4500, 1.0, 32)
     assert train.sample_rate == 4096 / 60_000
-    assert sum(p.numel() for p in model._network(MNIST, 0, 0).parameters()) > 900_000
+    assert sum(p.numel() for p in Denoiser(model.config).network(MNIST, 0, 0).parameters()) > 900_000
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_central_image_is_the_halved_class_sum_over_the_expected_count():
 
     plan = model.plan(INFO, vs.Privacy(math.inf))
     bound = plan["central"].bound
-    draw = model._central(Spy(), INFO)
-    images, labels = draw(50)
+    state = Central(model.config).fit(Spy(), INFO, vs.Privacy(math.inf), {})
+    images, labels = _around(state)(50)
     assert bound == math.sqrt(20) / 2 and images.shape == (50, 1, 9, 8) and set(labels.tolist()) <= {0, 1, 2}
     halved = torch.stack([_pooled(torch.from_numpy(x[y == k]).mean(0), (1, 5, 4)) for k in (0, 1)])
     wanted = 0.5 + (halved - 0.5) * (60 / 30)  # 60 members where 30 were declared: the divisor is the public one

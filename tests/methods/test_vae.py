@@ -246,8 +246,8 @@ def test_anybody_can_encode():
     model.fit(hidden(*bars()), vs.Privacy(5.0), seed=0)
     images = model.sample(7, seed=0).x
     codes = model.encode(images)
-    assert density.shape == (7, 3) and density.dtype == torch.float32 and float(density.abs().max()) <= 1
-    assert not density.requires_grad and torch.allclose(codes[2:3], model.encode(images[2:3]), atol=1e-5)
+    assert codes.shape == (7, 3) and codes.dtype == torch.float32 and float(codes.abs().max()) <= 1
+    assert not codes.requires_grad and torch.allclose(codes[2:3], model.encode(images[2:3]), atol=1e-5)
     for wrong in (images.float(), images[:, :, :4], images[0]):
         with pytest.raises(ConfigError, match="must be uint8"):
             model.encode(wrong)

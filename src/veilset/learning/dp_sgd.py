@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +10,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from veilset.privacy.accounting import gaussian_epsilon, gaussian_noise_multiplier
-from veilset.privacy.plan import Plan, Release
+from veilset.privacy.plan import Release
 from veilset.privacy.spec import Privacy
 
 if TYPE_CHECKING:
@@ -52,21 +51,6 @@ def part_of(privacy: Privacy, share: float) -> Privacy:
         return privacy
     mu = math.sqrt(share) / gaussian_noise_multiplier(privacy.epsilon, privacy.delta)
     return Privacy(max(1e-3, gaussian_epsilon(mu, privacy.delta)), privacy.delta, privacy.allow_large_delta)
-
-
-def sums_beside(sums: Plan, loop: Release, privacy: Privacy, share: float) -> tuple[Release, ...]:
-    """The releases of a plan of one-shot sums, weighted so that they cost about `share` of the budget beside a loop.
-
-    Args:
-        sums: what is asked first; the squares of 1 / weight add up to 1 over all its questions.
-        loop: of weight 1; it gets the rest.
-        privacy: the whole budget.
-        share: of mu^2. Only the split follows this: the price is exact.
-    """
-    mu = 1 / gaussian_noise_multiplier(privacy.epsilon, privacy.delta) if privacy.private else 1.0
-    noise = loop_multiplier(mu * math.sqrt(1 - share), loop.sample_rate, loop.steps)
-    scale = 1 / (mu * math.sqrt(share))
-    return tuple(replace(r, weight=r.weight * scale / noise) for r in sums.releases)
 
 
 def descend(optimiser: torch.optim.Optimizer, net: nn.Module, grads: dict[str, torch.Tensor]) -> None:

@@ -134,18 +134,20 @@ def _critic(model: Any, state: State, info: Any, folder: Path, x: torch.Tensor, 
 
 def _denoiser(model: Any, state: State, info: Any, folder: Path, x: torch.Tensor, y: torch.Tensor) -> Feature:
     """dp-diffusion, dp-feta: the loss that was trained on, at the noise levels that were trained at."""
-    from veilset.methods.diffusion.dp_diffusion import size_of
+    from veilset.methods.diffusion.dp_diffusion import Denoiser, size_of
+    from veilset.methods.diffusion.dp_feta import Warmed
     from veilset.networks.diffusion import errors, spread
     from veilset.networks.precision import fast
 
-    net = model._network(info, *size_of(state))
+    stage = (Warmed if model.name == "dp-feta" else Denoiser)(model.config)
+    net = stage.network(info, *size_of(state))
     net.load_state_dict({k: v for k, v in state.items() if k in net.state_dict()})
     loss, image = torch.zeros(len(x)), net.encode(2 * x - 1)
-    levels = torch.cat([model._kind.levels(spread(torch.rand(LEVELS))) for _ in range(DRAWS)]).to(x)
+    levels = torch.cat([stage.kind.levels(spread(torch.rand(LEVELS))) for _ in range(DRAWS)]).to(x)
     with fast():
         for level in levels:
             loss += errors(
-                net.eval(), model._kind, image, y, level.expand(len(x)), torch.randn_like(image)
+                net.eval(), stage.kind, image, y, level.expand(len(x)), torch.randn_like(image)
             ).float() / len(levels)
     return {"denoising": -loss}
 

@@ -29,7 +29,7 @@ Differs from the papers and their code:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -37,10 +37,11 @@ import torch
 from veilset.core.config import option
 from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
-from veilset.learning.dp_sgd import cosine, part_of, sums_beside
+from veilset.learning.dp_sgd import cosine
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.condensation.common import each, picked
-from veilset.methods.moments.dp_moments import DPMoments, bought
+from veilset.methods.moments.dp_moments import Moments
+from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage
 from veilset.networks.dct import dct
 from veilset.networks.embeddings import Embeddings
 from veilset.networks.precision import fast_dtype
@@ -86,31 +87,57 @@ class DPCondense(Synthesizer):
         | {"steps": 10_000, "networks_a_step": 1}
     }
 
+    def _stages(self, info: PublicInfo) -> Compose:
+        """Moments, where the images start, and the embeddings."""
+        matching = Matching(self.config, each(self.config.per_class, PER_CLASS, info))
+        if self.config.start == "noise":
+            return Compose({"matching": Part(matching)}, scale="matching", prefixed=False)
+        parts = {"moments": Part(Moments(), self.config.share), "matching": Part(matching)}
+        return Compose(parts, scale="matching", prefixed=False)
+
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        c, expected, many = self.config, info.units / len(info.classes), each(self.config.per_class, PER_CLASS, info)
-        rate = min(1.0, (c.group or expected) / expected)
-        embedding = Release(name="embedding", sample_rate=rate, steps=c.sums)
-        first: tuple[Release, ...] = ()
-        seconds, memory = 0.0, 600.0
-        if c.start == "moments":
-            before = DPMoments()._plan(info, part_of(privacy, c.share))
-            first = sums_beside(before, embedding, privacy, c.share)
-            with torch.device("meta"):  # draws nothing
-                size = Embeddings(info.shape, 1, c.width, False, torch.float32).size
-            seconds, memory = before.seconds, max(memory, before.memory_mb) + 4e-6 * c.networks * size**2  # the axes
-        looks = c.networks * c.sums * rate * info.units  # of a network at an image; with its gradient, three times
-        looks += 3 * c.steps * c.networks_a_step * many * len(info.classes)
-        return Plan((*first, embedding), seconds=seconds + 5 + 1.5e-9 * looks * info.pixels * c.width, memory_mb=memory)
+        plan = self._stages(info).plan(info, privacy)
+        if self.config.start == "noise":
+            return plan
+        with torch.device("meta"):  # draws nothing
+            size = Embeddings(info.shape, 1, self.config.width, False, torch.float32).size
+        return replace(plan, memory_mb=plan.memory_mb + 4e-6 * self.config.networks * size**2)  # the axes
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        c, classes, many = self.config, len(info.classes), each(self.config.per_class, PER_CLASS, info)
-        release = plan["embedding"]
-        if c.start == "moments":
-            moments = bought(gate, info, plan, c.share, self.device)
-            x = _drawn(moments, info, many)
-            reference = _drawn(moments, info, REFERENCE)
+        return self._stages(info).fit(gate, info, plan.budget, self.device)["matching"]
+
+    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        return picked(state["x"], labels)
+
+
+class Matching(Stage):
+    """Means of embeddings, and images that have them.
+
+    Args:
+        config: parameters.
+        many: images a class.
+    """
+
+    def __init__(self, config: Config, many: int):
+        self.config, self._many = config, many
+
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """Sums of embeddings."""
+        c, expected = self.config, info.units / len(info.classes)
+        rate = min(1.0, (c.group or expected) / expected)
+        embedding = Release(name="embedding", sample_rate=rate, steps=c.sums)
+        looks = c.networks * c.sums * rate * info.units  # of a network at an image; with its gradient, three times
+        looks += 3 * c.steps * c.networks_a_step * self._many * len(info.classes)
+        return Plan((embedding,), seconds=5 + 1.5e-9 * looks * info.pixels * c.width, memory_mb=600.0)
+
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """ "x", the images [K, S, C, H, W]; they start as draws of the stage "moments" if that was asked."""
+        c, classes, release = self.config, len(info.classes), gate.release("embedding")
+        if "moments" in earlier:
+            x = _drawn(earlier["moments"], info, self._many)
+            reference = _drawn(earlier["moments"], info, REFERENCE)
         else:
-            x, reference = torch.rand(classes, many, *info.shape), None
+            x, reference = torch.rand(classes, self._many, *info.shape), None
         expected = release.sample_rate * info.units / classes
         noise = release.noise_multiplier / expected
         targets = []
@@ -143,9 +170,6 @@ class DPCondense(Synthesizer):
             loss.backward()
             adam.step()
         return (rows.T @ (waves.detach() * pace) @ columns).clamp(0, 1)
-
-    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        return picked(state["x"], labels)
 
 
 class View:
@@ -210,5 +234,5 @@ def _pace(high: int, wide: int, bend: float) -> torch.Tensor:
 def _drawn(moments: State, info: PublicInfo, each: int) -> torch.Tensor:
     """Images [K, each, C, H, W] of a dp-moments model."""
     y = torch.arange(len(info.classes)).repeat_interleave(each)
-    x = torch.cat([DPMoments()._sample(moments, info, part) for part in y.split(1000)])
+    x = torch.cat([Moments().draw(moments, info, part) for part in y.split(1000)])
     return x.unflatten(0, (len(info.classes), each))

@@ -49,7 +49,7 @@ from veilset.core.config import option
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
 from veilset.learning.augmentation import drawn_move, moved
-from veilset.learning.dp_sgd import cosine, dp_sgd, part_of, sums_beside
+from veilset.learning.dp_sgd import cosine, dp_sgd
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.condensation.common import each, picked
 from veilset.methods.condensation.gradient_matching import (
@@ -62,7 +62,8 @@ from veilset.methods.condensation.gradient_matching import (
     renew,
     train_on,
 )
-from veilset.methods.moments.dp_moments import DPMoments, bought
+from veilset.methods.moments.dp_moments import Moments
+from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage
 from veilset.networks.convnet import UNIT, ConvNet
 from veilset.networks.generators import CodeImages
 from veilset.networks.precision import fast
@@ -132,7 +133,40 @@ class PrivateSet(Synthesizer):
         "prior": _published(10) | {"stages": 2, "epochs": 10, "prior": True, "optimizer": "adam", "rate": 0.01},
     }
 
+    def _stages(self) -> Compose:
+        """Moments, where the images start, and the loop."""
+        c = self.config
+        if started(c) == "noise":
+            return Compose({"match": Part(self._matching())}, scale="match", prefixed=False)
+        parts = {"moments": Part(Moments(), c.share), "match": Part(self._matching())}
+        return Compose(parts, scale="match", prefixed=False)
+
+    def _matching(self) -> Matching:
+        return Matching(self.config)
+
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+        return self._stages().plan(info, privacy)
+
+    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
+        return self._stages().fit(gate, info, plan.budget, self.device)["match"]
+
+    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        return picked(state["x"], labels)
+
+
+def started(c: Config) -> str:
+    """How the images start."""
+    return c.start or "moments"
+
+
+class Matching(Stage):
+    """Images whose gradients match those of the private ones, by the loop "match"."""
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """One loop of weight 1."""
         c = self.config
         self._check(info)
         steps = c.networks * c.stages * c.queries
@@ -140,16 +174,13 @@ class PrivateSet(Synthesizer):
         with torch.device("meta"):  # draws nothing; refuses sides that it cannot take
             size = sum(p.numel() for p in ConvNet(info.shape, len(info.classes), c.width).parameters())
         seconds, memory = self._cost(info, match, size)
-        if self._start != "moments":
-            return Plan((match,), seconds=seconds, memory_mb=memory)
-        moments = DPMoments()._plan(info, part_of(privacy, c.share))
-        first = sums_beside(moments, match, privacy, c.share)
-        return Plan((*first, match), seconds=seconds + moments.seconds, memory_mb=max(memory, moments.memory_mb))
+        return Plan((match,), seconds=seconds, memory_mb=memory)
 
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        c, classes, release = self.config, len(info.classes), plan["match"]
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """ "x", the images [K, S, C, H, W]; they start as draws of the stage "moments" if that was asked."""
+        c, classes, release = self.config, len(info.classes), gate.release("match")
         y = torch.arange(classes, device=self.device).repeat_interleave(self._each(info))
-        images = self._first(gate, info, plan, y).to(self.device)
+        images = self._first(info, earlier, y).to(self.device)
         net = ConvNet(info.shape, classes, c.width).to(self.device)
         net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = self._optimiser(images)
@@ -170,21 +201,14 @@ class PrivateSet(Synthesizer):
                 self._step(images, y, optimiser, net, answers.draw() if i else new, noise)
         return {"x": images().detach().unflatten(0, (classes, -1))}
 
-    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        return picked(state["x"], labels)
-
     # ------------------------------------------------------------------ parts of the plan
-
-    @property
-    def _start(self) -> str:
-        return str(self.config.start or "moments")
 
     @property
     def _rate(self) -> float:
         c = self.config
         if c.rate or not c.prior:
             return float(c.rate or 0.02)
-        return 0.001 if self._start == "moments" else 0.01  # a faster one forgets what the prior has learned
+        return 0.001 if started(self.config) == "moments" else 0.01  # a faster one forgets what the prior has learned
 
     def _each(self, info: PublicInfo) -> int:
         return each(self.config.per_class, 10, info)
@@ -204,18 +228,18 @@ class PrivateSet(Synthesizer):
         an_image = pixels * c.width * (1.3e-8 + 1.5e-10 * c.width)
         maps = (1.3e-3 + 4e-4 * len(info.classes) * self._each(info)) * pixels * c.width
         memory = 500 + maps + 8e-6 * size * (min(MOST_KEPT, match.steps) if c.replay else 1)
-        taught = TAUGHT if self._start == "moments" else 0
+        taught = TAUGHT if started(self.config) == "moments" else 0
         prior = (match.steps * (1 + c.replay) + taught) * len(info.classes) * self._each(info) if c.prior else 0
         return match.steps * (private + public) * an_image + prior * PRIOR_SECONDS, memory
 
     # ------------------------------------------------------------------ parts of the loop
 
-    def _first(self, gate: Gate, info: PublicInfo, plan: Plan, y: torch.Tensor) -> nn.Module:
+    def _first(self, info: PublicInfo, earlier: Earlier, y: torch.Tensor) -> nn.Module:
         """The module that gives the images, before any step."""
         c = self.config
         drawn = None
-        if self._start == "moments":
-            drawn = DPMoments()._sample(bought(gate, info, plan, c.share, self.device), info, y.cpu())
+        if "moments" in earlier:
+            drawn = Moments().draw(earlier["moments"], info, y.cpu())
         if c.prior:
             prior = CodeImages(info.shape, len(info.classes), y).to(self.device)
             return prior if drawn is None else taught(prior, drawn.to(self.device))

@@ -39,6 +39,7 @@ from veilset.core.config import option
 from veilset.core.types import PublicInfo
 from veilset.learning.dp_sgd import average, cosine, descend, dp_sgd
 from veilset.methods.base import State, Synthesizer
+from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage
 from veilset.networks.diffusion import (
     EDM,
     HIGHEST,
@@ -129,30 +130,34 @@ class Config:
     guidance: float = option(0.0, "weight of classifier-free guidance", ge=0)
 
 
-class DPDiffusion(Synthesizer):
-    """Small diffusion model by DP-SGD, several noise draws a record."""
+class Denoiser(Stage):
+    """A diffusion model, by the loop "train".
 
-    name = "dp-diffusion"
-    Config: ClassVar[type] = Config
-    recipes: ClassVar = {"paper": PUBLISHED}
+    Args:
+        config: parameters.
+        epsilon: of the whole budget, which the size of the perceptron follows.
+    """
 
-    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+    def __init__(self, config: Config, epsilon: float = 1.0):
+        self.config, self._epsilon = config, epsilon
+
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """One loop of weight 1."""
         c, batch = self.config, self._batch(info)
         train = dp_sgd("train", info, batch=batch, steps=c.steps, bound=c.bound)
-        seconds = self._cost(info, privacy) * c.steps * batch * c.copies
-        return Plan((train,), seconds=10 + seconds, memory_mb=600)
+        return Plan((train,), seconds=10 + self.seconds(info) * c.steps * batch * c.copies, memory_mb=600)
 
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        return self._train(gate, info, self._network(info, *self._size(info, plan.budget.epsilon)))
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """The averaged weights."""
+        return self.train(gate, info, self.network(info, *self.size(info)))
 
-    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        return self._drawn(state, info, labels, torch.zeros(len(labels), *info.shape), HIGHEST)
+    def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """Images from pure noise."""
+        return self.drawn(state, info, labels, torch.zeros(len(labels), *info.shape), HIGHEST)
 
-    # ------------------------------------------------------------------ shared with methods that start warm
-
-    def _train(self, gate: Gate, info: PublicInfo, net: Network) -> State:
+    def train(self, gate: Asked, info: PublicInfo, net: Network) -> State:
         """The loop "train" of the plan; returns the averaged weights."""
-        c, kind, none, start = self.config, self._kind, len(info.classes), net
+        c, kind, none, start = self.config, self.kind, len(info.classes), net
 
         def loss(net: Any, x: torch.Tensor, y: torch.Tensor, own: Mapping[str, torch.Tensor]) -> torch.Tensor:
             return record_loss(net, kind, x, y, own, c.copies, none, self._drop, c.shift, c.flip, start.encode)
@@ -168,21 +173,21 @@ class DPDiffusion(Synthesizer):
             mean.update_parameters(net)
         return dict(mean.module.state_dict())
 
-    def _drawn(
+    def drawn(
         self, weights: State, info: PublicInfo, labels: torch.Tensor, x: torch.Tensor, high: float
     ) -> torch.Tensor:
         """Images in [0, 1] by the sampler, which starts at x [n, C, H, W] in [-1, 1] with noise of deviation `high`."""
-        c, net = self.config, self._network(info, *size_of(weights))
+        c, net = self.config, self.network(info, *size_of(weights))
         net.load_state_dict(weights)
         net.eval()
         times = time_grid(c.sampling_steps, high)
-        denoiser = guided(net, self._kind, labels.to(self.device), len(info.classes), c.guidance)
+        denoiser = guided(net, self.kind, labels.to(self.device), len(info.classes), c.guidance)
         with fast():
             z = net.encode(x.to(self.device))
             z = draw(denoiser, z + high * torch.randn_like(z), times, c.sampler, c.churn, c.churn_from, c.churn_to)
         return (net.decode(z).float() + 1) / 2
 
-    def _network(self, info: PublicInfo, width: int, blocks: int) -> Network:
+    def network(self, info: PublicInfo, width: int, blocks: int) -> Network:
         """The network; the arguments matter to the perceptron alone."""
         c, classes = self.config, len(info.classes)
         if c.network == "perceptron":
@@ -195,16 +200,17 @@ class DPDiffusion(Synthesizer):
         )  # fmt: skip
         return net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def _size(self, info: PublicInfo, epsilon: float) -> tuple[int, int]:
+    def size(self, info: PublicInfo) -> tuple[int, int]:
         """Width and blocks of the perceptron: the more the noise permits, the more parameters."""
-        c, rich = self.config, epsilon * info.units >= 2e5
+        c, rich = self.config, self._epsilon * info.units >= 2e5
         return c.width or (256 if rich else 128), int(rich) if c.blocks is None else c.blocks
 
     def _patch(self, info: PublicInfo) -> int:
         return int(self.config.patch or (2 if max(info.shape[1:]) <= 40 else 4))
 
     @property
-    def _kind(self) -> Kind:
+    def kind(self) -> Kind:
+        """What the network predicts, and at which noise levels."""
         c, (mean, std) = self.config, self._levels
         if c.parameterisation == "v":
             return Velocity()
@@ -223,14 +229,36 @@ class DPDiffusion(Synthesizer):
     def _batch(self, info: PublicInfo) -> int:
         return int(self.config.batch or max(1, min(2048, info.units // 8)))
 
-    def _cost(self, info: PublicInfo, privacy: Privacy) -> float:
+    def seconds(self, info: PublicInfo) -> float:
         """Seconds to train on one copy of one record, about."""
         c = self.config
         if c.network == "perceptron":
-            width, blocks = self._size(info, privacy.epsilon)
+            width, blocks = self.size(info)
             return (3 * c.frequencies * width + 2 * blocks * width**2) * 4e-10
         positions = math.prod(info.shape[1:]) / self._patch(info) ** 2
         return positions / 196 * ((c.width or 16) / 16) ** 1.5 * (c.blocks or 1) * 3e-4
+
+
+class DPDiffusion(Synthesizer):
+    """Small diffusion model by DP-SGD, several noise draws a record."""
+
+    name = "dp-diffusion"
+    Config: ClassVar[type] = Config
+    recipes: ClassVar = {"paper": PUBLISHED}
+
+    def _stages(self, epsilon: float) -> Compose:
+        return Compose({"train": Part(Denoiser(self.config, epsilon))}, scale="train", prefixed=False)
+
+    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+        return self._stages(privacy.epsilon).plan(info, privacy)
+
+    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
+        return self._stages(plan.budget.epsilon).fit(gate, info, plan.budget, self.device)["train"]
+
+    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        stage = Denoiser(self.config)
+        stage.device = self.device
+        return stage.draw(state, info, labels)
 
 
 def size_of(weights: State) -> tuple[int, int]:

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -40,14 +40,14 @@ from torch.nn import functional as F
 from veilset.core.config import option
 from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
-from veilset.learning.dp_sgd import average, cosine, loop_multiplier, part_of, sums_beside
-from veilset.methods.base import State
+from veilset.learning.dp_sgd import average, cosine
+from veilset.methods.base import State, Synthesizer
 from veilset.methods.diffusion import dp_diffusion
-from veilset.methods.diffusion.dp_diffusion import PUBLISHED, DPDiffusion, Network
-from veilset.methods.moments.dp_moments import DPMoments, bought
+from veilset.methods.diffusion.dp_diffusion import PUBLISHED, Denoiser, Network
+from veilset.methods.moments.dp_moments import Moments
+from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage
 from veilset.networks.diffusion import HIGHEST, errors, spread
 from veilset.networks.precision import fast
-from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
@@ -80,7 +80,7 @@ class Config(dp_diffusion.Config):
     warm_rate: float = option(5e-3, "top learning rate of pre-training", gt=0)
 
 
-class DPFETA(DPDiffusion):
+class DPFETA(Synthesizer):
     """Noisy class summaries first, then a diffusion model by DP-SGD."""
 
     name = "dp-feta"
@@ -91,39 +91,80 @@ class DPFETA(DPDiffusion):
         | {"warm_rate": 3e-4}
     }
 
+    def _stages(self, epsilon: float) -> Compose:
+        c = self.config
+        moments = c.warm_start == "moments"
+        first: Stage = Moments() if moments else Central(c)
+        parts = {"first": Part(first, c.share or (0.3 if moments else 0.1)), "train": Part(Warmed(c, epsilon))}
+        return Compose(parts, scale="train", prefixed=False)
+
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        c, after = self.config, super()._plan(info, privacy)
-        train = after.releases[0]
-        if c.warm_start == "moments":
-            before = DPMoments()._plan(info, part_of(privacy, self._share))
-            first, seconds = sums_beside(before, train, privacy, self._share), before.seconds
-        else:
-            mu = 1 / gaussian_noise_multiplier(privacy.epsilon, privacy.delta) if privacy.private else 1.0
-            later = loop_multiplier(mu * math.sqrt(1 - self._share), train.sample_rate, train.steps)
-            weight = loop_multiplier(mu * math.sqrt(self._share), c.query_rate, c.queries) / later
-            side = math.sqrt(math.prod(_halved(info.shape)))
-            bound = side / 2 if c.warm_start == "central" else side * math.sqrt(1 - 1 / c.grey_levels)
-            query = Release(
-                name=c.warm_start, bound=bound, sample_rate=c.query_rate, steps=c.queries, weight=weight
-            )  # fmt: skip
-            first, seconds = (query,), 1.0
-        seconds += after.seconds + self._cost(info, privacy) * c.warm_steps * c.warm_batch
-        return Plan((*first, train), seconds=seconds, memory_mb=after.memory_mb + 100)
+        plan = self._stages(privacy.epsilon).plan(info, privacy)
+        return replace(plan, memory_mb=700)
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        epsilon = plan.budget.epsilon
+        learned = self._stages(plan.budget.epsilon).fit(gate, info, plan.budget, self.device)
         if self.config.warm_start != "moments":
-            return self._train(gate, info, self._pretrained(info, epsilon, self._central(gate, info)))
-        moments = bought(gate, info, plan, self._share, self.device)
-        weights = self._train(gate, info, self._pretrained(info, epsilon, _pool(moments, info)))
-        return weights | {MOMENTS + k: v for k, v in moments.items()}
+            return learned["train"]
+        return learned["train"] | {MOMENTS + k: v for k, v in learned["first"].items()}
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        stage = Warmed(self.config)
+        stage.device = self.device
+        return stage.draw(state, info, labels)
+
+
+class Central(Stage):
+    """Central images of random subsets, or their most frequent grey levels."""
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """A sum over each of several Poisson subsets."""
+        c, side = self.config, math.sqrt(math.prod(_halved(info.shape)))
+        bound = side / 2 if c.warm_start == "central" else side * math.sqrt(1 - 1 / c.grey_levels)
+        return Plan((Release(name=c.warm_start, bound=bound, sample_rate=c.query_rate, steps=c.queries),), seconds=1.0)
+
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """ "x", cleaned images [n, C, H, W], and their labels "y"."""
+        c, classes = self.config, len(info.classes)
+        small, levels = _halved(info.shape), torch.linspace(0, 1, c.grey_levels)
+        expected = c.query_rate * info.units / classes
+        images = []
+        for _ in range(c.queries):
+            if c.warm_start == "mode":
+                counts = gate.sum("mode", lambda x, y: _one_hot(_pooled(x, small), c.grey_levels), by_class=True)
+                images.append(levels[counts.argmax(1)])
+            else:
+                total = gate.sum("central", lambda x, y: _pooled(x, small) - 0.5, by_class=True)
+                images.append((0.5 + total / expected).clamp(0, 1).float())
+        return {"x": cleaned(torch.cat(images), info.shape), "y": torch.arange(classes).repeat(c.queries)}
+
+
+class Warmed(Denoiser):
+    """A denoiser that is trained on public draws of what was bought first, and enters its sampler from them."""
+
+    config: Config
+
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """The loop, and pre-training, which costs time alone."""
+        c, plan = self.config, super().plan(info, budget)
+        return replace(plan, seconds=plan.seconds + self.seconds(info) * c.warm_steps * c.warm_batch)
+
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """The averaged weights."""
+        first = earlier["first"]
+        draw = _pool(first, info) if self.config.warm_start == "moments" else _around(first)
+        return self.train(gate, info, self._pretrained(info, draw))
+
+    def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """Images from noise, or from new images of the moments."""
         weights = {k: v for k, v in state.items() if not k.startswith(MOMENTS)}
         if self._entry == HIGHEST:
-            return super()._sample(weights, info, labels)
-        x = DPMoments()._sample({k: state[MOMENTS + k] for k in KEPT}, info, labels)
-        return self._drawn(weights, info, labels, 2 * x - 1, self._entry)
+            return super().draw(weights, info, labels)
+        x = Moments().draw({k: state[MOMENTS + k] for k in KEPT}, info, labels)
+        return self.drawn(weights, info, labels, 2 * x - 1, self._entry)
 
     @property
     def _entry(self) -> float:
@@ -134,41 +175,10 @@ class DPFETA(DPDiffusion):
         """About those that the sampler will ask for: nearly all lie below `entry`, and few far below."""
         return super()._levels if self._entry > 2 else (math.log(self._entry) - 0.65, 0.8)
 
-    @property
-    def _share(self) -> float:
-        return float(self.config.share or (0.3 if self.config.warm_start == "moments" else 0.1))
-
-    # ------------------------------------------------------------------ what is bought
-
-    def _central(self, gate: Gate, info: PublicInfo) -> Draw:
-        """Draws from cleaned central images, turned, shifted and changed in contrast at random."""
-        c, classes = self.config, len(info.classes)
-        small, levels = _halved(info.shape), torch.linspace(0, 1, c.grey_levels)
-        expected = c.query_rate * info.units / classes
-        mode = c.warm_start == "mode"
-        images = []
-        for _ in range(c.queries):
-            if mode:
-                counts = gate.sum("mode", lambda x, y: _one_hot(_pooled(x, small), c.grey_levels), by_class=True)
-                images.append(levels[counts.argmax(1)])
-            else:
-                total = gate.sum("central", lambda x, y: _pooled(x, small) - 0.5, by_class=True)
-                images.append((0.5 + total / expected).clamp(0, 1).float())
-        x = cleaned(torch.cat(images), info.shape)
-        y = torch.arange(classes).repeat(c.queries)
-
-        def draw(n: int) -> tuple[torch.Tensor, torch.Tensor]:
-            at = torch.randint(0, len(y), (n,))
-            return turned(x[at]), y[at]
-
-        return draw
-
-    # ------------------------------------------------------------------ free
-
-    def _pretrained(self, info: PublicInfo, epsilon: float, draw: Draw) -> Network:
+    def _pretrained(self, info: PublicInfo, draw: Draw) -> Network:
         """A network trained on public draws, its weights averaged."""
-        c, kind, none = self.config, self._kind, len(info.classes)
-        net = self._network(info, *self._size(info, epsilon))
+        c, kind, none = self.config, self.kind, len(info.classes)
+        net = self.network(info, *self.size(info))
         adam, mean = torch.optim.Adam(net.parameters(), c.warm_rate), average(net, 0.99)
         for t in progress(range(c.warm_steps), "pre-training"):
             adam.param_groups[0]["lr"] = c.warm_rate * cosine(t, c.warm_steps)
@@ -210,11 +220,22 @@ def _one_hot(x: torch.Tensor, levels: int) -> torch.Tensor:
 def _pool(moments: State, info: PublicInfo) -> Draw:
     """Draws from a fixed pool of images of a `dp-moments` model."""
     y = torch.arange(max(POOL, len(info.classes))) % len(info.classes)
-    x = torch.cat([DPMoments()._sample(moments, info, part) for part in y.split(1000)])
+    x = torch.cat([Moments().draw(moments, info, part) for part in y.split(1000)])
 
     def draw(n: int) -> tuple[torch.Tensor, torch.Tensor]:
         at = torch.randint(0, len(y), (n,))
         return x[at], y[at]
+
+    return draw
+
+
+def _around(central: State) -> Draw:
+    """Draws from cleaned central images, turned, shifted and changed in contrast at random."""
+    x, y = central["x"], central["y"]
+
+    def draw(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        at = torch.randint(0, len(y), (n,))
+        return turned(x[at]), y[at]
 
     return draw
 

@@ -20,16 +20,16 @@ shape, not the covariance itself. That bounds an image's influence by constructi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from veilset.core.config import option
 from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
-from veilset.learning.dp_sgd import part_of
 from veilset.learning.shrinkage import shrunk, shrunk_towards
 from veilset.methods.base import State, Synthesizer
+from veilset.methods.stages import Asked, Earlier, Stage
 from veilset.networks.dct import half, low_frequencies, whole
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
@@ -52,24 +52,31 @@ class Config:
     draws: int = option(1000, "draws that correct the moments of a cell for clamping; 0: no correction", ge=0)
 
 
-class DPMoments(Synthesizer):
-    """Class means and covariances in a low-frequency basis."""
+class Moments(Stage):
+    """Class means and covariances, as sums; draws from the Gaussians that they describe.
 
-    name = "dp-moments"
-    Config = Config
+    Args:
+        config: parameters; default those of `dp-moments`.
+        sized: the budget by which cells and shares are chosen, if not its own.
+    """
 
-    def _cells(self, info: PublicInfo, privacy: Privacy) -> int:
+    def __init__(self, config: Config | None = None, sized: Privacy | None = None):
+        self.config, self._sized = config or Config(), sized
+
+    def _cells(self, info: PublicInfo, budget: Privacy) -> int:
         """How many Gaussians a class has."""
-        return int(self.config.cells) if self.config.cells is not None else cells_for(info, privacy, CELLS)
+        return int(self.config.cells) if self.config.cells is not None else cells_for(info, budget, CELLS)
 
-    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """Sums whose 1 / weight^2 add up to 1."""
+        budget = self._sized or budget
         side = math.sqrt(info.pixels)
         c0, c, count = RADIUS * side, RESIDUAL * side, math.hypot(1, COUNT)
-        cells, d = self._cells(info, privacy), min(self.config.size, info.pixels)
+        cells, d = self._cells(info, budget), min(self.config.size, info.pixels)
         steps = {"spread": 1, "cells": self.config.rounds, "within": 1} if cells > 1 else {"within": 1}
         bound = {"mean": c0 * count, "spread": c * c, "cells": c * count, "within": c * c}
         # Small sets need most of the budget to see their means; in large ones means are cheap.
-        share = {"mean": min(0.7, max(0.05, 80 * _noise_ratio(info, privacy)))}
+        share = {"mean": min(0.7, max(0.05, 80 * _noise_ratio(info, budget)))}
         rest = (1 - share["mean"]) / sum(SHARES[name] for name in steps)
         share |= {name: rest * SHARES[name] for name in steps}
         releases = [
@@ -79,12 +86,12 @@ class DPMoments(Synthesizer):
         seconds = 3 + 6e-9 * info.units * d * d * (2 if cells > 1 else 1) + 2e-6 * len(info.classes) * cells * d * d
         return Plan(tuple(releases), seconds=seconds, memory_mb=450 + 3e-5 * len(info.classes) * cells * d * d)
 
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """Means, then cells about them."""
         basis = low_frequencies(info.shape, self.config.size).to(self.device)
         classes, d, expected = len(info.classes), len(basis), info.units / len(info.classes)
-        noise = {r.name: r.noise_multiplier * r.bound for r in plan.releases}
         c0, c = RADIUS * math.sqrt(info.pixels), RESIDUAL * math.sqrt(info.pixels)
-        cells = self._cells(info, plan.budget)
+        cells = self._cells(info, self._sized or budget)
 
         answer = gate.sum("mean", _offset(basis, torch.zeros(classes, 1, d), c0), by_class=True, cells=1).float()[:, 0]
         count = (answer[:, -1] / (COUNT * c0)).clamp(expected / 4, expected * 4)
@@ -93,14 +100,15 @@ class DPMoments(Synthesizer):
         if cells > 1:
             answer = gate.sum("spread", _products(basis, centre, c), by_class=True, cells=1).float()[:, 0]
             spread = whole(answer, d) / count[:, None, None]
-            class_cov = torch.stack([shrunk(m, noise["spread"] / float(n)) for m, n in zip(spread, count, strict=True)])
+            noise = gate.deviation("spread")
+            class_cov = torch.stack([shrunk(m, noise / float(n)) for m, n in zip(spread, count, strict=True)])
             values, axes = torch.linalg.eigh(class_cov)
             prior = (values / 2).clamp_min(1e-6)[:, None]  # about half of a class's spread lies between its cells
             centre = mean[:, None] + torch.randn(classes, cells, d) @ _root(class_cov)
             for _ in range(self.config.rounds):
                 answer = gate.sum("cells", _offset(basis, centre, c), by_class=True, cells=cells).float()
                 n = (answer[..., -1] / (COUNT * c)).clamp_min(expected / cells / 10)
-                error = (noise["cells"] / n).square()[..., None]
+                error = (gate.deviation("cells") / n).square()[..., None]
                 moved = centre + answer[..., :-1] / n[..., None] - mean[:, None]
                 centre = mean[:, None] + (moved @ axes * prior / (prior + error)) @ axes.mT  # Wiener filter
                 part = n / n.sum(1, keepdim=True)
@@ -109,16 +117,18 @@ class DPMoments(Synthesizer):
 
         shift, root = centre.clone(), torch.zeros(classes, cells, d, d)
         basis = basis.cpu()
+        noise = gate.deviation("within")
         for k in progress(range(classes), "moments"):
             total = float(n[k].sum())
-            pooled = shrunk(within[k].sum(0) / total, noise["within"] * math.sqrt(cells) / total)
+            pooled = shrunk(within[k].sum(0) / total, noise * math.sqrt(cells) / total)
             for j in range(cells):
                 own = float(n[k, j])
-                cov = shrunk_towards(pooled, within[k, j] / own, noise["within"] / own) if cells > 1 else pooled
+                cov = shrunk_towards(pooled, within[k, j] / own, noise / own) if cells > 1 else pooled
                 shift[k, j], root[k, j] = _unclamp(basis, centre[k, j], cov, self.config.draws)
         return {"mean": shift, "root": root, "part": part, "basis": basis}
 
-    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+    def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """Clamped draws from the Gaussians of the labels."""
         cells = state["part"].shape[1]
         row = labels * cells + torch.multinomial(state["part"][labels], 1)[:, 0]
         mean, root, e = (
@@ -132,11 +142,22 @@ class DPMoments(Synthesizer):
         return (out @ state["basis"]).clamp(0, 1).unflatten(1, info.shape)
 
 
-def bought(gate: Gate, info: PublicInfo, plan: Plan, share: float, device: str) -> State:
-    """What `DPMoments()` draws from, asked within another method's plan, for a share of its budget."""
-    moments = DPMoments()
-    moments.device = device
-    return moments._fit(gate, info, replace(plan, privacy=part_of(plan.budget, share)))
+class DPMoments(Synthesizer):
+    """Class means and covariances in a low-frequency basis."""
+
+    name = "dp-moments"
+    Config = Config
+
+    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+        return Moments(self.config).plan(info, privacy)
+
+    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
+        stage = Moments(self.config)
+        stage.device = self.device
+        return stage.fit(Asked(gate), info, plan.budget, {})
+
+    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        return Moments(self.config).draw(state, info, labels)
 
 
 def cells_for(info: PublicInfo, privacy: Privacy, scale: float) -> int:

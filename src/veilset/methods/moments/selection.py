@@ -21,12 +21,12 @@ from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
 from veilset.learning.augmentation import moved_apart
 from veilset.learning.dp_sgd import cosine
-from veilset.methods.base import BATCH
+from veilset.methods.base import BATCH, State
+from veilset.methods.stages import Asked, Earlier, Stage
 from veilset.networks.classifiers import CNN
 from veilset.networks.precision import fast
 from veilset.privacy.accounting import gaussian_noise_multiplier
-from veilset.privacy.gate import Gate
-from veilset.privacy.plan import Release
+from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
 # The most by which an image is moved: shift (part of a side), stretch (relative), slant (slope), turn (degrees).
@@ -79,7 +79,7 @@ def _alone(privacy: Privacy, kinds: int) -> float:
     return gaussian_noise_multiplier(privacy.epsilon, privacy.delta) * release(kinds).bound if privacy.private else 0.0
 
 
-def choose(gate: Gate, info: PublicInfo, kinds: Sequence[Draw], device: str) -> tuple[int, bool]:
+def choose(gate: Asked, info: PublicInfo, kinds: Sequence[Draw], device: str) -> tuple[int, bool]:
     """(which of the kinds, whether its images are to be moved): what the private images prefer.
 
     Args:
@@ -105,6 +105,27 @@ def choose(gate: Gate, info: PublicInfo, kinds: Sequence[Draw], device: str) -> 
     enough = counts.amax(1) >= counts.max() - MARGIN * info.units
     which = int(enough.nonzero()[0])
     return which, bool(counts[which, 1] > counts[which, 0])
+
+
+class Selection(Stage):
+    """Noisy counts of private images, by which one of a few kinds of images is chosen, and whether they are moved.
+
+    Args:
+        kinds: how many.
+        draws: what earlier stages learned -> for each kind, labels to images as they are released but for being moved.
+    """
+
+    def __init__(self, kinds: int, draws: Callable[[Earlier], Sequence[Draw]]):
+        self._kinds, self._draws = kinds, draws
+
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """One sum; its memory is beside what drawing takes."""
+        return Plan((release(self._kinds),), seconds=seconds(info, self._kinds))
+
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """ "which" kind, and whether it is "moved"."""
+        which, moved = choose(gate, info, self._draws(earlier), self.device)
+        return {"which": torch.tensor(which), "moved": torch.tensor(moved)}
 
 
 def moved(x: torch.Tensor) -> torch.Tensor:

@@ -34,15 +34,15 @@ import torch
 
 from veilset.core.config import option
 from veilset.core.types import PublicInfo
-from veilset.learning.dp_sgd import loop_multiplier
 from veilset.methods.base import BATCH, State, Synthesizer
 from veilset.methods.moments import selection, texture
-from veilset.methods.moments.dp_moments import DPMoments, cells_for
+from veilset.methods.moments.dp_moments import Config as MomentsConfig
+from veilset.methods.moments.dp_moments import Moments, cells_for
+from veilset.methods.stages import Compose, Earlier, Part
 from veilset.methods.teachers import dp_scatter
 from veilset.networks.dct import low_frequencies
-from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
-from veilset.privacy.plan import Plan, Release
+from veilset.privacy.plan import Plan
 from veilset.privacy.spec import Privacy
 
 DETAIL, CHOICE = "detail", "choice"  # releases
@@ -75,31 +75,34 @@ class TaughtMoments(Synthesizer):
     Config = Config
     recipes: ClassVar = {"plain": {"detail": False, "choose": False}}
 
-    def _images(self, info: PublicInfo, privacy: Privacy) -> DPMoments:
-        cells = self.config.cells or cells_for(info, privacy, CELLS)
-        return DPMoments(size=FREQUENCIES, cells=cells, draws=self.config.draws)
+    def _stages(self, info: PublicInfo, privacy: Privacy, forms: list[State]) -> Compose:
+        """Images, their texture, the teacher, and the choice among forms, which are put into the list."""
+        c = self.config
+        parts, _ = self._parts(info, privacy)
+        stages = {"images": Part(self._moments(info, privacy))}
+        if DETAIL in parts:
+            stages[DETAIL] = Part(texture.Texture(stages["images"].stage, "images"), parts[DETAIL])
+        teacher = dp_scatter.Config(steps=c.steps, batch=c.batch)
+        stages["teacher"] = Part(dp_scatter.Linear(teacher, privacy.epsilon, blurred), c.share)
+        if CHOICE in parts:
 
-    @property
-    def _teacher(self) -> dp_scatter.Config:
-        return dp_scatter.Config(steps=self.config.steps, batch=self.config.batch)
+            def draws(earlier: Earlier) -> list[selection.Draw]:
+                forms[:] = self._forms(earlier, info)
+                return [partial(self._labelled, form, info) for form in forms]
+
+            stages[CHOICE] = Part(selection.Selection(_kinds(parts), draws), parts[CHOICE])
+        return Compose(stages, scale="images", prefixed=False)
+
+    def _moments(self, info: PublicInfo, privacy: Privacy) -> Moments:
+        cells = self.config.cells or cells_for(info, privacy, CELLS)
+        return Moments(MomentsConfig(size=FREQUENCIES, cells=cells, draws=self.config.draws), sized=privacy)
 
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        images = self._images(info, privacy)._plan(info, privacy)
-        linear = dp_scatter.release(self._teacher, info, privacy.epsilon)
-        teacher = dp_scatter.cost(info, linear)
-        parts, told = self._parts(info, privacy)
-        left = 1 - self.config.share - sum(parts.values())  # of the budget, for the sums of the images
-        weigh = {name: math.sqrt(left / (part * _information(images))) for name, part in parts.items()}
-        releases, seconds = list(images.releases), images.seconds + teacher.seconds
-        if DETAIL in parts:
-            releases.append(replace(texture.release(info), weight=weigh[DETAIL]))
-            seconds += texture.SECONDS
-        releases.append(replace(linear, weight=_weight(linear, images, privacy, self.config.share, left)))
-        if CHOICE in parts:
-            releases.append(replace(selection.release(_kinds(parts)), weight=weigh[CHOICE]))
-            seconds += selection.seconds(info, _kinds(parts))
-        memory = max(images.memory_mb, teacher.memory_mb) + (selection.MEMORY if CHOICE in parts else 0.0)
-        return Plan(tuple(releases), seconds=seconds, memory_mb=memory, warnings=told)
+        _, told = self._parts(info, privacy)
+        stages = self._stages(info, privacy, [])
+        plan = stages.plan(info, privacy)
+        memory = plan.memory_mb + (selection.MEMORY if CHOICE in stages.parts else 0.0)
+        return replace(plan, memory_mb=memory, warnings=told)
 
     def _parts(self, info: PublicInfo, privacy: Privacy) -> tuple[dict[str, float], tuple[str, ...]]:
         """(parts of the budget for what is asked beside images and teacher, what is left out for want of units)."""
@@ -119,21 +122,20 @@ class TaughtMoments(Synthesizer):
         return parts, tuple(told)
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        images = self._images(info, plan.budget)._fit(gate, info, plan)
-        kinds = [{IMAGES + k: v for k, v in images.items()}]
-        asked = {release.name for release in plan.releases}
-        if DETAIL in asked:
-            wanted = texture.measure(gate, info)
-            curves = texture.learn(wanted, self._drawn(kinds[0], info, _each(info, texture.enough(info))), info)
-            kinds.insert(0, kinds[0] | {CURVES: curves})
-        learned = dp_scatter.learn(gate, self._teacher, info, plan["linear"], self.device, blurred)
-        teacher = {TEACHER + k: v.detach().cpu() for k, v in learned.items()}
-        kinds = [self._balanced(kind | teacher, info) for kind in kinds]
-        if CHOICE not in asked:
-            return kinds[0]
-        draws = [partial(self._labelled, kind, info) for kind in kinds]
-        which, moved = selection.choose(gate, info, draws, self.device)
-        return kinds[which] | {MOVED: torch.tensor(moved)}
+        forms: list[State] = []
+        learned = self._stages(info, plan.budget, forms).fit(gate, info, plan.budget, self.device)
+        if CHOICE not in learned:
+            return self._forms(learned, info)[0]
+        chosen = learned[CHOICE]
+        return forms[int(chosen["which"])] | {MOVED: chosen["moved"]}
+
+    def _forms(self, earlier: Earlier, info: PublicInfo) -> list[State]:
+        """States to choose from, the preferred one first: with texture, and without."""
+        kinds = [{IMAGES + k: v for k, v in earlier["images"].items()}]
+        if DETAIL in earlier:
+            kinds.insert(0, kinds[0] | {CURVES: earlier[DETAIL]["curves"]})
+        teacher = {TEACHER + k: v.detach().cpu() for k, v in earlier["teacher"].items()}
+        return [self._balanced(kind | teacher, info) for kind in kinds]
 
     def _notes(self, state: State) -> tuple[str, ...]:
         form = "with fine detail" if CURVES in state else "without fine detail"
@@ -175,7 +177,7 @@ class TaughtMoments(Synthesizer):
     def _drawn(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         """Images of the Gaussians of these labels, as the teacher will see them."""
         own = _part(state, IMAGES)
-        x = torch.cat([DPMoments()._sample(own, info, part) for part in labels.split(BATCH)])
+        x = torch.cat([Moments().draw(own, info, part) for part in labels.split(BATCH)])
         return texture.apply(state[CURVES], x, info) if CURVES in state else x
 
 
@@ -229,20 +231,3 @@ def _left_out(name: str, so: str, info: PublicInfo, least: float) -> str:
         f"release {name!r} is left out, {so}: at this epsilon its noise needs about {needed} units, "
         f"and {info.units} are declared"
     )
-
-
-def _information(images: Plan) -> float:
-    """Of the images' sums: 1 / noise_multiplier^2 in units of their scale, where shares add up."""
-    return sum(r.steps / r.weight**2 for r in images.releases)
-
-
-def _weight(linear: Release, images: Plan, privacy: Privacy, share: float, left: float) -> float:
-    """The weight with which the loop costs `share` of the budget, where the images' sums cost `left`.
-
-    Shares are of mu^2, where they add up. Only the split follows this; the price is exact.
-    """
-    if not privacy.private:
-        return 1.0
-    one = gaussian_noise_multiplier(privacy.epsilon, privacy.delta)
-    noise = loop_multiplier(math.sqrt(share) / one, linear.sample_rate, linear.steps)
-    return noise * math.sqrt(left) / (one * math.sqrt(_information(images)))

@@ -24,10 +24,11 @@ import torch
 from torch.nn.functional import pad
 
 from veilset.core.types import PublicInfo
+from veilset.methods.base import BATCH, State
 from veilset.methods.moments.histograms import peaked, stepped
+from veilset.methods.stages import Asked, Earlier, Stage
 from veilset.privacy.accounting import gaussian_noise_multiplier
-from veilset.privacy.gate import Gate
-from veilset.privacy.plan import Release
+from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
 SCALES = (1, 2, 4)  # distances of neighbours, in pixels
@@ -58,7 +59,7 @@ def least(info: PublicInfo, privacy: Privacy, share: float) -> float:
     return noise / math.sqrt(share) * release(info).bound * math.sqrt(CELLS / 2) / COARSE
 
 
-def measure(gate: Gate, info: PublicInfo) -> torch.Tensor:
+def measure(gate: Asked, info: PublicInfo) -> torch.Tensor:
     """Ask for the histograms: each row of [2 + bands, CELLS] is a distribution; those of the pixels come first."""
     scales = _scales(info)
 
@@ -69,8 +70,7 @@ def measure(gate: Gate, info: PublicInfo) -> torch.Tensor:
         none = torch.zeros(len(cells), CELLS, device=x.device)
         return none.scatter_add(1, cells, torch.full_like(cells, 1 / x.numel(), dtype=x.dtype))
 
-    release = gate.plan["detail"]
-    deviation = release.noise_multiplier * release.bound / info.units
+    deviation = gate.deviation("detail") / info.units
     plain, relative, *bands = gate.sum("detail", f).float() / info.units
     pixels = [stepped(row, deviation) for row in (plain, relative)]
     widths = _widths()
@@ -118,6 +118,28 @@ def split(x: torch.Tensor, scales: tuple[int, ...]) -> tuple[torch.Tensor, list[
         bands += [upright - both, level - both, x - upright - level + both]
         x = both
     return x, bands
+
+
+class Texture(Stage):
+    """Histograms of the private images, and curves that give them to what an earlier stage draws.
+
+    Args:
+        images: the stage whose draws are changed, and its name.
+    """
+
+    def __init__(self, images: Stage, name: str):
+        self._images, self._name = images, name
+
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """One sum."""
+        return Plan((release(info),), seconds=SECONDS)
+
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """ "curves" for `apply`."""
+        wanted = measure(gate, info)
+        labels = torch.arange(len(info.classes)).repeat(enough(info)).split(BATCH)
+        drawn = torch.cat([self._images.draw(earlier[self._name], info, part) for part in labels])
+        return {"curves": learn(wanted, drawn, info)}
 
 
 # ---------------------------------------------------------------------- the pieces

@@ -30,6 +30,7 @@ from veilset.core.config import option
 from veilset.core.types import PublicInfo
 from veilset.learning.dp_sgd import descend, dp_sgd
 from veilset.methods.base import State, Teacher
+from veilset.methods.stages import Asked, Earlier, Stage
 from veilset.networks import scattering
 from veilset.privacy.features import Map
 from veilset.privacy.gate import Gate
@@ -69,6 +70,27 @@ class DPScatter(Teacher):
 # ---------------------------------------------------------------------- shared with methods that are taught
 
 
+class Linear(Stage):
+    """The classifier as a part of a method.
+
+    Args:
+        config: parameters.
+        epsilon: of the whole budget, which its number of steps follows.
+        features: what of an image is classified.
+    """
+
+    def __init__(self, config: Config, epsilon: float, features: Map):
+        self._config, self._epsilon, self._features = config, epsilon, features
+
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """One loop."""
+        return cost(info, release(self._config, info, self._epsilon))
+
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """ "weight" and "bias"."""
+        return learn(gate, self._config, info, gate.release("linear"), self.device, self._features)
+
+
 def release(config: Config, info: PublicInfo, epsilon: float) -> Release:
     """The loop's release, named "linear", from declared facts and a budget's epsilon."""
     batch = config.batch or batch_of(info)
@@ -105,7 +127,9 @@ def seen(x: torch.Tensor) -> torch.Tensor:
     return scattering.features(x).half()
 
 
-def learn(gate: Gate, config: Config, info: PublicInfo, release: Release, device: str, features: Map = seen) -> State:
+def learn(
+    gate: Gate | Asked, config: Config, info: PublicInfo, release: Release, device: str, features: Map = seen
+) -> State:
     """Train the linear classifier at the gate; starts from zero, so nothing is random but batches and noise.
 
     Args:
@@ -117,8 +141,8 @@ def learn(gate: Gate, config: Config, info: PublicInfo, release: Release, device
         nn.init.zeros_(p)
     rate = config.rate or rate_of(release, info, config.momentum)
     sgd = torch.optim.SGD(net.parameters(), rate, momentum=config.momentum)
-    for _ in gate.loop(release.name, {"net": net, "sgd": sgd}):
-        descend(sgd, net, gate.grad(release.name, _loss, net, features=features))
+    for _ in gate.loop("linear", {"net": net, "sgd": sgd}):
+        descend(sgd, net, gate.grad("linear", _loss, net, features=features))
     return dict(net.state_dict())
 
 
