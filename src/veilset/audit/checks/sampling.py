@@ -43,7 +43,7 @@ def poisson() -> Iterator[Check]:
 
 
 def small_rates() -> Iterator[Check]:
-    """Coins at rates that lie just above a multiple of 2^-16: to round them up would take a seventh more, or twice as many.
+    """Coins at rates just above a multiple of 2^-16: to round them up would take a seventh more, or twice as many.
 
     So many coins that a seventh more is 14 standard deviations, where the alarm is at 5.7.
     """
