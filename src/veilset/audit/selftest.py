@@ -21,11 +21,17 @@ if TYPE_CHECKING:
 
 THEMES = (
     "bounding",
+    "looks",
+    "rounding",
+    "streams",
+    "chunks",
     "places",
     "gradients",
     "books",
+    "words",
     "sampling",
     "noise",
+    "formulas",
     "accounting",
     "mechanism",
 )  # quick ones first
@@ -80,7 +86,7 @@ class Selftest:
 
 
 def selftest(tell: Callable[[str], None] = lambda line: None) -> Selftest:
-    """Run every check, in less than a minute, and remember the result.
+    """Run every check, in about a minute, and remember the result.
 
     Args:
         tell: gets the name of each theme as it begins.
