@@ -109,8 +109,8 @@ def _of(name: str) -> Callable[[], Iterator[Check]]:
 def looked_at(make: Make, spoilt: bool) -> tuple[float, dict[str, bool]]:
     """Fits in D, in D with one unit more, and among strangers, all of which get the answers that were given in D.
 
-    The unit is a white image, which all sums take for what it is; or, if so asked, one that is NaN, which spoils what it
-    touches and so shows what touches it.
+    The unit is a white image, which all sums take for what it is; or, if so asked, one that is NaN, which spoils what
+    it touches and so shows what touches it.
 
     Returns:
         The largest change that the unit makes of an exact sum, over its sensitivity; and in which worlds all that was
