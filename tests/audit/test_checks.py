@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from veilset.audit.checks import chunks, exact_normal, formulas, looks, rounding, streams, words
+from veilset.audit.checks import chunks, exact_normal, formulas, looks, randomness, rounding, words
 from veilset.audit.checks.exact_normal import SURE, ExactNormal, Rest
 from veilset.privacy import accounting, alone, bounding, draws, gate, normal, pld, renyi
 from veilset.privacy.gate import Gate
@@ -56,14 +56,14 @@ def test_words_that_come_twice_and_purposes_that_are_cut_fail(monkeypatch):
     monkeypatch.setattr(Stream, "noise", lambda self, n, std: np.clip(noise(self, n, std), -(2**48), 2**48))
     assert failing(words.bits) == {"random words are enciphered counters", "a stream's noise is the sampler's"}
     monkeypatch.setattr(Keys, "stream", lambda self, purpose: real(self, purpose.split("/")[0]))
-    assert failing(streams.purposes) == {"every use of random numbers has its own stream"}
+    assert failing(randomness.purposes) == {"every use of random numbers has its own stream"}
 
 
 def test_another_deviation_of_the_noise_fails(monkeypatch):
     real = Gate._noised
     less = lambda self, exact, *a: real(self, dataclasses.replace(exact, sensitivity=exact.sensitivity * 0.999999), *a)  # noqa: E731
     monkeypatch.setattr(Gate, "_noised", less)
-    assert failing(streams.deviations) == {"noise is asked for in its exact deviation"}
+    assert failing(randomness.deviations) == {"noise is asked for in its exact deviation"}
 
 
 def test_draws_that_share_bits_or_have_another_law_fail(monkeypatch):
@@ -77,18 +77,18 @@ def test_draws_that_share_bits_or_have_another_law_fail(monkeypatch):
         return self.uniform(12 * n).view(n, 12).sum(1) - 6
 
     monkeypatch.setattr(Stream, "normal", normals)
-    assert failing(streams.own_bits) == {"no bit is in the draws of two records"}
+    assert failing(randomness.own_bits) == {"no bit is in the draws of two records"}
     monkeypatch.setattr(Stream, "normal", short)
-    assert "draws of a record's own follow their laws" in failing(streams.own_laws)
+    assert "draws of a record's own follow their laws" in failing(randomness.own_laws)
     monkeypatch.undo()
     uniform = Stream.uniform
     monkeypatch.setattr(Stream, "uniform", lambda self, n: 1 - uniform(self, n) + (torch.arange(n) == 0))
-    assert "draws of a record's own are in range" in failing(streams.own_laws)
+    assert "draws of a record's own are in range" in failing(randomness.own_laws)
 
 
 def test_generators_that_are_not_seeded_fail(monkeypatch):
     monkeypatch.setattr(draws.random, "seed", lambda seed: None)
-    assert "a loss draws by the seed of its step alone" in failing(streams.shared_draws)
+    assert "a loss draws by the seed of its step alone" in failing(randomness.shared_draws)
 
 
 # ---------------------------------------------------------------------- chunks and looks

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from processes import alone
+from veilset.audit.checks.together import alone
 from veilset.core import vault as vault_module
 from veilset.core.checkpoint import decode, encode, freeze, pack, thaw, unpack
 from veilset.core.errors import RunError

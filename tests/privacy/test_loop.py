@@ -12,7 +12,7 @@ import pytest
 import torch
 from sets import facts, gate_for, linear_loss, linear_params, pictures, priced, private
 
-from processes import alone
+from veilset.audit.checks.together import alone
 from veilset.core import vault as vault_module
 from veilset.core.errors import BudgetExceeded, PlanError, RunError
 from veilset.methods.training import average, descend
