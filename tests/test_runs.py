@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import two_sums
-from processes import alone, together
 from veilset import runs
+from veilset.audit.selftest.together import alone, together
 from veilset.core import io
 from veilset.core.errors import BudgetExceeded, RunError, VeilsetError
 from veilset.core.types import PublicInfo

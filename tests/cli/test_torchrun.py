@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from processes import together
 from two_sums import Climb
+from veilset.audit.selftest.together import together
 from veilset.cli.main import main
 from veilset.core.types import PublicInfo
 from veilset.privacy.private import from_arrays

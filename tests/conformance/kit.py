@@ -22,59 +22,25 @@ from unittest import mock
 import numpy as np
 import torch
 
+from veilset.audit.selftest.coupled import INFO, Set, shapes
 from veilset.core.config import fields
 from veilset.core.errors import ConfigError
-from veilset.core.types import PublicInfo
 from veilset.methods import base
 from veilset.methods.base import Synthesizer, model_facts, restore
 from veilset.methods.catalogue import method_class
 from veilset.privacy.gate import Gate
 from veilset.privacy.noise import Keys, Stream
-from veilset.privacy.private import InMemory, Opened, PrivateImages, from_arrays
+from veilset.privacy.private import InMemory, Opened, PrivateImages
 from veilset.privacy.receipt import verify
 from veilset.privacy.run import run_store
 from veilset.privacy.sampling import Units
 from veilset.privacy.spec import Privacy
 
 BUDGET = Privacy(2.0, 1e-5)
-INFO = PublicInfo(name="shapes", classes=tuple("abcde"), shape=(1, 8, 8), value_range=(0.0, 1.0), units=60)
 NEVER_KEPT = (PrivateImages, Opened, InMemory, Gate, Units, Keys, Stream)
 
 
 # ---------------------------------------------------------------------- sets
-
-
-@dataclasses.dataclass(frozen=True)
-class Set:
-    """Records before they are hidden: x float32 [n, C, H, W], y [n], units [n] or None."""
-
-    x: np.ndarray
-    y: np.ndarray
-    units: np.ndarray | None = None
-    info: PublicInfo = INFO
-
-    def hide(self) -> PrivateImages:
-        return from_arrays(self.info, self.x, self.y, self.units)
-
-    def plus(self, images: np.ndarray, label: int) -> Set:
-        """A neighbour: one unit more, at the end."""
-        new = np.asarray(images, np.float32).reshape(-1, *self.info.shape)
-        units = None if self.units is None else np.r_[self.units, np.full(len(new), self.units.max() + 1)]
-        return dataclasses.replace(
-            self, x=np.concatenate([self.x, new]), y=np.r_[self.y, [label] * len(new)], units=units
-        )
-
-
-def shapes(n: int, info: PublicInfo = INFO) -> Set:
-    """Images that look a little like digits: a bright bar a class, at a place that varies. The last class is rare."""
-    g = np.random.default_rng(0)
-    y = np.minimum(g.integers(0, len(info.classes) * 4, n) // 4, len(info.classes) - 1)
-    y[y == len(info.classes) - 1] = 0
-    y[: min(n, 2)] = len(info.classes) - 1
-    x = g.random((n, *info.shape)) * 0.1
-    for i, k in enumerate(y):
-        x[i, :, k + g.integers(0, 2), g.integers(0, 3) : 6] += 0.8
-    return Set(x.astype(np.float32), y.astype(np.int64), None, info)
 
 
 def neighbours() -> Iterator[tuple[str, Set, Set]]:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import coupled
+import kit
 import numpy as np
 import pytest
 import torch
-from test_methods import SMALL, maker
+from test_methods import maker
 
 import veilset as vs
+from veilset.audit.selftest import coupled
+from veilset.audit.selftest.methods import SMALL
 from veilset.methods.catalogue import BUILT_IN
 from veilset.methods.teachers import TEACHERS
 from veilset.privacy import gate as gates
 from veilset.privacy.draws import Uniform
+from veilset.privacy.gradients import Clipped
 
 WHITE = np.ones(64, np.float32)
 MOST = 1.0 + 1e-12  # of the sensitivity
+
+
+def fitter(make, seed):
+    """A fit of a method or teacher in release mode, or with a seed."""
+    return lambda world: make().fit(world.data.hide(), kit.BUDGET, seed=seed)
 
 
 def everybody(name: str) -> dict[str, int]:
@@ -28,7 +36,7 @@ def everybody(name: str) -> dict[str, int]:
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_one_unit_moves_each_sum_by_at_most_its_sensitivity(name, seed, images):
     d, others = coupled.worlds(images, WHITE, 4)
-    got = coupled.realised(coupled.fitter(maker(name), seed), d, others)
+    got = coupled.realised(fitter(maker(name), seed), d, others)
     assert set(got) == set(coupled.PLACES) and max(got.values()) <= MOST
 
 
@@ -36,7 +44,7 @@ def test_one_unit_moves_each_sum_by_at_most_its_sensitivity(name, seed, images):
 def test_also_where_each_step_reads_everybody(name):
     d, others = coupled.worlds(1, WHITE, 4)
     made = maker(name)
-    got = coupled.realised(coupled.fitter(lambda: type(made())(**SMALL[name] | everybody(name)), None), d, others)
+    got = coupled.realised(fitter(lambda: type(made())(**SMALL[name] | everybody(name)), None), d, others)
     assert 0.5 < max(got.values()) <= MOST  # it is seen that somebody is there
 
 
@@ -44,7 +52,7 @@ def test_also_where_each_step_reads_everybody(name):
 @pytest.mark.parametrize("images", [1, 3])
 def test_teachers(name, images):
     d, others = coupled.worlds(images, WHITE, 4)
-    got = coupled.realised(coupled.fitter(lambda: vs.make_teacher(name, steps=2, batch=20), None), d, others)
+    got = coupled.realised(fitter(lambda: vs.make_teacher(name, steps=2, batch=20), None), d, others)
     assert max(got.values()) <= MOST
 
 
@@ -90,7 +98,7 @@ class Draws(vs.Synthesizer):
 @pytest.mark.parametrize("images", [1, 3])
 def test_losses_that_draw(how, images):
     d, others = coupled.worlds(images, WHITE, 4)
-    got = coupled.realised(coupled.fitter(lambda: Draws(how), 3), d, others)
+    got = coupled.realised(fitter(lambda: Draws(how), 3), d, others)
     assert 0.1 < max(got.values()) <= MOST
 
 
@@ -110,7 +118,7 @@ def test_draws_that_follow_a_records_place_are_seen(monkeypatch):
         return real(thing, name, by_row if name == "_own" else how)
 
     monkeypatch.setattr(coupled.mock.patch, "object", patched)
-    got = coupled.realised(coupled.fitter(lambda: Draws("declared"), 3), d, others)
+    got = coupled.realised(fitter(lambda: Draws("declared"), 3), d, others)
     assert got["end"] <= MOST and got["front"] > 3
 
 
@@ -121,7 +129,7 @@ def purposes(monkeypatch, fit):
     """All purposes that a fit took a stream for, in order."""
     seen, real = [], gates.Keys.stream
     monkeypatch.setattr(gates.Keys, "stream", lambda self, purpose: seen.append(purpose) or real(self, purpose))
-    monkeypatch.setattr(coupled.Clipped, "most", lambda self, memory: coupled.FEW)
+    monkeypatch.setattr(Clipped, "most", lambda self, memory: coupled.FEW)
     fit()
     return seen
 
@@ -130,7 +138,7 @@ def purposes(monkeypatch, fit):
 @pytest.mark.parametrize("seed", [None, 4])
 def test_no_two_streams_are_for_one_purpose(name, seed, monkeypatch):
     data = coupled.worlds(1, WHITE, 4)[0].data.hide()
-    seen = purposes(monkeypatch, lambda: maker(name)().fit(data, coupled.kit.BUDGET, seed=seed))
+    seen = purposes(monkeypatch, lambda: maker(name)().fit(data, kit.BUDGET, seed=seed))
     assert len(seen) == len(set(seen))
 
 
@@ -144,11 +152,11 @@ def test_each_record_of_each_step_and_chunk_draws_anew_whatever_torch_is_seeded_
         return drawn
 
     monkeypatch.setattr(gates.Gate, "_own", kept)
-    monkeypatch.setattr(coupled.Clipped, "most", lambda self, memory: coupled.FEW)
+    monkeypatch.setattr(Clipped, "most", lambda self, memory: coupled.FEW)
     for _ in range(2):
         torch.manual_seed(0)
         np.random.seed(0)
-        Draws("declared").fit(coupled.worlds(1, WHITE, 4)[0].data.hide(), coupled.kit.BUDGET)
+        Draws("declared").fit(coupled.worlds(1, WHITE, 4)[0].data.hide(), kit.BUDGET)
     assert len(rows) == len(set(rows)) >= 2 * 2 * 2 * 2 * coupled.FEW  # runs, steps, draws, chunks
 
 
@@ -158,7 +166,7 @@ def test_research_draws_follow_the_seed_alone(monkeypatch):
         with monkeypatch.context() as m:
             m.setattr(gates.Gate, "_own", lambda self, *a: rows.append(real(self, *a)) or rows[-1])
             torch.manual_seed(torch_seed)
-            Draws("declared").fit(coupled.worlds(1, WHITE, 4)[0].data.hide(), coupled.kit.BUDGET, seed=seed)
+            Draws("declared").fit(coupled.worlds(1, WHITE, 4)[0].data.hide(), kit.BUDGET, seed=seed)
         return torch.cat([r.flatten() for r in rows])
 
     assert torch.equal(drawn(1, 0), drawn(1, 9)) and not torch.equal(drawn(1, 0), drawn(2, 0))

@@ -11,27 +11,9 @@ import pytest
 import torch
 
 import veilset as vs
+from veilset.audit.selftest.methods import ALL, OTHERWISE, SMALL, worth_all
 from veilset.core.errors import VeilsetError
 from veilset.methods.catalogue import BUILT_IN, method_class
-from veilset.methods.moments import selection, taught_moments, texture
-
-# Small parameters, so that a fit takes well under a second.
-SMALL = {
-    "dp-merf": {"frequencies": 50, "scales": 1, "steps": 2, "batch": 10},
-    "dp-moments": {"size": 10, "draws": 20},
-    "dp-kip": {"per_class": 2, "steps": 2, "batch": 10},
-    "private-set": {"per_class": 2, "width": 4, "networks": 1, "stages": 2, "epochs": 1, "batch": 10, "start": "noise"},
-    "dp-condense": {"per_class": 2, "networks": 2, "width": 4, "steps": 2},
-    "taught-moments": {"steps": 2, "batch": 10, "draws": 20, "detail": False, "choose": False},
-    "dp-cvae": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
-    "vae-gm": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
-    "au-gm": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
-    "dp-gan": {"width": 8, "generator_width": 4, "steps": 2, "batch": 10, "generator_batch": 10, "ratio": 1, "code": 3},
-    "dp-cgan": {"width": 8, "generator_width": 4, "steps": 2, "batch": 10, "code": 3},
-    "dp-diffusion": {"width": 8, "embedding": 8, "steps": 2, "copies": 2, "sampling_steps": 2, "batch": 10},
-    "dp-feta": {"width": 8, "embedding": 8, "steps": 2, "copies": 2, "sampling_steps": 2, "batch": 10}
-    | {"warm_steps": 2, "warm_batch": 4},
-}
 
 
 def maker(name: str):
@@ -51,17 +33,21 @@ def test_built_in(name, holds):
     holds(make)
 
 
-# Ways to begin that the parameters above leave out; they ask, and compute, something else.
-OTHERWISE = {"private-set": {"start": "moments"}, "dp-condense": {"start": "noise", "sums": 2, "group": 5}}
-
-
 @pytest.mark.parametrize(
     "holds", [kit.contributions_are_bounded_and_nothing_else_is_learned, kit.plan_and_ledger_agree],
     ids=lambda p: p.__name__,
 )  # fmt: skip
-@pytest.mark.parametrize("name", OTHERWISE)
-def test_built_in_otherwise(name, holds):
-    holds(lambda: method_class(name)(**SMALL[name] | OTHERWISE[name]))
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        pytest.param(name, other, id="-".join([name, *map(str, [i] if i else [])]))
+        for name, others in OTHERWISE.items()
+        for i, other in enumerate(others)
+    ],
+)
+def test_built_in_otherwise(name, other, holds):
+    """Ways that the small parameters leave out; they ask, and compute, something else."""
+    holds(lambda: method_class(name)(**SMALL[name] | other))
 
 
 # ---------------------------------------------------------------------- a method that keeps all rules
@@ -310,15 +296,9 @@ def test_known_bad(bad):
     "holds", [kit.contributions_are_bounded_and_nothing_else_is_learned, kit.plan_and_ledger_agree],
     ids=lambda p: p.__name__,
 )  # fmt: skip
-def test_taught_moments_with_all_of_its_releases(holds, monkeypatch) -> None:
+def test_taught_moments_with_all_of_its_releases(holds) -> None:
     """The kit's sets are so small that the plan would leave histograms and the choice out."""
-    monkeypatch.setattr(texture, "COARSE", float("inf"))
-    monkeypatch.setattr(texture, "VALUES", 2000)
-    monkeypatch.setattr(selection, "COARSE", float("inf"))
-    monkeypatch.setattr(selection, "IMAGES", 20)
-    monkeypatch.setattr(selection, "EPOCHS", 1)
-    monkeypatch.setattr(taught_moments, "TRIED", 20)
-    options = SMALL["taught-moments"] | {"detail": True, "choose": True}
-    names = [r.name for r in vs.make("taught-moments", **options).plan(kit.INFO, kit.BUDGET).releases]
-    assert {"detail", "choice"} <= set(names)
-    holds(lambda: method_class("taught-moments")(**options))
+    with worth_all():
+        names = [r.name for r in vs.make("taught-moments", **ALL).plan(kit.INFO, kit.BUDGET).releases]
+        assert {"detail", "choice"} <= set(names)
+        holds(lambda: method_class("taught-moments")(**ALL))

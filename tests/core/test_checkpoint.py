@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from processes import alone
+from veilset.audit.selftest.together import alone
 from veilset.core.errors import RunError
 from veilset.privacy.run import run_store as store_module
 from veilset.privacy.run.checkpoint import decode, encode, freeze, pack, thaw, unpack

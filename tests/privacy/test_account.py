@@ -10,7 +10,7 @@ import signal
 import pytest
 from sets import facts, gate_for, pixels, private
 
-from processes import alone, copy_of_this, end_of, told
+from veilset.audit.selftest.together import alone, copy_of_this, end_of, told
 from veilset.core.errors import BudgetExceeded, ConfigError, DataError, LedgerError, ModeError, RunError
 from veilset.privacy import account as module
 from veilset.privacy.account import Account, Payment

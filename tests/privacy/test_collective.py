@@ -13,7 +13,7 @@ import torch
 from scipy.stats import kstest
 from sets import facts, gate_for, linear_loss, linear_params, pictures, pixels, priced, private
 
-from processes import alone, together
+from veilset.audit.selftest.together import alone, together
 from veilset.core.errors import RunError
 from veilset.privacy import gate as gate_module
 from veilset.privacy.draws import Uniform

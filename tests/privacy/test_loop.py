@@ -12,7 +12,7 @@ import pytest
 import torch
 from sets import facts, gate_for, linear_loss, linear_params, pictures, priced, private
 
-from processes import alone
+from veilset.audit.selftest.together import alone
 from veilset.core.errors import BudgetExceeded, PlanError, RunError
 from veilset.learning.dp_sgd import average, descend
 from veilset.privacy import gate as gate_module

@@ -138,6 +138,13 @@ def test_an_answer_forty_deviations_off_is_possible():
     assert abs(law.draw(told, 1)[0]) >= 40 * 2.0**30
 
 
+def test_the_largest_mass_is_told_by_more_bits():
+    """Behind its 64 bits lie all pieces beyond 9 deviations; the last of them was once taken for all."""
+    law, largest = Law(2.0**30), np.array([2**64 - 1], np.uint64)
+    pieces = [int(law._piece(lambda n, v=v: np.full(n, v, np.uint64), largest)[0]) for v in (0, 2**63, 2**64 - 1)]
+    assert law.cells + 7 * law.ratio < pieces[0] < pieces[1] < law.cells + 9.5 * law.ratio < pieces[2]
+
+
 def test_the_law_is_that_of_its_very_deviation():
     """Two deviations that differ in the last bit have other masses: nothing is rounded to a coarser list of laws."""
     a, b = 1.5 * 2.0**30, math.nextafter(1.5 * 2.0**30, math.inf)

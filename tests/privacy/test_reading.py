@@ -80,6 +80,14 @@ def test_a_record_that_knows_its_row_is_mapped_alone():
     assert steady_rows("r", lambda x, y: [x + 1e-7 * torch.arange(len(x)).view(-1, 1, 1, 1)], LIKE, 3, 64) == 1
 
 
+@pytest.mark.parametrize("rows", [2, 3, 5, 7, 32, 48, 64, 96])
+def test_every_row_is_looked_at(rows):
+    """Also where every third one is somebody else's: a row that is left out would be so whichever way round."""
+    for row in range(rows):
+        at = torch.arange(rows).view(-1, 1, 1, 1) == row
+        assert steady_rows("r", lambda x, y, at=at: [x * (1 + 1e-6 * at[: len(x)])], LIKE, 3, rows) < max(2, row + 1)
+
+
 def test_rows_are_halved_until_they_are_alone():
     """As a library that takes another way for large products."""
     seen = []

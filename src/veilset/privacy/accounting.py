@@ -232,7 +232,7 @@ def renyi_epsilon(merged: Sequence[Spent], delta: float) -> float:
     for s in merged:
         own = [renyi.divergence(s.noise_multiplier, s.sample_rate, a) for a in renyi.ORDERS]
         both = np.array([own, rdp_curve([Spent(s.noise_multiplier, s.sample_rate)], renyi.ORDERS)[1]])
-        off = np.abs(both[0] - both[1]) > AGREE[0] * both[0] + AGREE[1]
+        off = ~(np.abs(both[0] - both[1]) <= AGREE[0] * both[0] + AGREE[1])  # NaN is no agreement
         if off.any():
             order, (one, other) = renyi.ORDERS[int(off.argmax())], both[:, off.argmax()]
             raise BudgetExceeded(

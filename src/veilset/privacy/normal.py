@@ -146,7 +146,8 @@ class Law:
 
     def _piece(self, bits: Bits, mass: Array) -> Array:
         """Which piece of what is left over: the number of cumulative masses not above a uniform number."""
-        piece = np.searchsorted(self.behind, mass, side="right")
+        most = np.uint64(2**64 - 2)  # the last number may lie before any edge that is not told from it
+        piece = np.searchsorted(self.behind, np.minimum(mass, most), side="right")
         for i in np.flatnonzero(np.searchsorted(self.before, mass, side="right") != piece):
             piece[i] = self._exactly(int(mass[i]), bits)
         return piece

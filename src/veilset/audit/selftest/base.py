@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from veilset.core.types import PublicInfo
+from veilset.privacy.account import Payment
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.private import PrivateImages, from_arrays
@@ -118,9 +119,10 @@ def gate_for(
     privacy: Privacy = NO_NOISE,
     seed: int | None = None,
     folder: Path | None = None,
+    payment: Payment | None = None,
 ) -> Gate:
     """A gate of a plan priced at this budget; without noise and in release mode unless said otherwise."""
-    return Gate(data, Plan(releases).price(privacy, data.info), seed=seed, folder=folder)
+    return Gate(data, Plan(releases).price(privacy, data.info), seed=seed, folder=folder, payment=payment)
 
 
 def flat(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Real processes for tests: copies of this one, alone or joined as torchrun would join them."""
+"""Real processes: copies of this one, alone or joined as torchrun would join them."""
 
 from __future__ import annotations
 
