@@ -18,7 +18,7 @@ from veilset.methods.catalogue import BUILT_IN
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src" / "veilset").rglob("*.py"))
 HEAVY = ("torch", "scipy", "sklearn", "dp_accounting", "PIL", "jinja2", "rich", "cryptography")
-LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+LONGEST_FILE, LONGEST_FUNCTION = 500, 60
 REVIEWED = 4200  # lines of code of all that the claim rests on, gradients and core/ included
 
 
@@ -199,7 +199,7 @@ def test_only_the_gate_opens_private_images() -> None:
 
 def test_protecting_noise_is_drawn_in_one_file() -> None:
     drawing = re.compile(r"\bStream\(|\bKeys\(")
-    users = {p.name for p in SOURCES if drawing.search(p.read_text()) and "checks" not in p.parts}
+    users = {p.name for p in SOURCES if drawing.search(p.read_text()) and "selftest" not in p.parts}
     assert users == {"noise.py", "gate.py"}  # and looked at by the self-test
 
 

@@ -100,7 +100,7 @@ class Recorded(PrivateSet):
     def after(self, point: Point) -> PrivateSet:
         """A fitted model whose images are those of a point."""
         model = copy.copy(self)
-        model._state = point.state
+        model._state = point.state  # noqa: SLF001 a copy of itself
         return model
 
     def _matching(self) -> Matching:

@@ -51,9 +51,10 @@ class RunSpec:
 
     def plan(self) -> Plan:
         """The priced plan; reads the declaration, no record."""
-        return self._prepare()[2]
+        return self.prepare()[2]
 
-    def _prepare(self) -> tuple[Any, Synthesizer, Plan, Any]:
+    def prepare(self) -> tuple[Any, Synthesizer, Plan, Any]:
+        """(Data, model, priced plan, budget); reads the declaration, no record."""
         from veilset.data.load import load
         from veilset.methods.catalogue import make
         from veilset.privacy.spec import Privacy
@@ -85,7 +86,7 @@ def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Synthesi
 
     out, team = Path(out), Team()
     team.share(lambda: _check_folder(out, resume))
-    data, model, plan, privacy = spec._prepare()
+    data, model, plan, privacy = spec.prepare()
     check_tested(spec.seed)  # as `fit` does, which would be after the folder is made
     data.train.check()
     account = Account(Path(spec.account)) if spec.account else None

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from veilset.core.types import Images, PublicInfo
     from veilset.methods.base import Synthesizer
-    from veilset.privacy.gate import Gate
+    from veilset.privacy.session import Session
 
 SCORES = ("paid-accuracy", "synthetic-holdout")
 SCORE = "tune-score"  # name of the release
@@ -225,30 +225,29 @@ def tune(priced: Priced, out: str | Path) -> tuple[Synthesizer, float]:
         best = max(best, _trial(priced, data, coin.randrange(len(priced.plans)), seed, payment), key=lambda b: b[0])
         if coin.randrange(t.trials) == 0:
             break
-    score, model, gate = best
-    model._settle(gate)
+    score, model, session = best
+    model.settle(session)
     model.save(out)
     return model, score
 
 
 def _trial(
     priced: Priced, data: Any, which: int, seed: int | None, payment: Payment | None
-) -> tuple[float, Synthesizer, Gate]:
+) -> tuple[float, Synthesizer, Session]:
     """Fit one candidate and score it."""
     from veilset.methods.catalogue import make
-    from veilset.privacy.gate import Gate
+    from veilset.privacy.session import Session
 
     t, plan = priced.tuning, priced.plans[which]
     model = make(t.method, recipe=t.recipe, **t.candidates()[which])
-    model.device = t.device
-    gate = Gate(data, priced.gate_plan(plan), seed=seed, device=t.device, payment=payment)
-    model._learn(gate, plan, secrets.randbits(63) if seed is None else seed)
+    session = Session(data, priced.gate_plan(plan), seed=seed, device=t.device, payment=payment)
+    model.learn(session, secrets.randbits(63) if seed is None else seed, plan)
     draw = seed if seed is not None else secrets.randbits(63)
     judge = Judge(model.sample(IMAGES, seed=draw))
     if t.score != SCORES[0]:
-        return judge.accuracy(model.sample(IMAGES, seed=draw + 1)), model, gate
-    right = gate.sum(SCORE, lambda x, y: (judge.scores(x).argmax(-1) == y).float()[None])
-    return float(right) / priced.info.units, model, gate
+        return judge.accuracy(model.sample(IMAGES, seed=draw + 1)), model, session
+    right = session.gate.sum(SCORE, lambda x, y: (judge.scores(x).argmax(-1) == y).float()[None])
+    return float(right) / priced.info.units, model, session
 
 
 class Judge:

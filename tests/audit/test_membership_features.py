@@ -136,7 +136,7 @@ def test_the_lower_bound_is_the_training_loss(fitted: Any, test_split: Images) -
     from veilset.methods.latent import autoencoders
 
     model, folder = fitted("dp-cvae")
-    state, info = model._fitted()
+    state, info = model.fitted()
     net, weight = _network(model.config, info, state, 10, True), autoencoders.Weight(1.0, 0.0)
     weight.at(0)
     loss = autoencoders.loss_of(model.config, weight, draws=400)
@@ -171,7 +171,7 @@ def test_a_new_denoiser_errs_by_about_one(fitted: Any, test_split: Images) -> No
     from veilset.methods.diffusion.dp_diffusion import Denoiser, size_of
 
     model, folder = fitted("dp-diffusion")
-    state, info = model._fitted()
+    state, info = model.fitted()
     fresh = vs.make("dp-diffusion", **SHORT["dp-diffusion"])
     fresh.info_, fresh._state = (
         info,
@@ -195,7 +195,7 @@ def test_a_gan_is_scored_by_its_trained_critic(fitted: Any, test_split: Images) 
     model, folder = fitted("dp-gan")
     kept = RunStore(folder).checkpoint("critic")
     assert kept is not None and kept["step"] == 3, "the state after the last step"
-    critic = model._critic(model.info_)
+    critic = model.critic(model.info_)
     critic.load_state_dict(kept["state"]["critic"])
     x, y = test_split.x[:6].float() / 255, test_split.y[:6]
     wanted = score(critic(x, y), y).detach().double()

@@ -87,7 +87,7 @@ def test_processes_of_a_release_stay_in_step(tmp_path: Path) -> None:
 
     def fit(rank: int) -> dict[str, Any]:
         model = Climb().fit(data, Privacy(1.0), folder=tmp_path if rank == 0 else None)
-        return {**(model._state or {}), "ledger": model._ledger.decode()}
+        return {**(model._state or {}), "ledger": model.ledger.decode()}
 
     (_, first), (_, second) = together(fit, tmp_path)
     assert first.keys() == second.keys() and "mean" in first

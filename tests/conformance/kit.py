@@ -25,9 +25,9 @@ import torch
 from veilset.audit.selftest.coupled import INFO, Set, shapes
 from veilset.core.config import fields
 from veilset.core.errors import ConfigError
-from veilset.methods import base
 from veilset.methods.base import Synthesizer, model_facts, restore
 from veilset.methods.catalogue import method_class
+from veilset.privacy import session
 from veilset.privacy.gate import Gate
 from veilset.privacy.noise import Keys, Stream
 from veilset.privacy.private import InMemory, Opened, PrivateImages
@@ -87,7 +87,7 @@ def watched(replay: Tape | None = None) -> Iterator[Tape]:
         def grad(self, name: str, loss: Any, params: Any, **how: Any) -> dict[str, torch.Tensor]:
             return heard(self, ("grad", name, sorted(how.items())), super().grad(name, loss, params, **how))
 
-    with mock.patch.object(base, "Gate", Watched):
+    with mock.patch.object(session, "Gate", Watched):
         yield tape
 
 
@@ -247,7 +247,7 @@ def an_interrupted_fit_ends_the_same(make: Make) -> None:
     every = mock.patch.object(run_store, "KEEPING", 1e9)  # checkpoints at every step
     with tempfile.TemporaryDirectory() as tmp, every:
         try:
-            with mock.patch.object(base, "Gate", Stopping):
+            with mock.patch.object(session, "Gate", Stopping):
                 make().fit(data.hide(), BUDGET, seed=3, folder=Path(tmp))
         except Stop:
             pass

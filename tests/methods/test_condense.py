@@ -92,7 +92,7 @@ def test_the_published_schedule_is_planned_and_charged_sum_by_sum() -> None:
     plan = model.plan(INFO, vs.Privacy(5.0))
     assert [(r.name, r.steps, r.sample_rate) for r in plan.releases] == [("embedding", 3, pytest.approx(rate))]
     model.fit(vs.load("digits").train, vs.Privacy(5.0), seed=0)
-    ledger = model._ledger.decode()
+    ledger = model.ledger.decode()
     assert ledger.count('"release":"embedding"') == 3
 
 

@@ -37,7 +37,7 @@ def private(**how):
 
 
 def ledger(model) -> list[dict]:
-    return [b for b in (json.loads(line)["body"] for line in model._ledger.splitlines()) if b["kind"] == "charge"]
+    return [b for b in (json.loads(line)["body"] for line in model.ledger.splitlines()) if b["kind"] == "charge"]
 
 
 # ---------------------------------------------------------------------- dp-diffusion

@@ -160,7 +160,7 @@ def test_a_generator_has_an_image_a_code() -> None:
 
 
 def questions(model: vs.Synthesizer) -> int:
-    lines = [json.loads(line)["body"] for line in model._ledger.splitlines()]
+    lines = [json.loads(line)["body"] for line in model.ledger.splitlines()]
     return sum(b["steps"] for b in lines if b["kind"] == "charge" and b["release"] == "match")
 
 

@@ -121,7 +121,7 @@ def test_what_is_planned_is_what_the_ledger_says(taught) -> None:
     teacher, _ = taught
     info = teacher.info_
     release = dp_scatter.release(teacher.config, info, 8.0)
-    lines = [json.loads(line)["body"] for line in teacher._ledger.splitlines()]
+    lines = [json.loads(line)["body"] for line in teacher.ledger.splitlines()]
     charges = [b for b in lines if b["kind"] == "charge"]
     assert {b["release"] for b in charges} == {"linear"} and sum(b["steps"] for b in charges) == release.steps
     assert {b["sample_rate"] for b in charges} == {release.sample_rate} and release.bound == 0.1

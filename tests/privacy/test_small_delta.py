@@ -50,7 +50,7 @@ def test_rounding_of_the_transform_lies_within_its_bound(s, q, t):
 
     one = library.from_gaussian_mechanism(s, value_discretization_interval=1e-3, sampling_prob=q)
     many = pld._self_compose(one, t)
-    for p, got in zip(pld._masses(one), pld._masses(many), strict=True):
+    for p, got in zip(pld.masses(one), pld.masses(many), strict=True):
         n = scipy.fft.next_fast_len(max(len(p), len(got)))
         exact = scipy.fft.ifft(scipy.fft.fft(p.astype(np.longdouble), n) ** t).real
         place = int(np.argmax(exact)) - int(np.argmax(got))

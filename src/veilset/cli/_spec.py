@@ -81,7 +81,7 @@ def _params(rest: Sequence[str], parser: argparse.ArgumentParser, known: Mapping
     """--steps 200 or --steps=200 -> {"steps": "200"}; of flags, --prior -> {"prior": "true"}; `known` as from own()."""
     from veilset.core.errors import ConfigError, suggest
 
-    options = [s for a in parser._actions for s in a.option_strings]
+    options = [s for a in parser._actions for s in a.option_strings]  # noqa: SLF001 no other way
     out: dict[str, Any] = {}
     words = list(rest)
     while words:

@@ -31,6 +31,7 @@ from veilset.privacy.plan import Plan
 from veilset.privacy.private import PrivateImages, restricted
 from veilset.privacy.receipt import RESEARCH, Receipt, read_receipt
 from veilset.privacy.run.run_store import drop_torn_line
+from veilset.privacy.session import Session
 from veilset.privacy.spec import Privacy
 
 if TYPE_CHECKING:
@@ -284,7 +285,8 @@ class TaskStream:
         if f["account"]:
             payment = Payment(Account(Path(kept["account"])), "")
             payment.make(plan, f["account"])  # paid when the stream was made; the account must still hold the line
-        model._fit_planned(part, plan, self._seed(kept["seed"], number), run, device, payment)
+        seed = self._seed(kept["seed"], number)
+        model.fit_planned(Session(part, plan, seed=seed, folder=run, device=device, payment=payment), seed)
         model.write(run)
         return model
 

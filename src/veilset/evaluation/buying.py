@@ -15,7 +15,8 @@ from veilset.privacy.account import Account, Payment
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
 from veilset.privacy.private import PrivateImages
-from veilset.privacy.receipt import Receipt, make_receipt, write_release
+from veilset.privacy.receipt import Receipt
+from veilset.privacy.session import Session
 
 
 def buy(
@@ -61,12 +62,12 @@ def buy(
     try:
         with lock(out / "private" / "lock", str(out)):
             payment = Payment(account, what) if account else None
-            gate = Gate(data, plan, seed=seed, folder=out, payment=payment)
-            files = ask(gate)
-            ledger = gate.close()
+            session = Session(data, plan, seed=seed, folder=out, payment=payment)
+            files = ask(session.gate)
+            receipt = session.close(what, config)
             for name, content in files.items():
                 write_bytes(out / name, content)
-            return write_release(out, make_receipt(ledger, plan, what, dict(config)), ledger.to_bytes())
+            return session.write(out, receipt)
     except BaseException:
         if not begun and not _charged(out):
             shutil.rmtree(out, ignore_errors=True)

@@ -16,7 +16,6 @@ import torch
 
 from veilset.core.config import build
 from veilset.core.errors import ConfigError, ModeError, RunError, VeilsetError, suggest
-from veilset.core.facts import check_tested
 from veilset.core.io import new_folder, no_links, read_capped, read_json, sha256_file, write_bytes, write_json
 from veilset.core.listing import MOST_SUMS, SUMS
 from veilset.core.memory import keep_pages
@@ -27,8 +26,9 @@ from veilset.privacy.gate import Gate
 from veilset.privacy.ledger import MOST_LEDGER
 from veilset.privacy.plan import Plan
 from veilset.privacy.private import PrivateImages
-from veilset.privacy.receipt import LEDGER, Receipt, make_receipt, read_receipt, write_release
+from veilset.privacy.receipt import LEDGER, Receipt, read_receipt, write_release
 from veilset.privacy.run.process_group import Team
+from veilset.privacy.session import Session
 from veilset.privacy.spec import Privacy
 
 if TYPE_CHECKING:
@@ -90,6 +90,11 @@ class Method(ABC):
     # ------------------------------------------------------------------ what a user calls
 
     @final
+    def unpriced(self, info: PublicInfo, privacy: Privacy) -> Plan:
+        """The plan without its price, which takes time: names, seconds and memory are there, noise is not."""
+        return self._plan(info, privacy)
+
+    @final
     def plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
         """Every release before any access, with its noise and its share of the budget."""
         return self._plan(info, privacy).price(privacy, info)
@@ -131,41 +136,36 @@ class Method(ABC):
         data.check()
         priced = self.plan(data.info, privacy)
         payment = Payment(account, f"fit {self.name}") if account else None
-        return self._fit_planned(data, priced, seed, folder, device, payment)
+        return self.fit_planned(Session(data, priced, seed=seed, folder=folder, device=device, payment=payment), seed)
 
     @final
-    def _fit_planned(
-        self: M,
-        data: PrivateImages,
-        plan: Plan,
-        seed: int | None,
-        folder: Path | None,
-        device: str,
-        payment: Payment | None,
-    ) -> M:
-        """`fit` by a plan that was priced before."""
-        check_tested(seed)
-        self.device = device
-        gate = Gate(data, plan, seed=seed, folder=folder, device=device, payment=payment)
-        self._learn(gate, plan, Team().share(lambda: _public_seed(folder)) if seed is None else seed)
-        self._settle(gate)
+    def fit_planned(self: M, session: Session, seed: int | None = None) -> M:
+        """`fit` in a session, by a plan that was priced before."""
+        self.learn(session, Team().share(lambda: _public_seed(session.folder)) if seed is None else seed)
+        self.settle(session)
         return self
 
     @final
-    def _learn(self, gate: Gate, plan: Plan, seed: int) -> None:
-        """Fit through an open gate, of which more may be asked before `_settle`."""
+    def learn(self, session: Session, public_seed: int, plan: Plan | None = None) -> None:
+        """Fit in a session, of which more may be asked before `settle`.
+
+        Args:
+            session: open.
+            public_seed: of initial weights and the like, which protect nothing.
+            plan: this model's, if the session's holds more.
+        """
         keep_pages()
-        with _public_randomness(seed):
-            state = self._fit(gate, gate.info, plan)
+        self.device, gate = session.device, session.gate
+        with _public_randomness(public_seed):
+            state = self._fit(gate, gate.info, plan or session.plan)
         self._state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         self.info_ = gate.info
 
     @final
-    def _settle(self, gate: Gate) -> None:
-        """Close the gate, and make the receipt."""
-        ledger = gate.close()
-        self._ledger = ledger.to_bytes()
-        self.receipt_ = make_receipt(ledger, gate.plan, self.name, asdict(self.config))
+    def settle(self, session: Session) -> None:
+        """Close the session with the claim."""
+        self.receipt_ = session.close(self.name, asdict(self.config))
+        self._ledger = session.ledger
 
     @final
     def notes(self) -> tuple[str, ...]:
@@ -174,7 +174,7 @@ class Method(ABC):
         Raises:
             ModeError: not fitted.
         """
-        return self._notes(self._fitted()[0])
+        return self._notes(self.fitted()[0])
 
     @final
     def save(self, folder: str | Path) -> Path:
@@ -188,17 +188,29 @@ class Method(ABC):
         """Write the files of `save` into an existing folder."""
         from safetensors.torch import save
 
-        state, info = self._fitted()
+        state, info = self.fitted()
         assert self.receipt_ is not None
         facts = {"format": FORMAT, "method": self.name, "config": asdict(self.config), "info": info.to_json()}
         write_bytes(folder / "model.safetensors", save(state))
         write_json(folder / "model.json", facts)
         self.receipt_ = write_release(folder, self.receipt_, self._ledger)
 
-    def _fitted(self) -> tuple[State, PublicInfo]:
+    @final
+    def fitted(self) -> tuple[State, PublicInfo]:
+        """(Every tensor that the model keeps, declared facts).
+
+        Raises:
+            ModeError: not fitted.
+        """
         if self._state is None or self.info_ is None:
             raise ModeError(f"this {self.name} model is not fitted; call fit(data.train, privacy) first")
         return self._state, self.info_
+
+    @property
+    def ledger(self) -> bytes:
+        """The ledger of a fitted model, as its file holds it."""
+        self.fitted()
+        return self._ledger
 
     def __repr__(self) -> str:
         state = "fitted" if self._state is not None else "not fitted"
@@ -232,7 +244,7 @@ class Synthesizer(Method):
         Returns:
             Images of n rows, labels interleaved.
         """
-        state, info = self._fitted()
+        state, info = self.fitted()
         labels = _labels(n, info.classes, classes, mix)
         out = torch.empty(n, *info.shape, dtype=torch.uint8)
         with _public_randomness(seed), torch.no_grad():
@@ -261,7 +273,7 @@ class Synthesizer(Method):
     @final
     def write_samples(self, images: Images, folder: str | Path, format: str = "folder") -> Path:
         """Write a new release folder: images with labels, ledger, and a receipt that covers every file."""
-        self._fitted()
+        self.fitted()
         assert self.receipt_ is not None
         with new_folder(folder) as tmp:
             images.write(tmp, format)
@@ -289,7 +301,7 @@ class Teacher(Method):
         Raises:
             ModeError: not fitted. ConfigError: x is not uint8, or of another shape than declared.
         """
-        state, info = self._fitted()
+        state, info = self.fitted()
         if x.dtype != torch.uint8 or tuple(x.shape[1:]) != info.shape:
             raise ConfigError(
                 f"x is {x.dtype} {list(x.shape)}: must be uint8 images of the declared shape [n, "

@@ -19,6 +19,7 @@ from typing import Any
 
 from veilset.core.errors import BudgetExceeded, ConfigError
 from veilset.privacy import pld, renyi
+from veilset.privacy.dp_library import rdp_of, repeat_and_select
 from veilset.privacy.gaussian import gaussian_delta as gaussian_delta  # handed on: this module is the accountant's face
 from veilset.privacy.gaussian import gaussian_epsilon as gaussian_epsilon
 from veilset.privacy.gaussian import gaussian_noise_multiplier as gaussian_noise_multiplier
@@ -146,8 +147,8 @@ def rdp_curve(spent: Sequence[Spent], orders: Sequence[float] | None = None) -> 
         for (noise_multiplier, rate), count in steps.items():
             if count and rate:
                 accountant.compose(_event(Spent(noise_multiplier, rate)), count)
-    # The accountant keeps its curve in private fields; it is read here and nowhere else.
-    return np.asarray(accountant._orders), np.asarray(accountant._rdp)
+    curve = rdp_of(accountant)
+    return np.asarray(curve[0]), np.asarray(curve[1])
 
 
 def rdp_epsilon(spent: Sequence[Spent], delta: float) -> tuple[float, int]:
@@ -174,8 +175,7 @@ def cost_curve(cost: Cost, orders: Sequence[float] | None = None) -> tuple[Any, 
     given = np.asarray(library.DEFAULT_RDP_ORDERS if orders is None else orders)
     fine = np.union1d(given, library.DEFAULT_RDP_ORDERS)  # the theorem mixes two orders: more of them, lower bound
     one = np.max([cost_curve(candidate, list(fine))[1] for candidate in cost.candidates], axis=0)
-    # Theorem 2 for a whole curve; the public event RepeatAndSelectDpEvent takes no maximum over candidates.
-    whole = library._compute_rdp_repeat_and_select(fine, one, cost.trials, 1.0)
+    whole = repeat_and_select(fine, one, cost.trials)
     return given, whole[np.searchsorted(fine, given)]
 
 

@@ -83,7 +83,7 @@ class Gate:
         self._closed = False
         self.mode = "release" if seed is None else "research"
         # Check and open the files before the first ledger line: file faults are told to the owner and cost nothing.
-        self._reader = Reader(data._open(), self.info, device)
+        self._reader = Reader(data._open(), self.info, device)  # noqa: SLF001 kept from all others
         if self._reader.units.count > CROWD * self.info.units:
             raise DataError(
                 f"units = {self.info.units}: the set holds more than {CROWD} times as many; declare the number of units"

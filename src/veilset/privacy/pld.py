@@ -29,6 +29,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from veilset.privacy.dp_library import masses, sides
+
 if TYPE_CHECKING:
     from veilset.privacy.accounting import Spent
 
@@ -92,20 +94,20 @@ def grid(merged: Sequence[Spent], interval: float, most: float = MOST_WORK) -> G
         absolute += s.steps * ULP * (8 * max(-low, high) + 32) + TAIL
         relative += s.steps * 4 * ULP / interval
         if s.sample_rate < 1:
-            for p in _masses(one):
+            for p in masses(one):
                 first, last = common.compute_self_convolve_bounds(p, s.steps, TAIL / 2)
                 work += last - first + 1
             _allow(work, most)
             many = _self_compose(one, s.steps)
-            pairs = zip(_masses(one), _masses(many), strict=True)
+            pairs = zip(masses(one), masses(many), strict=True)
             absolute += max(
                 _rounding(max(len(p), len(q)), (s.steps + 1) * _root(q) ** (1 - 1 / s.steps)) for p, q in pairs
             )
         before, whole = whole, whole.compose(many)
         if len(merged) > 1:
-            three = zip(_masses(before), _masses(many), _masses(whole), strict=True)
+            three = zip(masses(before), masses(many), masses(whole), strict=True)
             absolute += max(_rounding(len(r), _root(p) + _root(q) + _root(r)) for p, q, r in three)
-    mass = max(1.0, *(float(p.sum()) for p in _masses(whole)))
+    mass = max(1.0, *(float(p.sum()) for p in masses(whole)))
     return Grid(whole, absolute * mass, relative * mass, work)
 
 
@@ -127,15 +129,9 @@ def _self_compose(one: Any, steps: int) -> Any:
     """The same release `steps` times. The library raises the number of points to this power, to see if few remain."""
     from dp_accounting.pld import privacy_loss_distribution as library
 
-    sides = [one._pmf_remove, one._pmf_add]
-    if steps > 10 or any(p.size**steps > 1000 for p in sides):
-        one = library.PrivacyLossDistribution(*(p.to_dense_pmf() for p in sides))
+    if steps > 10 or any(p.size**steps > 1000 for p in sides(one)):
+        one = library.PrivacyLossDistribution(*(p.to_dense_pmf() for p in sides(one)))
     return one.self_compose(steps)
-
-
-def _masses(loss: Any) -> list[Any]:
-    """Probabilities of the finite losses, in both directions. The library keeps them in private fields."""
-    return [p.to_dense_pmf()._probs for p in (loss._pmf_remove, loss._pmf_add)]
 
 
 def _root(p: Any) -> float:

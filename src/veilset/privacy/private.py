@@ -96,7 +96,7 @@ def restricted(data: PrivateImages, info: PublicInfo, one_class: bool) -> Privat
     place = np.array([info.classes.index(name) if name in info.classes else -1 for name in data.info.classes])
 
     def open_part() -> Opened:
-        whole = data._open()
+        whole = data._open()  # noqa: SLF001 of its own kind
         labels, units = place[whole.labels], whole.units
         if one_class and units is not None:
             pairs = np.unique(np.stack([units, whole.labels]), axis=1).shape[1]

@@ -143,7 +143,7 @@ def _candidate(
 
     own = tuple(r for r in rows if r.method == method)
     try:
-        plan = make(method)._plan(info, privacy)
+        plan = make(method).unpriced(info, privacy)
     except VeilsetError as e:
         return Candidate(method, own, None, str(e))
     estimate = plan.seconds / 60

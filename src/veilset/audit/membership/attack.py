@@ -329,7 +329,7 @@ def allowed(model: Synthesizer) -> dict[str, Any]:
     if facts["epsilon"] is None:
         return {"epsilon": None, "delta": facts["delta"], "auc": None, "tpr": None, "curve": None}
     ledger = Ledger()
-    ledger.lines = list(parse(model._ledger))
+    ledger.lines = list(parse(model.ledger))
     spent = ledger.spent()
     f = np.geomspace(1e-3, 1, 31)
     t = np.array([1.0 if a == 1 else true_positive_rate(spent, float(a)) for a in f])

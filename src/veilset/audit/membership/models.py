@@ -46,7 +46,7 @@ def model_features(model: Synthesizer, folder: Path, them: Candidates) -> Featur
     """
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
-        state, info = model._fitted()
+        state, info = model.fitted()
         features: Feature = {}
         for measure in FAMILIES.get(model.name, ()):
             parts = []
@@ -127,7 +127,7 @@ def _critic(model: Any, state: State, info: Any, folder: Path, x: torch.Tensor, 
             f"{folder}/private/checkpoints: the critic is not there, and attacks on a GAN score candidates by it; "
             "fit again into a new folder, and attack it before `veilset data clean`"
         )
-    net = model._critic(info)
+    net = model.critic(info)
     net.load_state_dict(kept["state"]["critic"])
     return {"critic": score(net(x, y).float(), y)}
 

@@ -14,7 +14,7 @@ import numpy as np
 from veilset.audit.selftest.base import Check, facts, refused, wrong
 from veilset.audit.selftest.exact_normal import ExactNormal
 from veilset.core.errors import BudgetExceeded
-from veilset.privacy import accounting, pld, renyi
+from veilset.privacy import accounting, dp_library, pld, renyi
 from veilset.privacy.accounting import Spent, claim, cost_curve, together
 from veilset.privacy.gaussian import gaussian_delta, gaussian_epsilon, gaussian_noise_multiplier
 from veilset.privacy.plan import Plan, Release
@@ -274,7 +274,7 @@ def _rounded(s: float, q: float, steps: int) -> tuple[float, float]:
 
     one = library.from_gaussian_mechanism(s, value_discretization_interval=pld.COARSE, sampling_prob=q)
     off = counted = 0.0
-    for p, got in zip(pld._masses(one), pld._masses(pld._self_compose(one, steps)), strict=True):
+    for p, got in zip(dp_library.masses(one), dp_library.masses(pld._self_compose(one, steps)), strict=True):
         n = scipy.fft.next_fast_len(max(len(p), len(got)))
         exact = scipy.fft.ifft(scipy.fft.fft(p.astype(np.longdouble), n) ** steps).real
         place = int(np.argmax(exact)) - int(np.argmax(got))

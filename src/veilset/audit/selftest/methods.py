@@ -134,11 +134,11 @@ def looked_at(make: Make, spoilt: bool) -> tuple[float, dict[str, bool]]:
 def _learned(model: Method, world: World) -> dict[str, Any]:
     """All that a fit gives away: its state, its ledger and notes, and what is drawn or predicted from it."""
     model.fit(world.data.hide(), BUDGET)
-    state, info = model._fitted()
+    state, info = model.fitted()
     out: dict[str, Any] = {f"state {k}": v for k, v in state.items()}
     if isinstance(model, Synthesizer):
         out["drawn"] = model.sample(20, seed=0).x
-    return out | {"ledger": model._ledger, "notes": model.notes(), "info": info}
+    return out | {"ledger": model.ledger, "notes": model.notes(), "info": info}
 
 
 def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:

@@ -153,7 +153,7 @@ class DPCGAN(Synthesizer):
         steps = c.steps or default_steps(info, privacy)
         release = dp_sgd("critic", info, batch=c.batch, steps=steps, bound=c.bound)
         uses = 12 if c.architecture == "advanced" else 1  # a convolution uses its weights at many places
-        nets = self._critic(info), self._generator(info)
+        nets = self.critic(info), self._generator(info)
         critic, maker = (uses * sum(p.numel() for p in net.parameters()) for net in nets)
         work = 6.0 * c.batch * critic + (3.0 * c.batch / 2 + POOL) * maker / c.ratio
         return Plan((release,), seconds=10 + steps * (0.015 + work / 2e10), memory_mb=500 + 1e-3 * critic)
@@ -161,7 +161,7 @@ class DPCGAN(Synthesizer):
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
         c, classes, paired = self.config, len(info.classes), self.config.fakes == "paired"
         steps = plan["critic"].steps
-        nets = self._critic(info), self._generator(info)
+        nets = self.critic(info), self._generator(info)
         critic, generator = (net.to(self.device, memory_format=torch.channels_last) for net in nets)
         fakes = Fakes(classes, max(1, POOL // classes), info.shape, self.device, uniform)
         fakes.renew(generator)
@@ -195,7 +195,8 @@ class DPCGAN(Synthesizer):
         """The critic is told the label instead of having a head a class."""
         return bool(self.config.architecture == "vanilla" and self.config.labels == "input")
 
-    def _critic(self, info: PublicInfo) -> Any:
+    def critic(self, info: PublicInfo) -> Any:
+        """A new critic."""
         c, classes = self.config, len(info.classes)
         if c.architecture == "advanced":
             return ConvCritic(info.shape, classes, c.width or 16, c.activation, c.norm)

@@ -174,10 +174,10 @@ class DPGAN(Synthesizer):
                         f"{field} = {getattr(c, field)!r}: must be {value!r} with sensitivity = 'weight-clip', whose "
                         "bound is proved for that only; change it, or use sensitivity = 'clip'"
                     )
-            bound = weight_clip_bound(self._critic(info).widths(), c.limit, c.activation)
+            bound = weight_clip_bound(self.critic(info).widths(), c.limit, c.activation)
         release = dp_sgd("critic", info, batch=c.batch, steps=steps, bound=bound)
         # A row costs about three passes; a processor core does about 3e10 multiplications a second.
-        critic = sum(p.numel() for p in self._critic(info).parameters()) * (12 if c.critic == "conv" else 1)
+        critic = sum(p.numel() for p in self.critic(info).parameters()) * (12 if c.critic == "conv" else 1)
         maker = sum(p.numel() for p in self._generator(info).parameters()) * (8 if c.generator == "deconv" else 1)
         work = 6.0 * c.batch * critic + (3.0 * c.generator_batch + POOL) * maker / c.ratio
         memory = 500 + 2e-6 * 8 * critic * 64
@@ -186,7 +186,7 @@ class DPGAN(Synthesizer):
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
         c, classes, bound = self.config, len(info.classes), plan["critic"].bound
         steps = plan["critic"].steps
-        nets = self._critic(info), self._generator(info)
+        nets = self.critic(info), self._generator(info)
         critic, generator = (net.to(self.device, memory_format=torch.channels_last) for net in nets)
         limit = c.limit if c.sensitivity == "weight-clip" else None
         clamp(critic, limit)
@@ -218,7 +218,8 @@ class DPGAN(Synthesizer):
         best = mean.module if c.average and int(mean.n_averaged) else generator
         return album.settled(best, max(2, c.generator_batch))
 
-    def _critic(self, info: PublicInfo) -> Any:
+    def critic(self, info: PublicInfo) -> Any:
+        """A new critic."""
         c, classes = self.config, len(info.classes)
         if c.critic == "conv":
             return ConvCritic(info.shape, classes, c.width or 16, c.activation)

@@ -60,7 +60,7 @@ class AUGM(Synthesizer):
         Raises:
             ModeError: not fitted. ConfigError: images of another shape or type.
         """
-        state, info = self._fitted()
+        state, info = self.fitted()
         if x.dtype != torch.uint8 or x.shape[1:] != torch.Size(info.shape):
             raise ConfigError(f"x is {x.dtype} {list(x.shape)}: must be uint8 [n, {', '.join(map(str, info.shape))}]")
         with torch.no_grad():

@@ -143,7 +143,7 @@ class TaughtMoments(Synthesizer):
 
     def labels(self, x: torch.Tensor) -> torch.Tensor:
         """What the classifier of a fitted model calls images [n, C, H, W] in [0, 1], all classes equally often."""
-        state, _ = self._fitted()
+        state, _ = self.fitted()
         logits = torch.cat([_scores(state, part) for part in x.split(BATCH)])
         return (logits + even_out(logits)).argmax(1)
 

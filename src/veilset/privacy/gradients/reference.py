@@ -74,7 +74,7 @@ def refuse_mixing(params: Parameters) -> None:
         return
     for name, layer in params.named_modules():
         where = f"layer {name or 'the network itself'!r} = {type(layer).__name__}"
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 the base of all
             raise ConfigError(f"{where}: it mixes the records of a batch; use nn.GroupNorm, which looks at one record")
-        if isinstance(layer, nn.modules.instancenorm._InstanceNorm) and layer.track_running_stats:
+        if isinstance(layer, nn.modules.instancenorm._InstanceNorm) and layer.track_running_stats:  # noqa: SLF001 likewise
             raise ConfigError(f"{where}: running statistics mix records; set track_running_stats=False")

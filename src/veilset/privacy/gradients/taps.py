@@ -12,14 +12,20 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch._C import _functorch as functorch
-from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
 from torch.overrides import TorchFunctionMode
 
 from veilset.core.errors import ConfigError
 from veilset.privacy.gradients.reference import Loss, Parameters, call, named
 from veilset.privacy.gradients.rules import RULES, Rule, layout
 from veilset.privacy.gradients.sheet import Sheet
+
+try:  # torch's own names, which a release of it may change; without them every loss takes the general path
+    from torch._C import _functorch as functorch
+    from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
+
+    _missing = [n for n in ("maybe_get_bdim", "get_unwrapped", "_add_batch_dim") if not hasattr(functorch, n)]
+except ImportError as e:
+    _missing = [str(e)]
 
 
 def tapped(
@@ -31,6 +37,8 @@ def tapped(
         loss, params, inputs, names: as of `reference.per_record`.
         several: keep all gradients explicit.
     """
+    if _missing:
+        raise NotImplementedError(f"this torch ({torch.__version__}) lacks {', '.join(_missing)}")
     shared = named(params)
     x = inputs[0]
     n, x = len(x), x.contiguous(memory_format=layout(shared)) if x.dim() == 4 else x
@@ -95,7 +103,7 @@ class _Takeover(TorchFunctionMode):
         whole = whole.movedim(place, 0) if place >= 0 else x.expand(self._sheet.n, *x.shape)
         with interpreter.lower():
             out = _Layer.apply(whole, self._spark, rule)
-        return functorch._add_batch_dim(out, 0, self._level)
+        return functorch._add_batch_dim(out, 0, self._level)  # noqa: SLF001 guarded above
 
     def _name(self, weight: Any) -> str | None:
         return self._names.get(id(weight))
