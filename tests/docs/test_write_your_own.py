@@ -135,3 +135,32 @@ def test_an_entry_point_of_another_name_than_its_class_is_refused(plug) -> None:
 def test_a_broken_plug_in_does_not_disturb_the_others(plug) -> None:
     plug(f"bad = broken:Method\n{declared()}")
     assert vs.make("portraits").name == "portraits"
+
+
+def test_the_composed_method_fits_draws_and_names_its_releases(tmp_path: Path) -> None:
+    (tmp_path / "checked.py").write_text(block("python", "class Checked"))
+    assert len((tmp_path / "checked.py").read_text().splitlines()) <= 40
+    space: dict[str, object] = {"__name__": "checked"}
+    exec(compile((tmp_path / "checked.py").read_text(), "checked.py", "exec"), space)
+    data = vs.load("digits")
+    model = space["Checked"]()  # type: ignore[operator]
+    plan = model.plan(data.info, vs.Privacy(4.0, 1e-4))
+    assert [r.name for r in plan.releases] == ["images-mean", "images-within", "teacher-linear"]
+    assert 3.9 < plan.claim().epsilon <= 4
+    images = model.fit(data.train, vs.Privacy(4.0, 1e-4), seed=0).sample(200, seed=1)
+    shown = vs.evaluate(images, against=data.test, metrics=["gen2real-logreg"], seeds=1)
+    assert next(iter(shown)).value > 60
+
+
+def test_every_name_of_the_package_that_the_page_uses_is_there() -> None:
+    import importlib
+
+    for path in set(re.findall(r"veilset(?:\.\w+)+", PAGE.read_text())):
+        module, name = path, ""
+        while True:
+            try:
+                found = importlib.import_module(module)
+                break
+            except ModuleNotFoundError:
+                module, _, name = module.rpartition(".")
+        assert not name or hasattr(found, name), path
