@@ -224,6 +224,19 @@ class Synthesizer(Method):
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         """Draw one image a label: labels int64 [n] -> float [n, C, H, W] in [0, 1]."""
 
+    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What anyone who holds the fitted model can measure of candidates; larger means more like a member.
+
+        Args:
+            folder: of the run, for what only its owner holds, such as a critic.
+            x, y: images [n, C, H, W] in [0, 1] and labels [n].
+
+        Returns:
+            Name -> [n]; nothing where the released images are all there is. Random draws follow torch's generator,
+            which attacks seed alike for every model.
+        """
+        return {}
+
     @final
     def sample(
         self,

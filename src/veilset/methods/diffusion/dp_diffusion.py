@@ -31,6 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -47,9 +48,11 @@ from veilset.networks.diffusion import (
     Kind,
     Velocity,
     draw,
+    errors,
     guided,
     record_draws,
     record_loss,
+    spread,
     time_grid,
 )
 from veilset.networks.perceptron import Perceptron
@@ -130,6 +133,9 @@ class Config:
     guidance: float = option(0.0, "weight of classifier-free guidance", ge=0)
 
 
+LOOKS, DRAWS = 10, 2  # noise levels and draws at each, by which candidates are measured
+
+
 class Denoiser(Stage):
     """A diffusion model, by the loop "train".
 
@@ -186,6 +192,18 @@ class Denoiser(Stage):
             z = net.encode(x.to(self.device))
             z = draw(denoiser, z + high * torch.randn_like(z), times, c.sampler, c.churn, c.churn_from, c.churn_to)
         return (net.decode(z).float() + 1) / 2
+
+    def denoising(self, state: State, info: PublicInfo, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Minus the loss that was trained on, [n], at LOOKS times DRAWS of the noise levels that were trained at."""
+        net = self.network(info, *size_of(state))
+        net.load_state_dict({k: v for k, v in state.items() if k in net.state_dict()})
+        loss, image = torch.zeros(len(x)), net.encode(2 * x - 1)
+        levels = torch.cat([self.kind.levels(spread(torch.rand(LOOKS))) for _ in range(DRAWS)]).to(x)
+        with fast():
+            for level in levels:
+                many, noise = level.expand(len(x)), torch.randn_like(image)
+                loss += errors(net.eval(), self.kind, image, y, many, noise).float() / len(levels)
+        return -loss
 
     def network(self, info: PublicInfo, width: int, blocks: int) -> Network:
         """The network; the arguments matter to the perceptron alone."""
@@ -254,6 +272,11 @@ class DPDiffusion(Synthesizer):
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
         return self._stages(plan.budget.epsilon).fit(gate, info, plan.budget, self.device)["train"]
+
+    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> State:
+        """denoising: minus the loss of training, mean of ten levels and two draws."""
+        state, info = self.fitted()
+        return {"denoising": Denoiser(self.config).denoising(state, info, x, y)}
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         stage = Denoiser(self.config)

@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -44,7 +45,7 @@ from veilset.learning.dp_sgd import average, cosine
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.diffusion import dp_diffusion
 from veilset.methods.diffusion.dp_diffusion import PUBLISHED, Denoiser, Network
-from veilset.methods.moments.dp_moments import Moments
+from veilset.methods.moments.dp_moments import Moments, likelihood
 from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage
 from veilset.networks.diffusion import HIGHEST, errors, spread
 from veilset.networks.precision import fast
@@ -107,6 +108,13 @@ class DPFETA(Synthesizer):
         if self.config.warm_start != "moments":
             return learned["train"]
         return learned["train"] | {MOMENTS + k: v for k, v in learned["first"].items()}
+
+    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> State:
+        """denoising, as of dp-diffusion; likelihood of the moments, if they were bought."""
+        state, info = self.fitted()
+        features = {"denoising": Warmed(self.config).denoising(state, info, x, y)}
+        moments = {k.removeprefix(MOMENTS): v for k, v in state.items() if k.startswith(MOMENTS)}
+        return features | (likelihood(moments, x, y) if moments else {})
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         stage = Warmed(self.config)

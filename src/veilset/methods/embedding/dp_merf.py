@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -30,6 +31,7 @@ from torch import nn
 from veilset.core.config import option
 from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
+from veilset.learning.densities import log_density
 from veilset.methods.base import State, Synthesizer
 from veilset.networks.generators import CellGenerator, ConvGenerator
 from veilset.networks.precision import fast_dtype
@@ -151,6 +153,14 @@ class DPMERF(Synthesizer):
             y, cell = self._labels(classes, net.cells)
             net(torch.randn(len(y), self.config.code).to(self.device), y, cell)
         return dict(net.state_dict())
+
+    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        """likelihood: log density of the generator's Gaussian cells, if it has them."""
+        state, _ = self.fitted()
+        if self.config.generator != "cells":
+            return {}
+        part = torch.full(state["mean"].shape[:2], 1 / state["mean"].shape[1])
+        return {"likelihood": log_density(state["mean"], state["factor"], part, x.flatten(1) @ state["basis"].T, y)}
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         net = self._generator(info)

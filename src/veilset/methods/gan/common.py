@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from veilset.core.errors import RunError
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State
 from veilset.networks.critics import class_loss, fake_loss, generator_loss, real_loss, score
@@ -16,6 +18,7 @@ from veilset.networks.gan_generators import Codes, settle
 from veilset.networks.precision import fast
 from veilset.privacy.draws import Uniform
 from veilset.privacy.gradients import Clipped, Loss, Total
+from veilset.privacy.run.run_store import RunStore
 from veilset.privacy.spec import Privacy
 
 
@@ -277,3 +280,21 @@ def clamp(net: nn.Module, limit: float | None) -> None:
     if limit is not None:
         for p in net.parameters():
             p.clamp_(-limit, limit)
+
+
+def scored(critic: Any, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    """critic: the score of the trained critic, for `attack_features`.
+
+    A release does not contain it: it is read from the run's private folder, which makes the stronger attacker.
+
+    Raises:
+        RunError: it is not in the folder.
+    """
+    kept = RunStore(folder).checkpoint("critic")
+    if kept is None:
+        raise RunError(
+            f"{folder}/private/checkpoints: the critic is not there, and attacks on a GAN score candidates by it; "
+            "fit again into a new folder, and attack it before `veilset data clean`"
+        )
+    critic.load_state_dict(kept["state"]["critic"])
+    return {"critic": score(critic(x, y).float(), y)}

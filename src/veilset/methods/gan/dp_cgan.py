@@ -24,6 +24,7 @@ Differs from the paper and its code:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -42,6 +43,7 @@ from veilset.methods.gan.common import (
     mixture,
     pair_loss,
     record_loss,
+    scored,
     teach,
 )
 from veilset.networks.activations import NAMES
@@ -194,6 +196,10 @@ class DPCGAN(Synthesizer):
     def _one_head(self) -> bool:
         """The critic is told the label instead of having a head a class."""
         return bool(self.config.architecture == "vanilla" and self.config.labels == "input")
+
+    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        """critic: the score of the trained critic, which the run's private folder holds."""
+        return scored(self.critic(self.fitted()[1]), folder, x, y)
 
     def critic(self, info: PublicInfo) -> Any:
         """A new critic."""

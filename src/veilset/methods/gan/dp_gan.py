@@ -26,6 +26,7 @@ Differs from the papers and their code:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -47,6 +48,7 @@ from veilset.methods.gan.common import (
     mixture,
     pair_loss,
     record_loss,
+    scored,
     teach,
 )
 from veilset.networks.activations import NAMES
@@ -217,6 +219,10 @@ class DPGAN(Synthesizer):
             album.look(t, mean.module if c.average and int(mean.n_averaged) else generator)
         best = mean.module if c.average and int(mean.n_averaged) else generator
         return album.settled(best, max(2, c.generator_batch))
+
+    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        """critic: the score of the trained critic, which the run's private folder holds."""
+        return scored(self.critic(self.fitted()[1]), folder, x, y)
 
     def critic(self, info: PublicInfo) -> Any:
         """A new critic."""

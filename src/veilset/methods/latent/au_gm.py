@@ -21,6 +21,7 @@ Differs from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -93,6 +94,13 @@ class AUGM(Synthesizer):
         net = autoencoders.network(c, info, public, classes=1, variational=False)
         net.load_state_dict(own)
         return net
+
+    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> State:
+        """reconstruction, of the point code."""
+        state, info = self.fitted()
+        net = autoencoders.opened(self.config, info, state, classes=1, variational=False)
+        decoded = net.decode(net.encode(x, y * 0)[0], y * 0)
+        return {"reconstruction": -autoencoders.error(self.config, decoded, x)}
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         z = density.draw(state, labels).clamp(-1, 1)

@@ -14,6 +14,7 @@ from veilset.core.config import option
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
 from veilset.learning.dp_sgd import average, descend, dp_sgd, loop_multiplier
+from veilset.methods.base import State
 from veilset.methods.latent import density
 from veilset.networks.activations import NAMES
 from veilset.networks.dct import half, low_frequencies, whole
@@ -25,6 +26,7 @@ from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
 COUNT = 0.3  # the constant that counts units, relative to the bound beside it
+CODES = 10  # codes drawn a record, for the evidence lower bound
 RADIUS = 0.6  # images are clipped to this norm in units of sqrt(C H W) when class means are taken
 SPREAD = 0.22  # about the norm of an image's offset from its class mean, in the same units
 FREQUENCIES = 136  # those with u + v < 16: what principal directions are made of
@@ -319,3 +321,34 @@ def seen(image: torch.Tensor, c: Options) -> torch.Tensor:
     if c.pixels == "bernoulli":
         return torch.bernoulli(image.clamp(0, 1))
     return (image + c.deviation * torch.randn_like(image)).clamp(0, 1)
+
+
+# ---------------------------------------------------------------------- what attacks measure
+
+
+def opened(c: Options, info: PublicInfo, state: State, *, classes: int, variational: bool = True) -> VAE:
+    """The network of a fitted state."""
+    own = {k: v for k, v in state.items() if k not in density.NAMES}
+    net = network(c, info, Frame.like(own, logits=c.pixels == "bernoulli"), classes=classes, variational=variational)
+    net.load_state_dict(own)
+    return net
+
+
+def lower_bound(c: Options, net: VAE, x: torch.Tensor, y: torch.Tensor) -> State:
+    """elbo, the evidence lower bound (mean of CODES codes), and reconstruction, of the mean code: each [n]."""
+    mean, log_variance = net.encode(x, y)
+    divergence = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum(1)
+    loss = torch.zeros(len(x))
+    for _ in range(CODES):
+        z = mean + (0.5 * log_variance).exp() * torch.randn(mean.shape)
+        loss += error(c, net.decode(z, y), x) / CODES
+    return {"elbo": -(loss + divergence), "reconstruction": -error(c, net.decode(mean, y), x)}
+
+
+def error(c: Options, decoded: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Minus the log likelihood of pixels, up to a constant: [n]."""
+    if c.pixels == "bernoulli":
+        each = F.binary_cross_entropy(decoded.clamp(1e-5, 1 - 1e-5), x, reduction="none")
+    else:
+        each = (decoded - x).square() / (2 * c.deviation**2)
+    return each.flatten(1).sum(1)

@@ -28,6 +28,7 @@ At epsilon 10 and below the sums carry the result: on validation images of MNIST
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -63,6 +64,12 @@ class DPCVAE(Synthesizer):
         if c.codes == "released":
             state |= density.fit(gate, net, density.cells_of(c.cells, info, plan.budget))
         return state
+
+    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> State:
+        """elbo and reconstruction, see `autoencoders.lower_bound`."""
+        state, info = self.fitted()
+        net = autoencoders.opened(self.config, info, state, classes=len(info.classes))
+        return autoencoders.lower_bound(self.config, net, x, y)
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         c, state = self.config, dict(state)

@@ -22,6 +22,7 @@ Differs from the paper and its code:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -68,6 +69,17 @@ class VAEGM(Synthesizer):
 
             state |= density.fit(gate, nets[0], density.cells_of(c.cells, info, plan.budget), encode)
         return state
+
+    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> State:
+        """elbo and reconstruction by the network of the class, see `autoencoders.lower_bound`."""
+        state, info = self.fitted()
+        out = {"elbo": torch.zeros(len(y)), "reconstruction": torch.zeros(len(y))}
+        for k in y.unique().tolist():
+            own = {name.split(".", 1)[1]: v for name, v in state.items() if name.startswith(f"{k}.")}
+            net, here = autoencoders.opened(self.config, info, own, classes=1), y == k
+            for name, v in autoencoders.lower_bound(self.config, net, x[here], y[here] * 0).items():
+                out[name][here] = v
+        return out
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         c, out = self.config, torch.empty(len(labels), *info.shape)

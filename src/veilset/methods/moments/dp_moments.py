@@ -21,12 +21,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from veilset.core.config import option
 from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
+from veilset.learning.densities import log_density
 from veilset.learning.shrinkage import shrunk, shrunk_towards
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.stages import Asked, Earlier, Stage
@@ -142,6 +144,11 @@ class Moments(Stage):
         return (out @ state["basis"]).clamp(0, 1).unflatten(1, info.shape)
 
 
+def likelihood(state: State, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Log density of images under the cells of their class, for `attack_features`."""
+    return {"likelihood": log_density(state["mean"], state["root"], state["part"], x.flatten(1) @ state["basis"].T, y)}
+
+
 class DPMoments(Synthesizer):
     """Class means and covariances in a low-frequency basis."""
 
@@ -158,6 +165,10 @@ class DPMoments(Synthesizer):
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         return Moments(self.config).draw(state, info, labels)
+
+    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        """likelihood: log density of the Gaussian cells."""
+        return likelihood(self.fitted()[0], x, y)
 
 
 def cells_for(info: PublicInfo, privacy: Privacy, scale: float) -> int:

@@ -28,6 +28,7 @@ import math
 from collections.abc import Container
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -37,7 +38,7 @@ from veilset.core.types import PublicInfo
 from veilset.methods.base import BATCH, State, Synthesizer
 from veilset.methods.moments import selection, texture
 from veilset.methods.moments.dp_moments import Config as MomentsConfig
-from veilset.methods.moments.dp_moments import Moments, cells_for
+from veilset.methods.moments.dp_moments import Moments, cells_for, likelihood
 from veilset.methods.stages import Compose, Earlier, Part
 from veilset.methods.teachers import dp_scatter
 from veilset.networks.dct import low_frequencies
@@ -140,6 +141,10 @@ class TaughtMoments(Synthesizer):
     def _notes(self, state: State) -> tuple[str, ...]:
         form = "with fine detail" if CURVES in state else "without fine detail"
         return (f"draws {form}, {'each moved a little' if state.get(MOVED) else 'not moved'}",)
+
+    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        """likelihood: log density of the Gaussian cells."""
+        return likelihood(_part(self.fitted()[0], IMAGES), x, y)
 
     def labels(self, x: torch.Tensor) -> torch.Tensor:
         """What the classifier of a fitted model calls images [n, C, H, W] in [0, 1], all classes equally often."""
