@@ -43,7 +43,7 @@ def teacher(method: str, data: str, epsilon: float | str, seed: int, params: dic
     start = time.perf_counter()
     model = make_teacher(method, **params).fit(bundle.train, Privacy(float(epsilon)), seed=seed)
     fitted, peak = time.perf_counter(), peak_mb()
-    right = model.predict(test.x)[0] == test.y
+    right = model.predict(test.x) == test.y
     assert model.receipt_ is not None
     receipt = model.receipt_.facts
     cost = {"fit_seconds": fitted - start, "peak_mb": peak}
