@@ -21,6 +21,8 @@ _WHERE = {
     "verify": "veilset.privacy.receipt",
     "load": "veilset.data.load",
     "make": "veilset.methods.catalogue",
+    "open_release": "veilset.releases",
+    "ReleaseFolder": "veilset.releases",
     "open_model": "veilset.methods.catalogue",
     "make_teacher": "veilset.methods.teachers",
     "open_teacher": "veilset.methods.teachers",
@@ -68,15 +70,17 @@ if TYPE_CHECKING:
     from veilset.privacy.receipt import Receipt, verify
     from veilset.privacy.spec import Privacy
     from veilset.recommend.recommend import recommend
+    from veilset.releases import ReleaseFolder, open_release
     from veilset.report.page import write_report
     from veilset.runs import RunSpec, execute
     from veilset.tune import tune
 
 __all__ = [
     "Account", "Gate", "Images", "Ledger", "Plan", "Privacy", "PrivateImages", "PublicInfo", "Receipt", "Release",
-    "RunSpec", "Synthesizer", "Teacher", "Uniform", "VeilsetError", "attack", "audit", "continual", "evaluate",
-    "execute", "load", "make", "make_teacher", "methods", "open_model", "open_teacher", "option", "progress",
-    "recommend", "selftest", "synthesizers", "teachers", "tune", "verify", "write_report",
+    "ReleaseFolder", "RunSpec", "Synthesizer", "Teacher", "Uniform", "VeilsetError", "attack", "audit", "continual",
+    "evaluate", "execute", "load", "make", "make_teacher", "methods", "open_model", "open_release", "open_teacher",
+    "option", "progress", "recommend", "selftest", "synthesizers", "teachers", "tune", "verify",
+    "write_report",
 ]  # fmt: skip
 
 
