@@ -41,7 +41,7 @@ CALLED = {
     "recommend": ("veilset.recommend.recommend", "recommend"),
     "tune": ("veilset.tune", "tune"),
 }
-PLAIN = ("synthesizers", "teachers")  # modules that hold public names, and cannot be called
+PLAIN = ("synthesizers", "teachers", "testing")  # modules that hold public names, and cannot be called
 HOME = {k: (v, k) for k, v in veilset._WHERE.items()} | CALLED | {k: ("veilset", k) for k in PLAIN}
 
 

@@ -43,11 +43,11 @@ _WHERE = {
 # Modules of this package. Those of the first line can be called: each then is its own main function.
 _MODULES = (
     "audit", "continual", "methods", "recommend", "tune",
-    "synthesizers", "teachers",
+    "synthesizers", "teachers", "testing",
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from veilset import synthesizers, teachers
+    from veilset import synthesizers, teachers, testing
     from veilset.audit.ladder import climb as audit
     from veilset.audit.membership.attack import attack
     from veilset.audit.selftest.run import selftest
@@ -79,7 +79,7 @@ __all__ = [
     "Account", "Gate", "Images", "Ledger", "Plan", "Privacy", "PrivateImages", "PublicInfo", "Receipt", "Release",
     "ReleaseFolder", "RunSpec", "Synthesizer", "Teacher", "Uniform", "VeilsetError", "attack", "audit", "continual",
     "evaluate", "execute", "load", "make", "make_teacher", "methods", "open_model", "open_release", "open_teacher",
-    "option", "progress", "recommend", "selftest", "synthesizers", "teachers", "tune", "verify",
+    "option", "progress", "recommend", "selftest", "synthesizers", "teachers", "testing", "tune", "verify",
     "write_report",
 ]  # fmt: skip
 
