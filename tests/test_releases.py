@@ -232,6 +232,12 @@ def test_two_names_for_a_label_are_refused(tmp_path) -> None:
         vs.Images.load(folder)
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_release_is_not_loaded_without_its_stamp(home, format) -> None:
+    with pytest.raises(RunError, match=r"a release, whose claim and stamp would be lost; use veilset\.open_release"):
+        vs.Images.load(home / format)
+
+
 def test_an_absent_folder_is_refused(tmp_path) -> None:
     with pytest.raises(RunError, match="no images here"):
         vs.Images.load(tmp_path / "nowhere")

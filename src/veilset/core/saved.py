@@ -12,6 +12,7 @@ from typing import Any
 
 from veilset.core.errors import DataError, RunError
 from veilset.core.io import no_links, read_capped
+from veilset.core.listing import SUMS
 from veilset.core.pictures import MOST_TABLE, PNG, npz_array, picture_faults, pictures_file, plain_size
 from veilset.core.types import PublicInfo
 
@@ -27,10 +28,14 @@ def described(folder: Path, classes: Sequence[str] | None = None) -> PublicInfo:
         classes: class names in label order, if they are known; else those that the file names.
 
     Raises:
-        RunError: no images, damaged ones, or a class without a name.
+        RunError: no images, damaged ones, a class without a name, or a release.
         DataError: `classes` is no list of distinct names.
     """
     folder = no_links(folder) if folder.is_dir() else folder
+    if (folder / SUMS).exists():
+        raise RunError(
+            f"{folder}: a release, whose claim and stamp would be lost; use veilset.open_release(folder).images"
+        )
     name = pictures_file(folder)
     with picture_faults(folder / name):
         shape, named = HEADS[name](folder)

@@ -159,7 +159,7 @@ class Images:
                 have images: unless given, a last one without any is missing, and one in between is an error.
 
         Raises:
-            RunError: no images there, damaged ones, or a class without a name.
+            RunError: no images there, damaged ones, a class without a name, or a release.
             DataError: `classes` is no list of distinct names.
         """
         from veilset.core.pictures import read_images
