@@ -12,6 +12,7 @@ from textwrap import dedent
 
 from veilset.core.config import fields
 from veilset.methods.catalogue import BUILT_IN, TEACHERS, method_class
+from veilset.methods.parameters import HEADING
 from veilset.methods.teachers import teacher_class
 
 FOLDER = Path(__file__).parent / "methods"
@@ -26,14 +27,16 @@ def page(name: str) -> str:
     """One method's page: summary, docstring of its module, docstring of its class, table of parameters."""
     taught = name in TEACHERS
     entry, cls = (BUILT_IN | TEACHERS)[name], teacher_class(name) if taught else method_class(name)
-    texts = [inspect.getdoc(import_module(entry.module)), inspect.cleandoc(cls.__doc__ or "")]
+    own = inspect.cleandoc(cls.__doc__ or "").split(f"\n\n{HEADING}")[0]  # the page has a table instead
+    texts = [inspect.getdoc(import_module(entry.module)), own]
     body = [_markdown(text) for text in dict.fromkeys(texts) if text]
     source = f"[`{entry.module}`](../../src/{entry.module.replace('.', '/')}.py)"
     head = f"# {name}\n\n{entry.summary[:1].upper()}{entry.summary[1:]}. Source: {source}."
     use = f"```sh\nveilset fit {name} --data digits --epsilon 1 --out runs/{name}\n```"
     if taught:
         call = f'teacher = vs.make_teacher("{name}").fit(data.train, vs.Privacy(epsilon=1.0))'
-        use = f'```python\ndata = vs.load("digits")\n{call}\nlabels, probabilities = teacher.predict(data.test.x)\n```'
+        asked = "labels = teacher.predict(data.test.x)\nprobabilities = teacher.predict_proba(data.test.x)"
+        use = f'```python\ndata = vs.load("digits")\n{call}\n{asked}\n```'
     made = "<!-- Made from docstrings by docs/make_methods.py; do not edit. -->"
     recipes = [f"Recipe `{k}`: " + ", ".join(f"`{a}={b}`" for a, b in v.items()) for k, v in cls.recipes.items()]
     return "\n\n".join([head, *body, use, "## Parameters", _table(cls.Config), *recipes, made]) + "\n"

@@ -32,18 +32,16 @@ def _cell(method: str, data: str, epsilon: float, seed: int) -> Cell:
 def teacher(method: str, data: str, epsilon: float | str, seed: int, params: dict[str, Any]) -> dict[str, Any]:
     """Fit in research mode on the training split, and classify the public test split: accuracy in %."""
     from veilset.core.facts import peak_mb
-    from veilset.core.types import Images
     from veilset.data.load import load
     from veilset.methods.teachers import make_teacher
     from veilset.privacy.spec import Privacy
 
     bundle = load(data)
-    test = bundle.test
-    assert isinstance(test, Images)
+    test = bundle.public_test()
     start = time.perf_counter()
     model = make_teacher(method, **params).fit(bundle.train, Privacy(float(epsilon)), seed=seed)
     fitted, peak = time.perf_counter(), peak_mb()
-    right = model.predict(test.x)[0] == test.y
+    right = model.predict(test.x) == test.y
     assert model.receipt_ is not None
     receipt = model.receipt_.facts
     cost = {"fit_seconds": fitted - start, "peak_mb": peak}

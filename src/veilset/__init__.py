@@ -21,6 +21,8 @@ _WHERE = {
     "verify": "veilset.privacy.receipt",
     "load": "veilset.data.load",
     "make": "veilset.methods.catalogue",
+    "open_release": "veilset.releases",
+    "ReleaseFolder": "veilset.releases",
     "open_model": "veilset.methods.catalogue",
     "make_teacher": "veilset.methods.teachers",
     "open_teacher": "veilset.methods.teachers",
@@ -35,9 +37,21 @@ _WHERE = {
     "RunSpec": "veilset.runs",
     "execute": "veilset.runs",
     "VeilsetError": "veilset.core.errors",
+    "attack": "veilset.audit.membership.attack",
+    "selftest": "veilset.audit.selftest.run",
 }
+# Modules of this package. Those of the first line can be called: each then is its own main function.
+_MODULES = (
+    "audit", "continual", "methods", "recommend", "tune",
+    "synthesizers", "teachers", "testing",
+)  # fmt: skip
 
 if TYPE_CHECKING:
+    from veilset import synthesizers, teachers, testing
+    from veilset.audit.ladder import climb as audit
+    from veilset.audit.membership.attack import attack
+    from veilset.audit.selftest.run import selftest
+    from veilset.continual.plan import plan as continual
     from veilset.core.config import option
     from veilset.core.errors import VeilsetError
     from veilset.core.progress import progress
@@ -55,20 +69,24 @@ if TYPE_CHECKING:
     from veilset.privacy.private import PrivateImages
     from veilset.privacy.receipt import Receipt, verify
     from veilset.privacy.spec import Privacy
+    from veilset.recommend.recommend import recommend
+    from veilset.releases import ReleaseFolder, open_release
     from veilset.report.page import write_report
     from veilset.runs import RunSpec, execute
+    from veilset.tune import tune
 
 __all__ = [
-    "Account",
-    "Gate", "Images", "Ledger", "Plan", "PrivateImages", "Privacy", "PublicInfo", "Receipt", "Release", "RunSpec",
-    "Synthesizer", "Teacher", "Uniform", "VeilsetError", "evaluate", "execute", "load", "make", "make_teacher",
-    "methods", "open_model", "open_teacher", "option", "progress", "verify", "write_report",
+    "Account", "Gate", "Images", "Ledger", "Plan", "Privacy", "PrivateImages", "PublicInfo", "Receipt", "Release",
+    "ReleaseFolder", "RunSpec", "Synthesizer", "Teacher", "Uniform", "VeilsetError", "attack", "audit", "continual",
+    "evaluate", "execute", "load", "make", "make_teacher", "methods", "open_model", "open_release", "open_teacher",
+    "option", "progress", "recommend", "selftest", "synthesizers", "teachers", "testing", "tune", "verify",
+    "write_report",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name == "methods":
-        return import_module("veilset.methods")  # a package that can be called
+    if name in _MODULES:
+        return import_module(f"veilset.{name}")
     if name not in _WHERE:
         raise AttributeError(f"module 'veilset' has no attribute {name!r}")
     return getattr(import_module(_WHERE[name]), name)

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, RunError
 from veilset.core.facts import check_tested
+from veilset.core.modules import called
 from veilset.core.words import as_html
 from veilset.privacy.account import Account, Payment, check_mode
 from veilset.privacy.accounting import Search, gaussian_noise_multiplier, search_claim
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from veilset.core.types import Images, PublicInfo
     from veilset.methods.base import Synthesizer
     from veilset.privacy.session import Session
+
+called(__name__, __name__, "tune")  # `veilset.tune(priced, out)` is the search
 
 SCORES = ("paid-accuracy", "synthetic-holdout")
 SCORE = "tune-score"  # name of the release

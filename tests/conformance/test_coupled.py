@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import kit
 import numpy as np
 import pytest
 import torch
 from test_methods import maker
 
 import veilset as vs
+from veilset import testing as kit
 from veilset.audit.selftest import coupled
 from veilset.audit.selftest.methods import SMALL
 from veilset.methods.catalogue import BUILT_IN

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import kit
 import pytest
 import torch
 from test_methods import Good
 from torch import nn
 
 import veilset as vs
+from veilset import testing as kit
 
 
 class Drawing(Good):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import subprocess
+import sys
 from dataclasses import dataclass
+from unittest import mock
 
-import kit
 import pytest
 import torch
 
 import veilset as vs
+from veilset import testing as kit
 from veilset.audit.selftest.methods import ALL, OTHERWISE, SMALL, worth_all
-from veilset.core.errors import VeilsetError
+from veilset.core.errors import ConfigError, VeilsetError
 from veilset.methods.catalogue import BUILT_IN, method_class
 
 
@@ -95,7 +98,35 @@ def test_known_good(holds):
 
 
 def test_the_kit_takes_a_class_and_parameters():
-    kit.check_synthesizer(Good, loops=1)
+    vs.testing.check_synthesizer(Good, loops=1)
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "word"),
+    [
+        ("dp-mrf", {}, "Did you mean 'dp-merf'"),
+        (Good, {"lops": 1}, "good has no parameter 'lops'. Did you mean 'loops'"),
+        (Good, {"loops": 0}, "loops = 0: must be >= 1"),
+        (3, {}, "method = 3: must be a name in veilset.methods()"),
+        (vs.Teacher, {}, "must be a name in veilset.methods()"),
+    ],
+)
+def test_what_is_no_method_is_refused(method, params, word):
+    with pytest.raises(ConfigError) as e:
+        kit.check_synthesizer(method, **params)
+    assert word in str(e.value) and "\n" not in str(e.value)
+
+
+def test_it_says_which_property_does_not_hold():
+    two = mock.patch.object(kit, "PROPERTIES", (kit.plan_and_ledger_agree, kit.nothing_private_is_kept))
+    with two, pytest.raises(AssertionError, match="^KeepsTheGate: nothing private is kept: the model keeps a Gate at"):
+        kit.check_synthesizer(KeepsTheGate)
+
+
+def test_it_does_not_pass_because_python_drops_its_checks():
+    code = "from veilset.testing import check_synthesizer; check_synthesizer('dp-moments')"
+    done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True)
+    assert done.returncode and "ModeError: check_synthesizer: Python runs with -O" in done.stderr
 
 
 # ---------------------------------------------------------------------- methods that break one rule each

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import kit
 import pytest
 
+from veilset import testing as kit
 from veilset.methods.teachers import TEACHERS, teacher_class
 
 SMALL = {"dp-scatter": {"steps": 2, "batch": 10}}

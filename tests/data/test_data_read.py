@@ -138,6 +138,21 @@ def test_declared_public_test_split_can_be_looked_at(tmp_path: Path) -> None:
     test = load(path).test
     assert isinstance(test, Images) and (test.x.numpy() == pixels(6)[:4]).all()
     assert "PUBLIC" in test.label and not test.reads_private
+    data = load(path)
+    assert data.public_test() is data.test
+
+
+def test_a_private_or_absent_test_split_is_not_a_public_one(tmp_path: Path) -> None:
+    x = pixels(6)
+    class_folder(tmp_path / "s" / "train", x)
+    class_folder(tmp_path / "s" / "test", x[:2])
+    confirm(tmp_path / "s")
+    with pytest.raises(ModeError, match="^the test split of .* is private: it may not be looked at; declare"):
+        load(tmp_path / "s").public_test()
+    np.savez(tmp_path / "alone.npz", x=x, y=np.array([0, 1] * 3))
+    confirm(tmp_path / "alone.npz")
+    with pytest.raises(DataError, match="has no test split; add one"):
+        load(tmp_path / "alone.npz").public_test()
 
 
 def test_released_folder_loads(tmp_path: Path) -> None:

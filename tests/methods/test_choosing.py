@@ -159,3 +159,12 @@ def test_a_fit_releases_draws_as_they_are_if_that_is_chosen(monkeypatch) -> None
     model = _fitted(monkeypatch, (0, 0, 1000, 0))
     assert not bool(model._state["choice.moved"]) and "detail.curves" not in model._state
     assert model.notes() == ("draws without fine detail, not moved",)
+
+
+def test_the_networks_that_choose_learn_from_drawn_images_alone(monkeypatch) -> None:
+    real, seen = selection._taught, []
+    monkeypatch.setattr(selection, "_taught", lambda net, x, y: seen.append(len(x)) or real(net, x, y))
+    model = _fitted(monkeypatch, (1000, 0, 0, 0))
+    classes, info = len(model.info_.classes), model.info_
+    drawn = classes * math.ceil(selection._images(info) / classes)
+    assert seen and set(seen) == {drawn}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,8 +42,9 @@ def taught(tmp_path_factory):
 
 def test_it_learns_the_digits(taught) -> None:
     test = vs.load("digits").test
-    labels, probabilities = taught[0].predict(test.x)
+    labels, probabilities = taught[0].predict(test.x), taught[0].predict_proba(test.x)
     assert float((labels == test.y).float().mean()) > 0.85
+    assert labels.dtype == torch.int64 and probabilities.dtype == torch.float32
     assert probabilities.shape == (len(test), 10) and torch.equal(labels, probabilities.argmax(1))
     assert torch.allclose(probabilities.sum(1), torch.ones(len(test)), atol=1e-5)
 
@@ -53,13 +55,14 @@ def test_a_saved_teacher_verifies_and_predicts_the_same(taught) -> None:
     assert got.ok and got.release, str(got)
     x = vs.load("digits").test.x[:50]
     again = open_teacher(folder)
-    assert torch.equal(again.predict(x)[1], teacher.predict(x)[1]) and again.receipt_.epsilon <= 8.0 * (1 + 1e-9)
+    assert torch.equal(again.predict_proba(x), teacher.predict_proba(x)) and again.receipt_.epsilon <= 8.0 * (1 + 1e-9)
     with pytest.raises(ConfigError, match="teacher"):
         vs.open_model(folder)
 
 
 def test_nothing_to_classify_is_no_error(taught) -> None:
-    labels, probabilities = taught[0].predict(torch.zeros(0, 1, 8, 8, dtype=torch.uint8))
+    none = torch.zeros(0, 1, 8, 8, dtype=torch.uint8)
+    labels, probabilities = taught[0].predict(none), taught[0].predict_proba(none)
     assert labels.shape == (0,) and probabilities.shape == (0, 10)
 
 
@@ -106,10 +109,13 @@ def test_without_noise_the_rate_is_the_fastest_and_a_given_one_is_taken() -> Non
     assert torch.allclose(two, 2 * one)
 
 
-@pytest.mark.parametrize("x", [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 28, 28, dtype=torch.uint8)])
-def test_what_is_no_such_image_is_refused(taught, x) -> None:
+@pytest.mark.parametrize(
+    "x", [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 28, 28, dtype=torch.uint8), np.zeros((2, 1, 8, 8), np.uint8), None]
+)
+@pytest.mark.parametrize("ask", ["predict", "predict_proba"])
+def test_what_is_no_such_image_is_refused(taught, ask, x) -> None:
     with pytest.raises(ConfigError, match="must be uint8 images"):
-        taught[0].predict(x)
+        getattr(taught[0], ask)(x)
 
 
 def test_an_unfitted_teacher_predicts_nothing() -> None:

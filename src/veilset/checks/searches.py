@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from veilset import tune as module
+import veilset.tune as module
 from veilset.audit.selftest.base import Check, random_check, refused, wrong
 from veilset.audit.selftest.coupled import remembered
 from veilset.core.errors import RunError

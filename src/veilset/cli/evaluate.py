@@ -178,16 +178,13 @@ def _selection(args: argparse.Namespace) -> Any:
 
 def _images(folder: Path, n: int) -> Any:
     """A sampler for a run; the images themselves for a sampled folder."""
-    from veilset.core.pictures import read_images
-    from veilset.core.types import PublicInfo
     from veilset.methods.catalogue import open_model
-    from veilset.privacy.receipt import read_receipt
+    from veilset.releases import open_release
 
     if (folder / "model.json").exists():
         model = open_model(folder)
         return lambda seed: model.sample(n, seed=seed)
-    facts = read_receipt(folder).facts
-    return read_images(folder, PublicInfo.from_json(facts["data"]), facts["stamp"] or "SYNTHETIC")
+    return open_release(folder).images
 
 
 def _real(source: str, research: bool) -> tuple[Any, Any]:

@@ -79,15 +79,26 @@ def write_npz(images: Images, folder: Path) -> None:
 
 
 def write_parquet(images: Images, folder: Path) -> None:
-    """images.parquet: columns `image` (PNG bytes and path), `label`, `class`: the layout of Hugging Face image sets."""
+    """images.parquet: `picture_table` as a file."""
+    table = picture_table(images, "format = 'parquet'")
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, folder / "images.parquet")
+
+
+def picture_table(images: Images, what: str) -> Any:
+    """A pyarrow table of `image` (PNG bytes and path), `label`, `class`: the layout of Hugging Face image sets.
+
+    Raises:
+        ConfigError: no pyarrow; the message begins with `what`.
+    """
     try:
         import pyarrow as pa
-        import pyarrow.parquet as pq
     except ImportError:
-        raise ConfigError("format = 'parquet': needs pyarrow; pip install 'veilset[parquet]'") from None
+        raise ConfigError(f"{what}: needs pyarrow; pip install 'veilset[parquet]'") from None
     rows = [{"bytes": png_bytes(x), "path": f"{i:06d}.png"} for i, x in enumerate(images.x)]
     names = [images.classes[y] for y in images.y.tolist()]
-    pq.write_table(pa.table({"image": rows, "label": images.y.numpy(), "class": names}), folder / "images.parquet")
+    return pa.table({"image": rows, "label": images.y.numpy(), "class": names})
 
 
 # ---------------------------------------------------------------------- reading, perhaps what a stranger sent
@@ -143,21 +154,30 @@ def open_pictures(folder: Path, info: PublicInfo) -> Stored:
         RunError: none, or none that the declared facts describe. `pictures` raises it for a damaged picture.
     """
     folder = no_links(folder)
-    name = next((name for name in PICTURES if (folder / name).exists()), None)
-    if name is None:
-        raise RunError(f"{folder}: no images here; expected {', '.join(PICTURES)}")
-    with _faults(folder / name):
+    name = pictures_file(folder)
+    with picture_faults(folder / name):
         found = READERS[name](folder, info)
     return Stored(found.labels, lambda wanted: _decoded(folder / name, found, wanted))
 
 
+def pictures_file(folder: Path) -> str:
+    """Which of PICTURES lies in a folder.
+
+    Raises:
+        RunError: none of them.
+    """
+    if name := next((name for name in PICTURES if (folder / name).exists()), None):
+        return name
+    raise RunError(f"{folder}: no images here; expected {', '.join(PICTURES)}")
+
+
 def _decoded(path: Path, stored: Stored, wanted: Iterable[int]) -> Iterator[tuple[int, Any]]:
-    with _faults(path):
+    with picture_faults(path):
         yield from stored.pictures(wanted)
 
 
 @contextlib.contextmanager
-def _faults(path: Path) -> Iterator[None]:
+def picture_faults(path: Path) -> Iterator[None]:
     """What can go wrong with a stranger's file, in one line."""
     try:
         yield
@@ -210,7 +230,7 @@ def _pngs(folder: Path, info: PublicInfo) -> Stored:
         name, label = row["file"], int(row["label"])
         if name in names:
             raise ValueError(f"{name} is named twice")
-        on_disk += _size(folder, name)
+        on_disk += plain_size(folder, name)
         names[name] = _label(label, info)
     _room(len(names), info, on_disk)
     order = list(names)
@@ -223,7 +243,7 @@ def _pngs(folder: Path, info: PublicInfo) -> Stored:
     return Stored(list(names.values()), pictures)
 
 
-def _size(folder: Path, name: str) -> int:
+def plain_size(folder: Path, name: str) -> int:
     """Bytes of a file that a table names by a plain path inside the folder."""
     parts = PurePosixPath(name).parts
     if not name.endswith(".png") or "\\" in name or "\0" in name or name.startswith("/") or ".." in parts:
@@ -246,19 +266,19 @@ def _npz(folder: Path, info: PublicInfo) -> Stored:
 
     path = folder / "images.npz"
     on_disk = path.stat().st_size
-    with _array(path, "x") as (shape, dtype, _):
+    with npz_array(path, "x") as (shape, dtype, _):
         if dtype != np.uint8 or len(shape) != 4 or tuple(shape[1:]) != tuple(info.shape):
             raise ValueError(f"x is {dtype} {list(shape)}, not uint8 [N, {', '.join(map(str, info.shape))}]")
         _room(shape[0], info, on_disk)
         rows = shape[0]
-    with _array(path, "y") as (shape, dtype, f):
+    with npz_array(path, "y") as (shape, dtype, f):
         if dtype.kind not in "iu" or shape != (rows,):
             raise ValueError(f"y is {dtype} {list(shape)}, not one whole number an image ([{rows}])")
         labels = np.frombuffer(f.read(rows * dtype.itemsize), dtype).tolist()
 
     def pictures(wanted: Iterable[int]) -> Iterator[tuple[int, Any]]:
         each = math.prod(info.shape)
-        with _array(path, "x") as (_, _, f):
+        with npz_array(path, "x") as (_, _, f):
             at = 0
             for i in wanted:
                 while at <= i:
@@ -269,7 +289,7 @@ def _npz(folder: Path, info: PublicInfo) -> Stored:
 
 
 @contextlib.contextmanager
-def _array(path: Path, name: str) -> Iterator[tuple[tuple[int, ...], Any, Any]]:
+def npz_array(path: Path, name: str) -> Iterator[tuple[tuple[int, ...], Any, Any]]:
     """(shape, type, open stream at the first value) of one array of an npz file, in C order and without objects."""
     from numpy.lib import format as npy
 

@@ -12,6 +12,8 @@ from veilset.core.errors import ConfigError, DataError
 from veilset.core.words import legible
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
 MAX_SIDE = 1024
@@ -146,6 +148,24 @@ class Images:
         with new_folder(folder) as tmp:
             self.write(tmp, format)
         return Path(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, classes: Sequence[str] | None = None) -> Images:
+        """Read what `save` wrote, in any of its formats; `label` is not kept there. For a release use `open_release`.
+
+        Args:
+            folder: a folder that `save` wrote.
+            classes: class names in label order; by default those of the file. PNGs and parquet name only classes that
+                have images: unless given, a last one without any is missing, and one in between is an error.
+
+        Raises:
+            RunError: no images there, damaged ones, a class without a name, or a release.
+            DataError: `classes` is no list of distinct names.
+        """
+        from veilset.core.pictures import read_images
+        from veilset.core.saved import described
+
+        return read_images(Path(folder), described(Path(folder), classes))
 
     def write(self, folder: Path, format: str) -> None:
         """Write the files of `save` into an existing folder."""

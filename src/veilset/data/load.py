@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from veilset.core.errors import DataError, Note, suggest
+from veilset.core.errors import DataError, ModeError, Note, suggest
 from veilset.core.types import Images, PublicInfo
 from veilset.data import declare, public
 from veilset.data.columns import Choice, choose
@@ -63,6 +63,22 @@ class Dataset:
             else:
                 self.__test = (PrivateImages(info, lambda: self.__open("test")),)
         return self.__test[0]
+
+    def public_test(self) -> Images:
+        """The test split, which may be looked at because it is declared public.
+
+        Raises:
+            ModeError: it is private. DataError: there is none, or it has a file fault.
+        """
+        test = self.test
+        if isinstance(test, PrivateImages):
+            raise ModeError(
+                f"the test split of {self.name} is private: it may not be looked at; declare access = public if it is, "
+                "or measure by a private reference (docs/private-reference.md)"
+            )
+        if test is None:
+            raise DataError(f"{self.name} has no test split; add one, or evaluate against another public set")
+        return test
 
     def __repr__(self) -> str:
         i = self.info

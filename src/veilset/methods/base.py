@@ -8,19 +8,19 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
 import torch
 
-from veilset.core.config import build
 from veilset.core.errors import ConfigError, ModeError, RunError, VeilsetError, suggest
 from veilset.core.io import new_folder, no_links, read_capped, read_json, sha256_file, write_bytes, write_json
 from veilset.core.listing import MOST_SUMS, SUMS
 from veilset.core.memory import keep_pages
 from veilset.core.room import Room
 from veilset.core.types import Images, PublicInfo
+from veilset.methods.parameters import Configured
 from veilset.privacy.account import Account, Payment
 from veilset.privacy.gate import Gate
 from veilset.privacy.ledger import MOST_LEDGER
@@ -42,28 +42,16 @@ State = dict[str, torch.Tensor]
 M = TypeVar("M", bound="Method")
 
 
-@dataclass(frozen=True)
-class NoConfig:
-    """For methods without parameters."""
-
-
-class Method(ABC):
+class Method(Configured, ABC):
     """Base of synthesizers and teachers. Public methods are final; the others are what a method writes.
 
     Attributes:
-        name: what users type.
-        Config: frozen dataclass of parameters (fields made by `veilset.option`).
-        recipes: named sets of parameters, such as "paper", the published configuration.
         receipt_: the claim, after `fit`.
     """
 
-    name: ClassVar[str]
-    Config: ClassVar[type] = NoConfig
-    recipes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-
     def __init__(self, **params: Any):
+        super().__init__(**params)
         self._restored = ""  # where its weights were read from
-        self.config: Any = build(self.Config, params, self.name)
         self.device = "cpu"
         self.receipt_: Receipt | None = None
         self.info_: PublicInfo | None = None
@@ -195,6 +183,13 @@ class Method(ABC):
         write_json(folder / "model.json", facts)
         self.receipt_ = write_release(folder, self.receipt_, self._ledger)
 
+    def _check_changeable(self) -> None:
+        if self._state is not None:
+            raise ModeError(
+                f"set_params: this {self.name} model is fitted already, by the parameters that it has; make a new one, "
+                "or change an unfitted copy, such as sklearn.base.clone(model)"
+            )
+
     @final
     def fitted(self) -> tuple[State, PublicInfo]:
         """(Every tensor that the model keeps, declared facts).
@@ -302,28 +297,37 @@ class Teacher(Method):
         """Scores of float images [n, C, H, W] in [0, 1]: logits [n, K]."""
 
     @final
-    def predict(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Classify images; costs no privacy, however many.
+    def predict(self, x: torch.Tensor) -> torch.Tensor:
+        """The most probable class of each image; costs no privacy, however many.
 
         Args:
             x: uint8 [n, C, H, W], such as `images.x`.
 
         Returns:
-            Labels int64 [n], and probabilities float32 [n, K] of the classes in their declared order.
+            Labels int64 [n], as indices into the declared classes.
 
         Raises:
             ModeError: not fitted. ConfigError: x is not uint8, or of another shape than declared.
         """
+        return self.predict_proba(x).argmax(1)
+
+    @final
+    def predict_proba(self, x: torch.Tensor) -> torch.Tensor:
+        """The probability of each class for each image; arguments and errors are those of `predict`.
+
+        Returns:
+            float32 [n, K], the classes in their declared order; each row adds up to 1.
+        """
         state, info = self.fitted()
-        if x.dtype != torch.uint8 or tuple(x.shape[1:]) != info.shape:
+        if not isinstance(x, torch.Tensor) or x.dtype != torch.uint8 or tuple(x.shape[1:]) != info.shape:
+            seen = f"{x.dtype} {list(x.shape)}" if isinstance(x, torch.Tensor) else f"a {type(x).__name__}"
             raise ConfigError(
-                f"x is {x.dtype} {list(x.shape)}: must be uint8 images of the declared shape [n, "
-                f"{', '.join(map(str, info.shape))}], such as images.x"
+                f"x is {seen}: must be uint8 images of the declared shape [n, {', '.join(map(str, info.shape))}], "
+                "such as images.x"
             )
         with torch.no_grad():
             scores = [self._predict(state, info, part.float() / 255) for part in x.split(BATCH) if len(part)]
-        probabilities = torch.cat([torch.zeros(0, len(info.classes)), *scores]).softmax(1)
-        return probabilities.argmax(1), probabilities
+        return torch.cat([torch.zeros(0, len(info.classes)), *scores]).softmax(1)
 
 
 def restore(cls: type[M], folder: Path, facts: dict[str, Any]) -> M:

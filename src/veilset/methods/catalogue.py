@@ -110,11 +110,11 @@ def method_class(name: str) -> type[Synthesizer]:
     return found
 
 
-def make(name: str, *, recipe: str | None = None, **params: Any) -> Synthesizer:
+def make(name: str = DEFAULT, *, recipe: str | None = None, **params: Any) -> Synthesizer:
     """A method by name with its parameters, ready to plan and fit.
 
     Args:
-        name: a method.
+        name: a method; by default the one that did best on the sets that were measured.
         recipe: one of the method's named sets of parameters, such as "paper"; `params` override it.
         params: the method's parameters.
 

@@ -1,1 +1,10 @@
-"""Which method to take for declared facts, from measured figures that the package carries."""
+"""Which method to take for declared facts, from measured figures that the package carries.
+
+Calling this package asks: `veilset.recommend(info, epsilon)` is `veilset.recommend.recommend.recommend`.
+"""
+
+from __future__ import annotations
+
+from veilset.core.modules import called
+
+called(__name__, "veilset.recommend.recommend", "recommend")
