@@ -20,8 +20,9 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
     asked = sum(r[SEEN[2]] is not None for r in rows)
     lines = [
         "## faults\n",
-        f"`python tests/faults/run.py --quick` (about half an hour of one core): [faults.json](faults.json). Each",
-        f"of {many} privacy faults ([docs/selftest.md](../../docs/selftest.md)) was planted alone in a copy of the package.\n",
+        "`python tests/faults/run.py --quick` (about half an hour of one core): [faults.json](faults.json). Each",
+        f"of {many} privacy faults ([docs/selftest.md](../../docs/selftest.md)) was planted alone in a copy of the",
+        "package.\n",
         "| noticed by | faults | aim |",
         "|---|---|---|",
         f"| the tests that the fault names | {len(tests)} of {many} | all |",
@@ -29,9 +30,9 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
         f"| the mechanism audit alone, 400 draws a world, claim 4 | {len(audit)} of {asked} asked | |",
         f"| either of these two | {len(selftest | audit)} of {many} | nine of ten |",
         f"| nobody | {len(everything - tests - selftest - audit)} | 0 |\n",
-        f"By tests only: {_named(tests - selftest - audit)}. The audit noticed {_named(audit)}; it looks at",
-        "what an attacker can see in answers, so faults of books, receipts, accountants and resumed runs are not its",
-        "business. The checks of the self-test were written with these faults in view, so the share says less of faults",
+        f"By tests only: {_named(tests - selftest - audit)}. The audit noticed {_named(audit)}; it looks",
+        "at what an attacker can see in answers, so faults of books, receipts, accountants and resumed runs are not its",
+        "business. The checks of the self-test were written with these faults in view: the share says less of faults",
         "that nobody thought of.",
     ]
     return "\n".join(lines) + "\n"

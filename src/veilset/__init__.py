@@ -5,7 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from veilset.core import moved
+
 __version__ = "0.2.0"
+moved.install()
 
 # Name -> module. Loaded when first used: torch alone takes seconds to import.
 _WHERE = {
