@@ -31,8 +31,8 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
         f"| either of these two | {len(selftest | audit)} of {many} | nine of ten |",
         f"| nobody | {len(everything - tests - selftest - audit)} | 0 |\n",
         f"By tests only: {_named(tests - selftest - audit)}. The audit noticed {_named(audit)}; it looks",
-        "at what an attacker can see in answers, so faults of books, receipts, accountants and resumed runs are not its",
-        "business. The checks of the self-test were written with these faults in view: the share says less of faults",
+        "at what an attacker can see in answers, so faults of books, receipts, accountants and resumed runs are not",
+        "its business. The checks of the self-test were written with these faults in view: the share says less of faults",
         "that nobody thought of.",
     ]
     return "\n".join(lines) + "\n"

@@ -34,7 +34,8 @@ def test_an_old_name_is_the_new_module(old: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_plugin_of_before_still_loads() -> None:
-    program = "from veilset.methods.training import dp_sgd; from veilset.learning.dp_sgd import dp_sgd as b; assert dp_sgd is b"
+    lines = ("from veilset.methods.training import dp_sgd as a", "from veilset.learning.dp_sgd import dp_sgd as b")
+    program = "\n".join([*lines, "assert a is b"])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr.count("is now") == 1
 

@@ -1,4 +1,4 @@
-"""Modules by the names that they had before 0.3: they are found for one release more, with a note."""
+"""Modules by the names that they had in 0.1: they are found for one release more, with a note."""
 
 from __future__ import annotations
 
