@@ -32,8 +32,8 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
         f"| nobody | {len(everything - tests - selftest - audit)} | 0 |\n",
         f"By tests only: {_named(tests - selftest - audit)}. The audit noticed {_named(audit)}; it looks",
         "at what an attacker can see in answers, so faults of books, receipts, accountants and resumed runs are not",
-        "its business. The checks of the self-test were written with these faults in view: the share says less of faults",
-        "that nobody thought of.",
+        "its business. The checks of the self-test were written with these faults in view: the share says less of",
+        "faults that nobody thought of.",
     ]
     return "\n".join(lines) + "\n"
 
