@@ -11,26 +11,35 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-VERBS = {
-    "methods": "list the methods",
-    "data": "declare, check, convert, fetch or clean image sets",
-    "recommend": "say which method to take for a set and a budget, and why",
-    "plan": "show every release and its price before any record is read",
-    "fit": "learn from private images under a budget",
-    "continual": "release classes task by task, as they arrive, under one claim that is known from the start",
-    "account": "what all runs on a set may cost together",
-    "tune": "search hyper-parameters at a price that is printed first",
-    "sample": "draw a synthetic labelled set with its receipt",
-    "evaluate": "measure a synthetic set against real images",
-    "attack": "try to tell the members of a research run from outsiders",
-    "reference": "buy a noisy reference of a private set once, to compare with for free",
-    "audit": "attack a claim: the largest epsilon that can be disproved",
-    "report": "write one page to show",
-    "verify": "recompute the claim and every hash",
-    "sign": "sign a receipt (optional)",
-    "selftest": "check that this installation samples, clips, noises and pays as it accounts",
-    "bench": "run a suite of measurements",
+GROUPS = {
+    "prepare": {
+        "data": "declare, check, convert, fetch or clean image sets",
+        "methods": "list the methods",
+        "recommend": "say which method to take for a set and a budget, and why",
+        "plan": "show every release and its price before any record is read",
+    },
+    "release": {
+        "fit": "learn from private images under a budget",
+        "tune": "search hyper-parameters at a price that is printed first",
+        "continual": "release classes task by task, under one claim that is known from the start",
+        "sample": "draw a synthetic labelled set with its receipt",
+        "report": "write one page to show",
+    },
+    "prove": {
+        "verify": "recompute the claim and every hash",
+        "account": "what all runs on a set may cost together",
+        "sign": "sign a receipt (optional)",
+        "selftest": "check that this installation samples, clips, noises and pays as it accounts",
+        "audit": "attack the claim of a method, run or the gate: the largest epsilon that can be disproved",
+    },
+    "measure": {
+        "evaluate": "measure a synthetic set against real images",
+        "reference": "buy a noisy reference of a private set once, to compare with for free",
+        "attack": "attack the people in a research run: who can be told to have been in it?",
+        "bench": "run a suite of measurements, in the repository",
+    },
 }
+VERBS = {name: words for group in GROUPS.values() for name, words in group.items()}
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,11 +55,15 @@ def parser() -> Parser:
     """The top-level parser: verbs and their one-line help."""
     import veilset
 
-    top = Parser(prog="veilset", description=veilset.__doc__, allow_abbrev=False)
+    lines = ["verbs, by what you do:"]
+    for group, verbs in GROUPS.items():
+        lines += ["", f"  {group}", *(f"    {name:<10} {words}" for name, words in verbs.items())]
+    lines += ["", "`veilset VERB --help` shows the options of one."]
+    top = Parser(
+        prog="veilset", usage="veilset [-h] [--version] VERB ...", description=veilset.__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join(lines),
+    )  # fmt: skip
     top.add_argument("--version", action="version", version=f"veilset {veilset.__version__}")
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-    for name, words in VERBS.items():
-        verbs.add_parser(name, help=words, add_help=False)
     return top
 
 
