@@ -191,6 +191,7 @@ def _real(source: str, research: bool) -> tuple[Any, Any]:
     """(the test split, the training split or None): both read exactly under --research only."""
     from veilset.core.errors import ModeError
     from veilset.data.load import load
+    from veilset.evaluation.inspected import inspected
     from veilset.privacy.private import PrivateImages
 
     bundle = load(source)
@@ -204,14 +205,5 @@ def _real(source: str, research: bool) -> tuple[Any, Any]:
             "figures stamped private"
         )
     if isinstance(test, PrivateImages):
-        test = _inspected(test)
-    return test, _inspected(bundle.train) if research else None
-
-
-def _inspected(data: Any) -> Any:
-    from veilset.privacy.gate import Gate
-    from veilset.privacy.plan import Plan
-    from veilset.privacy.spec import Privacy
-
-    empty = Plan(()).price(Privacy(1.0, allow_large_delta=True), data.info)
-    return Gate(data, empty, seed=0).inspect("evaluate")
+        test = inspected(test, "evaluate")
+    return test, inspected(bundle.train, "evaluate") if research else None

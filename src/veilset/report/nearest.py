@@ -77,15 +77,12 @@ def panel(source: str, info: PublicInfo, samples: Images) -> Panel:
         DataError: the set is another one than the run's.
     """
     from veilset.data.load import load
-    from veilset.privacy.gate import Gate
-    from veilset.privacy.plan import Plan
-    from veilset.privacy.spec import Privacy
+    from veilset.evaluation.inspected import inspected
 
     data = load(source)
     if data.info != info:
         raise DataError(f"nearest = {source!r}: its declared facts are not those of the run's set {info.name!r}")
-    empty = Plan(()).price(Privacy(1.0, allow_large_delta=True), info)
-    members = Gate(data.train, empty, seed=0).inspect(PURPOSE)
+    members = inspected(data.train, PURPOSE)
     rows = []
     for k, name in enumerate(info.classes[:CLASSES]):
         own, shown = members.x[members.y == k], samples.x[samples.y == k][:EACH]
