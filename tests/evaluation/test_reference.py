@@ -17,7 +17,6 @@ import torch
 
 from veilset.core.errors import BudgetExceeded, ConfigError, DataError, ModeError, RunError
 from veilset.core.types import Images, PublicInfo
-from veilset.evaluation import buying
 from veilset.evaluation.against_reference import compare, figures
 from veilset.evaluation.reference import (
     PLAN,
@@ -28,7 +27,7 @@ from veilset.evaluation.reference import (
     reference_plan,
     with_products,
 )
-from veilset.privacy import accounting
+from veilset.privacy import accounting, session
 from veilset.privacy import plan as plan_module
 from veilset.privacy.account import Account
 from veilset.privacy.private import PrivateImages, from_arrays
@@ -230,7 +229,7 @@ def test_what_was_paid_for_is_not_lost_when_it_is_interrupted(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as m:
-        m.setattr(buying, "write_release", dies)
+        m.setattr(session, "write_release", dies)
         with pytest.raises(KeyboardInterrupt):
             make_reference(private(digits), Privacy(2.0), out)
     before = (out / "ledger.jsonl").read_bytes()

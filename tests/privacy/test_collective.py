@@ -196,7 +196,8 @@ def test_declared_draws_differ_between_processes_steps_chunks_and_records(tmp_pa
         assert rows < n // 2  # several chunks, also in each of two processes
         normal, level = got.double().split(width, dim=2)
         for values in (normal, level):
-            assert len(values.unique()) == values.numel()
+            assert len(values.flatten(0, 1).unique(dim=0)) == 2 * n
+            assert len(values.unique()) > 0.99 * values.numel()  # of 2^24 uniforms two may be equal
         pairs = torch.corrcoef(torch.cat([normal, level]).flatten(0, 1))[np.triu_indices(4 * n, 1)]
         assert float(pairs.abs().max()) < 0.98 and abs(float(pairs.mean())) < 0.02
         assert kstest(normal.flatten().numpy(), "norm").pvalue > 1e-4
