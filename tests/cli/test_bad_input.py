@@ -81,7 +81,7 @@ def test_a_parameter_that_is_known_brings_no_other_to_mind(veilset: Run) -> None
     ("command", "words"),
     [
         (("plann",), "Did you mean 'plan'?"),
-        (("synthesize-it",), "Verbs: methods"),
+        (("synthesize-it",), "Verbs: data"),
         (("data", "chek", "x"), "chek"),
         (("data",), "WHAT"),
         (("sample", "x", "-n", "ten", "--out", "y"), "invalid int value: 'ten'"),

@@ -118,16 +118,17 @@ def read_images(folder: Path, info: PublicInfo, label: str = "") -> Images:
     Raises:
         RunError: no images there, or images that the declared facts do not describe.
     """
+    import numpy as np
     import torch
 
     from veilset.core.types import Images
 
     stored = open_pictures(folder, info)
     y = stored.labels
-    x = torch.empty(len(y), *info.shape, dtype=torch.uint8)
+    x = np.empty((len(y), *info.shape), np.uint8)
     for i, picture in stored.pictures(range(len(y))):
-        x[i] = torch.from_numpy(picture)
-    return Images(x, torch.tensor(y, dtype=torch.int64), info.classes, label=label)
+        x[i] = picture
+    return Images(torch.from_numpy(x), torch.tensor(y, dtype=torch.int64), info.classes, label=label)
 
 
 @dataclass(frozen=True)
