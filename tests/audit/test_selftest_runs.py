@@ -83,7 +83,7 @@ def test_other_questions_are_no_small_move():
 def test_every_method_and_teacher_is_seen_to_ask_about_the_unit():
     d, others = worlds(1, methods.WHITE, 0)
     kinds = methods.kinds()
-    assert set(kinds) == {*methods.BUILT_IN, *methods.TEACHERS}
+    assert set(kinds) == {*methods.OWN, *methods.TEACHERS}
     with methods.remembered(), methods.worth_all():
         for name in ("dp-kip", "dp-diffusion", "dp-gan", "dp-scatter"):
             with coupled(d) as first:
