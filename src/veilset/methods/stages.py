@@ -12,7 +12,7 @@ import torch
 
 from veilset.core.types import PublicInfo
 from veilset.learning.dp_sgd import loop_multiplier, part_of
-from veilset.methods.base import State
+from veilset.methods.base import BATCH, State
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
@@ -52,6 +52,10 @@ class Stage(ABC):
     def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         """Draw one image a label: labels int64 [n] -> float [n, C, H, W] in [0, 1]. Not every stage can."""
         raise NotImplementedError(f"{type(self).__name__} draws no images")
+
+    def draw_many(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """`draw`, BATCH images at a time."""
+        return torch.cat([self.draw(state, info, part) for part in labels.split(BATCH)])
 
 
 @dataclass(frozen=True)

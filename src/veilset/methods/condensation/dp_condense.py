@@ -234,5 +234,4 @@ def _pace(high: int, wide: int, bend: float) -> torch.Tensor:
 def _drawn(moments: State, info: PublicInfo, each: int) -> torch.Tensor:
     """Images [K, each, C, H, W] of a dp-moments model."""
     y = torch.arange(len(info.classes)).repeat_interleave(each)
-    x = torch.cat([Moments().draw(moments, info, part) for part in y.split(1000)])
-    return x.unflatten(0, (len(info.classes), each))
+    return Moments().draw_many(moments, info, y).unflatten(0, (len(info.classes), each))

@@ -228,7 +228,7 @@ def _one_hot(x: torch.Tensor, levels: int) -> torch.Tensor:
 def _pool(moments: State, info: PublicInfo) -> Draw:
     """Draws from a fixed pool of images of a `dp-moments` model."""
     y = torch.arange(max(POOL, len(info.classes))) % len(info.classes)
-    x = torch.cat([Moments().draw(moments, info, part) for part in y.split(1000)])
+    x = Moments().draw_many(moments, info, y)
 
     def draw(n: int) -> tuple[torch.Tensor, torch.Tensor]:
         at = torch.randint(0, len(y), (n,))

@@ -182,7 +182,7 @@ class TaughtMoments(Synthesizer):
     def _drawn(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         """Images of the Gaussians of these labels, as the teacher will see them."""
         own = _part(state, IMAGES)
-        x = torch.cat([Moments().draw(own, info, part) for part in labels.split(BATCH)])
+        x = Moments().draw_many(own, info, labels)
         return texture.apply(state[CURVES], x, info) if CURVES in state else x
 
 

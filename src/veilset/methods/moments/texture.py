@@ -24,7 +24,7 @@ import torch
 from torch.nn.functional import pad
 
 from veilset.core.types import PublicInfo
-from veilset.methods.base import BATCH, State
+from veilset.methods.base import State
 from veilset.methods.moments.histograms import peaked, stepped
 from veilset.methods.stages import Asked, Earlier, Stage
 from veilset.privacy.accounting import gaussian_noise_multiplier
@@ -137,8 +137,8 @@ class Texture(Stage):
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
         """ "curves" for `apply`."""
         wanted = measure(gate, info)
-        labels = torch.arange(len(info.classes)).repeat(enough(info)).split(BATCH)
-        drawn = torch.cat([self._images.draw(earlier[self._name], info, part) for part in labels])
+        labels = torch.arange(len(info.classes)).repeat(enough(info))
+        drawn = self._images.draw_many(earlier[self._name], info, labels)
         return {"curves": learn(wanted, drawn, info)}
 
 
