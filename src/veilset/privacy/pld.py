@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,6 @@ def grid(merged: Sequence[Spent], interval: float, most: float = MOST_WORK) -> G
     Raises:
         TooLarge: it would have more.
     """
-    from dp_accounting.pld import common
     from dp_accounting.pld import privacy_loss_distribution as library
 
     whole, absolute, relative, work = library.identity(interval), 0.0, 0.0, 0.0
@@ -94,21 +93,40 @@ def grid(merged: Sequence[Spent], interval: float, most: float = MOST_WORK) -> G
         absolute += s.steps * ULP * (8 * max(-low, high) + 32) + TAIL
         relative += s.steps * 4 * ULP / interval
         if s.sample_rate < 1:
-            for p in masses(one):
-                first, last = common.compute_self_convolve_bounds(p, s.steps, TAIL / 2)
-                work += last - first + 1
-            _allow(work, most)
-            many = _self_compose(one, s.steps)
-            pairs = zip(masses(one), masses(many), strict=True)
-            absolute += max(
-                _rounding(max(len(p), len(q)), (s.steps + 1) * _root(q) ** (1 - 1 / s.steps)) for p, q in pairs
-            )
-        before, whole = whole, whole.compose(many)
-        if len(merged) > 1:
-            three = zip(masses(before), masses(many), masses(whole), strict=True)
-            absolute += max(_rounding(len(r), _root(p) + _root(q) + _root(r)) for p, q, r in three)
+            many, error, work = self_composed(one, s.steps, work, most)
+            absolute += error
+        whole, error = composed(whole, many)
+        absolute += error if len(merged) > 1 else 0.0
     mass = max(1.0, *(float(p.sum()) for p in masses(whole)))
     return Grid(whole, absolute * mass, relative * mass, work)
+
+
+def self_composed(one: Any, steps: int, work: float, most: float = MOST_WORK) -> tuple[Any, float, float]:
+    """One step's distribution `steps` times.
+
+    Returns:
+        It, the bound of what its Fourier transform adds, and `work` with its points.
+
+    Raises:
+        TooLarge: that work would be above `most`.
+    """
+    from dp_accounting.pld import common
+
+    for p in masses(one):
+        first, last = common.compute_self_convolve_bounds(p, steps, TAIL / 2)
+        work += last - first + 1
+    _allow(work, most)
+    many = _self_compose(one, steps)
+    pairs = zip(masses(one), masses(many), strict=True)
+    error = max(_rounding(max(len(p), len(q)), (steps + 1) * _root(q) ** (1 - 1 / steps)) for p, q in pairs)
+    return many, error, work
+
+
+def composed(first: Any, second: Any) -> tuple[Any, float]:
+    """Two distributions on one grid together, and the bound of what their Fourier transform adds."""
+    whole = first.compose(second)
+    three = zip(masses(first), masses(second), masses(whole), strict=True)
+    return whole, max(_rounding(len(r), _root(p) + _root(q) + _root(r)) for p, q, r in three)
 
 
 def _allow(work: float, most: float) -> None:
@@ -163,12 +181,19 @@ def refined(merged: tuple[Spent, ...], delta: float, most: float = MOST_WORK) ->
     least = min(s.steps * 48 * ULP for s in merged if s.sample_rate < 1)
     if len(merged) * TAIL + least > SHARE * delta:  # at the very least, on any grid
         return math.inf, f"PLD cannot certify delta = {delta:g}"
-    best, interval, work = math.inf, COARSE, 0.0
+    return refine(lambda interval: at(merged, delta, interval, most), delta, most)
+
+
+def refine(
+    price: Callable[[float], tuple[float, float, float]], delta: float, most: float, coarse: float = COARSE
+) -> tuple[float, str]:
+    """What `price(spacing)` gives as `at` does, on ever finer grids; see `refined`. `coarse` is the first spacing."""
+    best, interval, work = math.inf, coarse, 0.0
     while True:
         if 4 * work > most:
             return best, TOO_LARGE
         try:
-            epsilon, error, work = at(merged, delta, interval, most)
+            epsilon, error, work = price(interval)
         except TooLarge:
             return best, TOO_LARGE
         if error > SHARE * delta:
