@@ -22,6 +22,7 @@ _WHERE = {
     "Receipt": "veilset.privacy.receipt",
     "PrivateImages": "veilset.privacy.private",
     "verify": "veilset.privacy.receipt",
+    "claim": "veilset.published.recompute",
     "load": "veilset.data.load",
     "make": "veilset.methods.catalogue",
     "open_release": "veilset.releases",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from veilset.privacy.private import PrivateImages
     from veilset.privacy.receipt import Receipt, verify
     from veilset.privacy.spec import Privacy
+    from veilset.published.recompute import claim
     from veilset.recommend.recommend import recommend
     from veilset.releases import ReleaseFolder, open_release
     from veilset.report.page import write_report
@@ -80,10 +82,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Account", "Gate", "Images", "Ledger", "Plan", "Privacy", "PrivateImages", "PublicInfo", "Receipt", "Release",
-    "ReleaseFolder", "RunSpec", "Synthesizer", "Teacher", "Uniform", "VeilsetError", "attack", "audit", "continual",
-    "evaluate", "execute", "load", "make", "make_teacher", "methods", "open_model", "open_release", "open_teacher",
-    "option", "progress", "recommend", "selftest", "synthesizers", "teachers", "testing", "tune", "verify",
-    "write_report",
+    "ReleaseFolder", "RunSpec", "Synthesizer", "Teacher", "Uniform", "VeilsetError", "attack", "audit", "claim",
+    "continual", "evaluate", "execute", "load", "make", "make_teacher", "methods", "open_model", "open_release",
+    "open_teacher", "option", "progress", "recommend", "selftest", "synthesizers", "teachers", "testing", "tune",
+    "verify", "write_report",
 ]  # fmt: skip
 
 

@@ -28,6 +28,7 @@ GROUPS = {
     "prove": {
         "verify": "recompute the claim and every hash",
         "account": "what all runs on a set may cost together",
+        "claim": "recompute the epsilon of a published run from its constants",
         "sign": "sign a receipt (optional)",
         "selftest": "check that this installation samples, clips, noises and pays as it accounts",
         "audit": "attack the claim of a method, run or the gate: the largest epsilon that can be disproved",
