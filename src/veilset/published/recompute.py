@@ -33,7 +33,7 @@ class Recomputed:
     @property
     def relation(self) -> str:
         """Which sets it tells apart."""
-        return "; ".join(dict.fromkeys(MECHANISMS[p.mechanism].relation for p in self.run.phases))
+        return self.run.relation or "; ".join(dict.fromkeys(MECHANISMS[p.mechanism].relation for p in self.run.phases))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; None for infinity, and where nothing was printed or is known."""

@@ -26,6 +26,7 @@ class Run:
         why: why what follows differs from what was printed.
         source: where it was published.
         origin: constant -> where it is from.
+        relation: which sets it tells apart; None: what its mechanisms say.
         holds: whether the epsilon that follows is a guarantee of the run as it was made; if not, `why` says why not.
         spent: share of delta that the mechanism may use; the rest is a tail event.
     """
@@ -37,6 +38,7 @@ class Run:
     source: str
     origin: dict[str, str] = field(default_factory=dict)
     delta: float = 1e-5
+    relation: str | None = None
     holds: bool = True
     spent: float = 1.0
 
@@ -90,8 +92,8 @@ RUNS = {
         "PATE-GAN (Jordon, Yoon and van der Schaar 2019), votes of one iteration", 1,
         (Phase("laplace", noise_multiplier=1.0, rows=64, steps=1),),
         "This is one iteration of the loop, the least that can run: 64 votes with Laplace noise of scale 1. How many "
-        "ran is not published; the loop ends on a figure that follows from private votes, which is no guarantee. In the "
-        "version read all teachers learn from the same part, so a record there moves all ten votes.",
+        "ran is not published; the loop ends on a figure that follows from private votes, which is no guarantee. In "
+        "the version read all teachers learn from the same part, so a record there moves all ten votes.",
         "ICLR 2019; github vanderschaarlab/mlforhealthlabpub: alg/pategan; flaws: arXiv 2406.13985",
         {"noise_multiplier": CODE, "rows": CODE, "steps": f"{ASSUMED} 1 of an unknown number"}, holds=False,
     ),
@@ -102,8 +104,8 @@ RUNS = {
             Phase("count", noise_multiplier=600.0, rows=300, steps=1_000),
         ),
         "Printed: a data-dependent figure, at which training stops, too, and which charges nothing for a vote that "
-        "fails its threshold. This is the most that its command runs, 1,000 epochs of one step; where it stopped is not "
-        "published. 10 pays for 51 such steps by Renyi divergences, whatever the votes are.",
+        "fails its threshold. This is the most that its command runs, 1,000 epochs of one step; where it stopped "
+        "is not published. 10 pays for 51 such steps by Renyi divergences, whatever the votes are.",
         "arXiv 1906.09338; github AI-secure/G-PATE: README.md, main.py, rdp_utils.py",
         {"noise_multiplier": CODE, "rows": f"{CODE} 30 images of 10 coordinates", "steps": f"{ASSUMED} at most 1,000"},
     ),
@@ -150,6 +152,7 @@ RUNS = {
         "size, which this leaves out.",
         "arXiv 2205.12900; github ParkLabML/DP-MEPF: code/dp_analysis.py",
         {"noise_multiplier": f"{DERIVED} from the printed epsilon, spent as its code does", "steps": DERIVED},
+        relation="replace-one",
         holds=False,
     ),
     "dp-lflow": Run(
@@ -161,28 +164,29 @@ RUNS = {
     ),
     "private-set": Run(
         "Private-Set (Chen, Kerkouche and Fritz 2022), MNIST", 10, (_sampled(0.9657, 256 / 60_000, 100_100),),
-        "The saved set has seen 1,001 outer iterations where 1,000 are paid for: by its own accountant (the check) that "
-        "is a little above 10; by the finer one 10 holds.",
+        "The saved set has seen 1,001 outer iterations where 1,000 are paid for: by its own accountant (the check) "
+        "that is a little above 10; by the finer one 10 holds.",
         "arXiv 2211.04446; github DingfanChen/Private-Set: main.py",
         {"noise_multiplier": f"{DERIVED} as its code solves", "sample_rate": CODE, "steps": f"{CODE} 1,001 x 100"},
     ),
     "three-families": Run(
-        "Gandhi and Viradiya, CVAE on MNIST", 10, (_sampled(1.1, 128 / 60_000, 140_700),),
+        "Gandhi and Viradiya (source document 000), CVAE on MNIST", 10, (_sampled(1.1, 128 / 60_000, 140_700),),
         "Printed as 10 for 300 epochs with multiplier 1.1, which cost less if gradients are clipped record by record, "
         "as assumed here; the training call is not shown. Its two other models are `three-families-gan`.",
         "github pinakin7/Project-2412", {"noise_multiplier": CODE, "sample_rate": CODE, "steps": f"{CODE} 300 epochs"},
         holds=False,
     ),
     "three-families-gan": Run(
-        "Gandhi and Viradiya, CGAN and diffusion on MNIST", 10, (Phase("none"),),
+        "Gandhi and Viradiya (source document 000), CGAN and diffusion on MNIST", 10, (Phase("none"),),
         "Gradients of single records are not clipped, so no noise is large enough; what is clamped are weights.",
         "github pinakin7/Project-2412", {"noise_multiplier": f"{CODE} but without a bound"}, holds=False,
     ),
     "model-inversion": Run(
-        "DPMI variants, ae-grad-VAE on even digits", 367.7, (_sampled(0.3, 64 / 19_612, 48_000),),
+        "DPMI variants (source document 001), ae-grad-VAE on even digits", 367.7, (_sampled(0.3, 64 / 19_612, 48_000),),
         "The finer accountant lowers the figure. But 400 images are inverted together, under one schedule, so a record "
         "moves up to 399 other codes, which this figure does not cover.",
-        "DPMI with autoencoders (after arXiv 2201.03139), figure 9", {"noise_multiplier": "[paper]", "sample_rate": CODE, "steps": "[paper]"},
+        "source document 001, figure 9; after arXiv 2201.03139",
+        {"noise_multiplier": "[paper]", "sample_rate": CODE, "steps": "[paper]"},
         delta=1e-6, holds=False,
     ),
 }  # fmt: skip
