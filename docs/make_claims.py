@@ -11,9 +11,9 @@ from veilset.published.runs import RUNS
 PAGE = Path(__file__).parent / "published-claims.md"
 HEAD = """# Published claims, recomputed
 
-What published private image generators cost, from the constants that their papers and code give. It is arithmetic about other people's numbers,
-never a claim of this package, and it may be wrong where a constant was misread: each row says where its constants are from, has two
-derivations in the tests (`tests/published/`), and can be asked for alone.
+What published private image generators cost, from the constants that their papers and code give. It is arithmetic about
+other people's numbers, never a claim of this package, and may be wrong where a constant was misread: each row says
+where its constants are from, has two derivations in the tests (`tests/published/`), and can be asked for alone.
 
 ```sh
 veilset claim --list
@@ -24,10 +24,11 @@ veilset claim --mechanism poisson --noise-multiplier 1.1 --sample-rate 0.004 --s
 ```
 
 - **printed**: epsilon as published.
-- **follows**: by the main accountant, an upper bound close to the truth of the mechanism as described: the closed form of
-  Gaussians, or privacy loss distributions. For hidden models of which one is drawn in secret: [secret-shards.md](secret-shards.md).
-- **check**: the smaller of two other upper bounds, Renyi divergences, and, for secret draws, the choices told to everybody.
-- **at least**: what one attack on the mechanism proves, if other records answer in the least favourable way that it allows.
+- **follows**: by the main accountant, an upper bound close to the truth of the mechanism as described: the closed form
+  of Gaussians, or privacy loss distributions. For hidden models of which one is drawn in secret, the argument is in
+  [secret-shards.md](secret-shards.md).
+- **check**: the smaller of two other upper bounds, Renyi divergences, and, for secret draws, the choices told to all.
+- **at least**: what one attack on the mechanism proves, if other records answer as is worst for the one attacked.
 - **guarantee**: whether the run as it was made has what follows. "no" means: it costs at least about that much by its
   accounting, and something else leaks besides, which the reason names.
 """
@@ -61,11 +62,11 @@ def section(found: Recomputed) -> str:
 def page() -> str:
     """The whole page."""
     found = [claim(name) for name in RUNS]
-    table = [
-        "| run | printed | follows | check | at least | delta | relation | guarantee |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    words = "Where a constant is from: [code], [paper], [derived] here from those, or [assumed] because it is not published."
+    names = ("run", "printed", "follows", "check", "at least", "delta", "relation", "guarantee")
+    table = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    words = (
+        "Where a constant is from: [code], [paper], [derived] here from those, or [assumed], as it is not published."
+    )
     made = "<!-- Made by docs/make_claims.py; do not edit. -->"
     return "\n\n".join([HEAD, "\n".join([*table, *map(row, found)]), words, *map(section, found), made]) + "\n"
 

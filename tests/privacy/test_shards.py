@@ -200,7 +200,7 @@ def test_the_check_without_sampling_is_the_gaussian():
 
 
 def test_a_shard_that_remembers_being_drawn_breaks_the_argument():
-    """Two shards, two steps. Only at the first does the unit's shard answer differently: without state, that is one step.
+    """Two shards, two steps. The unit changes its shard's answer at the first only: without state that is one step.
 
     If the other shard shows at the second step whether it was drawn at the first, delta exceeds the one step's.
     """

@@ -36,6 +36,13 @@ class Price:
 
 def price(parts: Sequence[Part], delta: float) -> Price:
     """epsilon of phases together at delta."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):  # an order that overflows is infinite, and another one is taken
+        return _price(parts, delta)
+
+
+def _price(parts: Sequence[Part], delta: float) -> Price:
     if any(p.kind == "none" for p in parts):
         none = "none: no bound or no noise"
         return Price(math.inf, none, math.inf, none, math.inf)
@@ -82,11 +89,8 @@ def _laplace(p: Part, interval: float) -> pld.Grid:
 
 def _renyi(parts: Sequence[Part], delta: float) -> float:
     """By Renyi divergences: dp-accounting's where it has them, else ours at integer orders."""
-    import numpy as np
-
     if all(p.kind in ("gaussian", "poisson") for p in parts):
-        with np.errstate(over="ignore"):  # an order that overflows is infinite, and another one is taken
-            return rdp_epsilon([Spent(p.noise, p.rate, p.steps) for p in parts], delta)[0]
+        return rdp_epsilon([Spent(p.noise, p.rate, p.steps) for p in parts], delta)[0]
     curve = [sum(p.steps * _divergence(p, a) for p in parts) for a in renyi.ORDERS]
     pure = sum(p.steps / p.noise for p in parts) if all(p.kind == "laplace" for p in parts) else math.inf
     return min(renyi.epsilon(renyi.ORDERS, curve, delta), pure)
