@@ -1,9 +1,13 @@
-"""The suite of `veilset evaluate`: is its arithmetic right, how long does it take, and what do real images score?"""
+"""The suite of `veilset evaluate`: is its arithmetic right, how long does it take, and what do real images score?
+
+The last cell times three computations beside those of other packages, in turn in one process.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from benchmarks.runner.suite import Cell
@@ -17,7 +21,7 @@ LIMIT, TOLERANCE = 480, 1e-4  # seconds for 10,000 against 10,000 images, relati
 
 
 def cells(quick: bool) -> list[Cell]:
-    """Arithmetic first; then one timed evaluation of private samples and one of real images; then steps of the six."""
+    """Arithmetic first; a timed evaluation of private samples and one of real images; steps of the six; the peers."""
     data, n = ("digits", 300) if quick else ("mnist", 10_000)
     sizes = [(200, 64)] if quick else [(3000, 1280), (600, 1280)]
     return [
@@ -27,6 +31,7 @@ def cells(quick: bool) -> list[Cell]:
             for source in ("dp-moments", "real")
         ),
         Cell("steps", "steps", {"steps": 2 if quick else 4}),
+        *([] if quick else [Cell("peers", "peers", {"images": 10_000, "rounds": 3})]),
     ]
 
 
@@ -217,6 +222,95 @@ def steps(steps: int) -> dict[str, Any]:
     return {"ms": out, "load": round(os.getloadavg()[0], 1)}
 
 
+# ---------------------------------------------------------------------- beside other packages
+
+
+def peers(images: int, rounds: int) -> dict[str, Any]:
+    """Processor seconds of ours and of another package's, medians of rounds in turn, and what both found.
+
+    The Frechet distance as torch-fidelity 0.4.0 computes it (numpy's covariances, eigenvalues of their product); prdc
+    with k = 5; the noise of a budget by dp-accounting's search on its default grid, to the same relative 1e-4.
+    """
+    import os
+    import statistics
+
+    out: dict[str, Any] = {"load": round(os.getloadavg()[0], 1), "rounds": rounds}
+    for name, ours, theirs in _pairs(images):
+        seconds: list[tuple[float, float]] = []
+        for _ in range(rounds):
+            mine, theirs_too = _processor(ours), _processor(theirs)
+            seconds.append((mine[0], theirs_too[0]))
+        medians = [statistics.median(column) for column in zip(*seconds, strict=True)]
+        out[name] = {
+            "ours": round(medians[0], 2),
+            "theirs": round(medians[1], 2),
+            "ratio": round(statistics.median(a / b for a, b in seconds), 2),
+            "values": [mine[1], theirs_too[1]],
+        }
+    return out
+
+
+def _processor(run: Callable[[], float]) -> tuple[float, float]:
+    begin = time.process_time()
+    value = run()
+    return time.process_time() - begin, value
+
+
+def _pairs(images: int) -> Iterator[tuple[str, Callable[[], float], Callable[[], float]]]:
+    """(name, ours, theirs), each computing one figure."""
+    import contextlib
+    import io
+
+    import numpy as np
+
+    from veilset.evaluation.distances import fit, frechet_between
+    from veilset.evaluation.neighbours import neighbours, radii
+
+    a, b = (_features(images, 2048, seed) for seed in (0, 1))
+
+    def frechet() -> float:
+        (m, s), (n, t) = ((x.numpy().mean(0), np.cov(x.numpy(), rowvar=False)) for x in (a, b))
+        root = np.sqrt(np.linalg.eigvals(s.dot(t)).astype("complex128")).real.sum()
+        return float((m - n).dot(m - n) + np.trace(s) + np.trace(t) - 2 * root)
+
+    yield f"Frechet distance, {images:,} x 2,048", lambda: frechet_between(fit(a), fit(b)), frechet
+
+    try:
+        from prdc import compute_prdc
+    except ImportError as e:
+        raise ConfigError("the cell peers compares with prdc: pip install prdc==0.2") from e
+    c, d = (_features(images, 512, seed) for seed in (0, 1))
+
+    def density() -> float:
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints
+            return float(compute_prdc(c.numpy(), d.numpy(), 5)["density"])
+
+    yield f"the four of neighbours, {images:,} x 512", lambda: neighbours(c, d, radii(c), radii(d)).density, density
+    for rate, steps, epsilon in ((0.01, 10_000, 1.0), (0.01, 500_000, 10.0)):
+        ours, theirs = (partial(how, rate, steps, epsilon) for how in (_our_noise, _their_noise))
+        yield f"noise for epsilon {epsilon:g}, rate {rate:g}, {steps:,} steps", ours, theirs
+
+
+def _our_noise(rate: float, steps: int, epsilon: float) -> float:
+    from veilset.privacy import pld
+    from veilset.privacy.accounting import Spent
+    from veilset.privacy.calibration import calibrate
+
+    pld.at.cache_clear()
+    return calibrate(lambda noise: [Spent(noise, rate, steps)], epsilon, 1e-5)
+
+
+def _their_noise(rate: float, steps: int, epsilon: float) -> float:
+    import dp_accounting as dp
+    from dp_accounting.pld import PLDAccountant
+
+    def event(noise: float) -> Any:
+        return dp.SelfComposedDpEvent(dp.PoissonSampledDpEvent(rate, dp.GaussianDpEvent(noise)), steps)
+
+    bracket = dp.ExplicitBracketInterval(0.3, 50)
+    return float(dp.calibrate_dp_mechanism(PLDAccountant, event, epsilon, 1e-5, bracket, tol=1e-4))
+
+
 # ---------------------------------------------------------------------- tables
 
 
@@ -224,7 +318,11 @@ def words(result: dict[str, Any]) -> str:
     """One line about a finished cell."""
     if "relative_error" in result:
         return f"largest relative error {max(result['relative_error'].values()):.1e}"
-    return f"{result['total_cpu']:.0f} s of processor time" if "total" in result else f"{result['ms']} ms"
+    if "ms" in result:
+        return f"{result['ms']} ms"
+    if "total" in result:
+        return f"{result['total_cpu']:.0f} s of processor time"
+    return ", ".join(f"{v['ratio']}" for v in result.values() if isinstance(v, dict)) + " of the peers' time"
 
 
 def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell]) -> dict[str, Any]:
@@ -233,7 +331,8 @@ def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell])
     keep = ("cpu_seconds", "total_cpu", "total", "values", "images", "load", "threads")
     evaluations = {c.params["source"]: {k: r[k] for k in keep} for c, r in done if c.kind == "timed"}
     step = next(({"ms": r["ms"], "load": r["load"]} for c, r in done if c.kind == "steps"), None)
-    return {"errors": errors, "evaluations": evaluations, "steps": step}
+    beside = next((r for c, r in done if c.kind == "peers"), None)
+    return {"errors": errors, "evaluations": evaluations, "steps": step, "peers": beside}
 
 
 def render(result: dict[str, Any]) -> str:
@@ -290,4 +389,25 @@ def pages(result: dict[str, Any]) -> dict[str, str]:
             "| minutes | " + " | ".join(f"{v * 2000 / 60_000:.0f}" for v in ms.values()) + " |",
             "",
         ]
-    return {PAGE: "\n".join(lines)}
+    return {PAGE: "\n".join([*lines, *_beside(result.get("peers"))])}
+
+
+def _beside(peers: dict[str, Any] | None) -> list[str]:
+    """The table of `peers`."""
+    if not peers:
+        return []
+    rows = [
+        f"| {k} | {v['ours']:.2f} | {v['theirs']:.2f} | {v['ratio']:.2f} | "
+        + ", ".join(f"{x:.5g}" for x in v["values"])
+        for k, v in peers.items()
+        if isinstance(v, dict)
+    ]
+    return [
+        "## Beside other packages\n",
+        f"Processor seconds, medians of {peers['rounds']} rounds in turn (load {peers['load']}); theirs:",
+        "the formula of torch-fidelity 0.4.0, prdc 0.2, the PLD search of dp-accounting.\n",
+        "| what | ours | theirs | ratio | values |",
+        "|---|---|---|---|---|",
+        *(f"{row} |" for row in rows),
+        "",
+    ]

@@ -22,7 +22,7 @@ def test_the_arithmetic_cell_finds_no_difference_and_would_find_one(monkeypatch:
 def test_cells_and_tables() -> None:
     assert SUITES["evaluate"] == evaluating.__name__
     cells = evaluating.cells(False)
-    assert {c.kind for c in cells} == {"arithmetic", "timed", "steps"} and len(evaluating.cells(True)) == 4
+    assert {c.kind for c in cells} == {"arithmetic", "timed", "steps", "peers"} and len(evaluating.cells(True)) == 4
     assert set(evaluating.METRICS) < set(entries())
     error = {"relative_error": {"frechet": 2e-9, "kernel": 1e-12}}
     run = {
@@ -35,10 +35,13 @@ def test_cells_and_tables() -> None:
         "threads": 1,
     }
     steps = {"ms": {"convnet": 300.0}, "load": 9.0}
+    frechet = {"ours": 2.5, "theirs": 5.0, "ratio": 0.5, "values": [0.25, 0.25]}
+    beside = {"load": 2.0, "rounds": 3, "Frechet distance": frechet}
     done = [
         (cells[0], error),
         (Cell("timed.real", "timed", {"source": "real"}), run),
         (Cell("steps", "steps", {}), steps),
+        (Cell("peers", "peers", {}), beside),
     ]
     summary = evaluating.summary(done, cells)
     page = evaluating.pages(summary)[evaluating.PAGE]
@@ -47,8 +50,10 @@ def test_cells_and_tables() -> None:
         "70 s of processor time",
         "| fd-lite0 | 3.21 | 60.0 |",
         "| minutes | 10 |",
+        "| Frechet distance | 2.50 | 5.00 | 0.50 | 0.25, 0.25 |",
     ):
         assert text in page, text
     assert "2.0e-09" in evaluating.render(summary) and "10,000 real images" in evaluating.render(summary)
     assert evaluating.words(error) == "largest relative error 2.0e-09"
     assert evaluating.words(run) == "70 s of processor time" and "300" in evaluating.words(steps)
+    assert evaluating.words(beside) == "0.5 of the peers' time"

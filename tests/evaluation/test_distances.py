@@ -11,7 +11,15 @@ import torch
 
 from veilset.core.errors import DataError
 from veilset.evaluation import distances
-from veilset.evaluation.distances import fit, frechet, frechet_between, inception_score, kernel_distance, squared_mmd
+from veilset.evaluation.distances import (
+    Gaussian,
+    fit,
+    frechet,
+    frechet_between,
+    inception_score,
+    kernel_distance,
+    squared_mmd,
+)
 
 WIDTH = 24
 
@@ -49,6 +57,25 @@ def test_all_three_equal_torchmetrics(pair: tuple[torch.Tensor, torch.Tensor], m
     assert squared_mmd(a, b) == pytest.approx(kid.compute()[0].item(), rel=1e-4)
     monkeypatch.setattr(distances, "SPLITS", 1)  # which image is in which split is a matter of chance there
     assert inception_score(a)[0] == pytest.approx(score.compute()[0].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.0001, 1.05])
+@pytest.mark.parametrize("falls", [0.5, 1.5, 4.0])
+def test_the_quick_way_to_a_frechet_distance_is_taken_where_it_is_right(falls: float, scale: float) -> None:
+    """Spectra from flat to nearly singular, distances from 0 up: it is within 1e-6 of the slow way, or not taken."""
+    generator = torch.Generator().manual_seed(9)
+    turn = torch.linalg.qr(torch.randn(60, 60, generator=generator, dtype=torch.float64))[0]
+    a = torch.randn(1000, 60, generator=generator, dtype=torch.float64) * (1 + torch.arange(60)) ** -falls @ turn
+    one, other = fit(a), fit(scale * a)
+    slow = frechet_between(Gaussian(one.mean, one.factor), other)
+    assert frechet_between(one, other) == pytest.approx(slow, rel=1e-6, abs=1e-14)
+
+
+def test_the_quick_way_to_a_frechet_distance_is_taken_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = (torch.randn(300, WIDTH, generator=torch.Generator().manual_seed(s)).double() for s in (0, 1))
+    expected = frechet_between(fit(a), fit(b))
+    monkeypatch.setattr(torch.linalg, "svdvals", lambda _: pytest.fail("singular values were taken"))
+    assert frechet_between(fit(a), fit(b)) == expected
 
 
 @pytest.mark.parametrize("images", [10, 200])
