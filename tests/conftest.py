@@ -1,4 +1,4 @@
-"""What all tests share: one thread, and quiet accountants."""
+"""What all tests share: one thread, quiet accountants, and the choice of a part of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import logging
 
 import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", default="1/1", metavar="I/N", help="of the chosen tests, only the I-th of N parts")
+
+
+@pytest.hookimpl(trylast=True)  # after -m, which chooses first
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Every N-th test from the I-th on, so that long neighbours of one kind fall into different parts."""
+    text = config.getoption("--part")
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise pytest.UsageError(f"--part = {text!r}: must be I/N with 1 <= I <= N, such as 2/4")
+    chosen = items[int(part) - 1 :: int(parts)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
 
 
 @pytest.fixture(scope="session", autouse=True)
