@@ -27,6 +27,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = chosen
 
 
+@pytest.fixture(scope="module")
+def remembered_prices():
+    """The same plan at the same budget costs the same: pricing takes up to a second, and is done once in a module.
+
+    Not where accounting itself is tested or changed.
+    """
+    from veilset.audit.selftest.coupled import remembered
+
+    with remembered():
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
     """Tests share two cores with each other; a second thread only slows them down."""
