@@ -9,9 +9,10 @@ from veilset.audit import images_only
 from veilset.core.errors import ConfigError
 
 
+@pytest.mark.long
 def test_halved_noise_is_seen_in_the_images() -> None:
-    sound = images_only.audit(epsilon=10.0, trainings=400, seed=0)
-    faulty = images_only.audit(epsilon=10.0, trainings=400, seed=0, noise=0.5)
+    sound = images_only.audit(epsilon=10.0, trainings=1000, seed=0)
+    faulty = images_only.audit(epsilon=10.0, trainings=1000, seed=0, noise=0.5)
     assert sound.ok and 1.0 < sound.lower_bound < 10.0
     assert faulty.ok is False and faulty.lower_bound > 10.0
 
