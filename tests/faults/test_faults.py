@@ -86,6 +86,7 @@ def test_the_committed_table_holds_every_fault_and_reaches_its_figures():
     assert sum(bool(row["caught_by_selftest"] or row["caught_by_audit"]) for row in TABLE.values()) >= 0.9 * len(TABLE)
 
 
+@pytest.mark.long
 def test_todays_faults_are_caught():
     names = [f.name for f in todays()]
     done = subprocess.run([sys.executable, run.__file__, "--tests", *names], capture_output=True, text=True)

@@ -122,7 +122,9 @@ def weighed(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return (out.square() / 2 + out * torch.arange(out.numel()).mul(0.7).cos().view(out.shape)).sum()
 
 
-@pytest.mark.parametrize(("n", "threads"), CHUNKS)
+@pytest.mark.parametrize(
+    ("n", "threads"), [pytest.param(*c, marks=pytest.mark.long if c[0] > 8 else ()) for c in CHUNKS]
+)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", [*CONVOLUTIONS, *NORMS, *LINEARS])
 def test_a_layer_gives_each_record_the_same_bits_everywhere(case, kind, n, threads):
