@@ -27,6 +27,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = chosen
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _catalogue_as_it_is():
+    """What a module registers it takes back, so that their order does not matter."""
+    from veilset.methods.catalogue import BUILT_IN
+
+    yield
+    left = [name for name, entry in BUILT_IN.items() if not entry.module.startswith("veilset.")]
+    assert not left, f"still registered after the module's tests: {left}"
+
+
 @pytest.fixture(scope="module")
 def remembered_prices():
     """The same plan at the same budget costs the same: pricing takes up to a second, and is done once in a module.
