@@ -1,9 +1,13 @@
-# Two commands: `make demo` and `make test`. Each makes its own environment first.
+# Two commands: `make demo` and `make test`; `make test-long` runs the tests that `make test` leaves out. Each makes its
+# own environment first.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench faults clean
+# Of the long tests, I/N: the I-th of N parts.
+PART ?= 1/1
+
+.PHONY: demo test test-long bench faults clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +23,9 @@ test: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+test-long: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m long --part $(PART)
 
 bench: $(VENV)/.installed
 	$(BIN)/veilset bench spine --jobs 2

@@ -51,12 +51,14 @@ def spec(data: str, **changes) -> RunSpec:
     return RunSpec(**{"method": "two-sums", "data": data, "epsilon": 1.0, "seed": 0} | changes)
 
 
-def elsewhere(data: str, out: Path, kill: str, seed: int | None = 0) -> subprocess.CompletedProcess[str]:
-    """Run in another process, which kills itself."""
-    facts = json.dumps({"data": data, "epsilon": 1.0, "seed": seed})
-    env = os.environ | {"KILL": kill, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), str(out), facts]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+def elsewhere(data: str, out: Path, kill: str, seed: int | None = 0) -> int:
+    """Run in another process, which kills itself: its exit status."""
+
+    def run() -> None:
+        two_sums.KILL = kill
+        execute(spec(data, seed=seed), out)
+
+    return alone(run, out.parent)[0]
 
 
 def charges(folder: Path) -> list[str]:
@@ -105,7 +107,7 @@ def test_an_existing_folder_is_left_alone(data, tmp_path):
 @pytest.mark.parametrize("kill", ["charged mean", "kept mean"])
 def test_row_05_a_killed_research_run_goes_on_bit_identically(data, tmp_path, kill):
     whole = execute(spec(data), tmp_path / "whole")
-    assert elsewhere(data, tmp_path / "r", kill=kill).returncode == -signal.SIGKILL
+    assert elsewhere(data, tmp_path / "r", kill=kill) == -signal.SIGKILL
     assert not (tmp_path / "r" / "receipt.json").exists()
     execute(spec(data), tmp_path / "r", resume=True)
     for name in ("model.safetensors", "model.json", "ledger.jsonl"):
@@ -117,7 +119,7 @@ def test_row_05_a_killed_research_run_goes_on_bit_identically(data, tmp_path, ki
 
 @pytest.mark.parametrize("kill", ["kept mean"])
 def test_a_killed_release_goes_on_from_kept_answers_and_is_not_charged_again(data, tmp_path, kill):
-    assert elsewhere(data, tmp_path / "r", kill=kill, seed=None).returncode == -signal.SIGKILL
+    assert elsewhere(data, tmp_path / "r", kill=kill, seed=None) == -signal.SIGKILL
     execute(spec(data, seed=None), tmp_path / "r", resume=True)
     assert charges(tmp_path / "r") == ["mean", "square"]
     got = verify(tmp_path / "r")
@@ -126,7 +128,7 @@ def test_a_killed_release_goes_on_from_kept_answers_and_is_not_charged_again(dat
 
 @pytest.mark.parametrize("kill", ["charged square"])
 def test_a_killed_release_whose_answer_is_lost_is_refused(data, tmp_path, kill):
-    assert elsewhere(data, tmp_path / "r", kill=kill, seed=None).returncode == -signal.SIGKILL
+    assert elsewhere(data, tmp_path / "r", kill=kill, seed=None) == -signal.SIGKILL
     before = charges(tmp_path / "r")
     for _ in range(2):
         with pytest.raises(BudgetExceeded, match="its answer is lost"):
@@ -136,7 +138,7 @@ def test_a_killed_release_whose_answer_is_lost_is_refused(data, tmp_path, kill):
 
 
 def test_row_31_a_run_goes_on_with_its_own_arguments_only(data, tmp_path):
-    assert elsewhere(data, tmp_path / "r", kill="kept mean").returncode == -signal.SIGKILL
+    assert elsewhere(data, tmp_path / "r", kill="kept mean") == -signal.SIGKILL
     before = {p: p.read_bytes() for p in (tmp_path / "r").rglob("*") if p.is_file()}
     for changed in ({"epsilon": 2.0}, {"delta": 1e-6}, {"seed": 1}, {"seed": None}, {"params": {"shift": 0.5}}):
         with pytest.raises(RunError, match=f"{next(iter(changed))} = "):
@@ -159,6 +161,7 @@ def test_a_finished_run_is_opened_and_not_repeated(data, tmp_path, monkeypatch):
 
 
 def test_two_processes_cannot_share_a_folder(data, tmp_path):
+    execute(spec(data), tmp_path / "whole")
     facts = json.dumps({"data": data, "epsilon": 1.0, "seed": 0})
     env = os.environ | {"KILL": "wait", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(SCRIPT), str(tmp_path / "r"), facts]
@@ -173,6 +176,8 @@ def test_two_processes_cannot_share_a_folder(data, tmp_path):
             other.kill()
     execute(spec(data), tmp_path / "r", resume=True)  # the lock died with its holder
     assert verify(tmp_path / "r").ok
+    for name in ("model.safetensors", "model.json", "ledger.jsonl"):  # begun by another interpreter
+        assert (tmp_path / "r" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("after", range(0, 14, 2))

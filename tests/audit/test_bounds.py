@@ -61,6 +61,7 @@ def test_one_run_p_value_is_the_papers_sum() -> None:
     assert one_run_p_value(epsilon, delta, guesses, right, canaries) == pytest.approx(expected)
 
 
+@pytest.mark.long
 def test_one_run_bound_of_randomised_response_is_seldom_above_the_truth() -> None:
     rng = np.random.default_rng(0)
     right = rng.binomial(500, math.e / (1 + math.e), 400)  # epsilon = 1, the mechanism for which the bound is tight

@@ -9,6 +9,7 @@ from veilset.audit import images_only
 from veilset.core.errors import ConfigError
 
 
+@pytest.mark.long
 def test_halved_noise_is_seen_in_the_images() -> None:
     sound = images_only.audit(epsilon=10.0, trainings=1000, seed=0)
     faulty = images_only.audit(epsilon=10.0, trainings=1000, seed=0, noise=0.5)

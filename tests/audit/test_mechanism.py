@@ -15,6 +15,8 @@ from veilset.privacy.bounding import Bounded
 from veilset.privacy.gradients import clipped
 from veilset.privacy.sampling import Units
 
+pytestmark = pytest.mark.usefixtures("remembered_prices")  # the same, whatever is done to the gate
+
 
 def attack(verb: str, draws: int = 200, epsilon: float = 4.0) -> Check:
     return audit.audit(verb, epsilon=epsilon, draws=draws, seed=3)
@@ -147,7 +149,7 @@ def one_step_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (halved_noise, "sum", 200),
         (halved_noise, "grad", 200),
-        (halved_noise, "grad-sampled", 1000),
+        pytest.param(halved_noise, "grad-sampled", 1000, marks=pytest.mark.long),
         (no_clipping, "sum", 150),
         (no_clipping, "grad-patient", 150),
         (same_noise_every_run, "sum", 60),
@@ -156,7 +158,7 @@ def one_step_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
         (everybody_is_sampled, "grad-sampled", 500),
         (empty_batch_has_no_noise, "grad-sampled", 60),
         (one_normal_for_all_coordinates, "sum", 200),
-        (partition_by_image, "sum-partition", 1000),
+        pytest.param(partition_by_image, "sum-partition", 1000, marks=pytest.mark.long),
         (noise_forgets_the_bound, "grad", 200),
         (nothing_is_charged, "sum", 60),
         (one_step_too_many, "sum-steps", 60),

@@ -119,7 +119,9 @@ WANTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.long if n == "taught-moments" else ()) for n in SHORT]
+)
 def test_a_family_has_its_features(name: str, fitted: Any, test_split: Images) -> None:
     model, folder = fitted(name)
     before = torch.get_rng_state()

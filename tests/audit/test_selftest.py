@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import veilset as vs
 from veilset.audit.selftest import base, noise, places, sampling
 from veilset.audit.selftest import run as module
 from veilset.audit.selftest.base import ALARM, MOST, Check, random_check, wrong
-from veilset.audit.selftest.run import FAMILY_ERROR, THEMES, Selftest, measured, selftest
+from veilset.audit.selftest.run import FAMILY_ERROR, HOMES, THEMES, Selftest, measured, selftest
 from veilset.cli.main import main
 from veilset.core import facts
 from veilset.core.errors import RunError
@@ -40,8 +41,31 @@ def failing(checks) -> list[str]:
     return [c.name for c in checks if not c.ok]
 
 
+# Of these themes the short tests run the quick checks only.
+QUICK = {
+    "accounting": ("refusals",),
+    "chunks": ("neighbours", "shapes", "spoilt", "blanks", "alike"),
+    "formulas": ("closed_form", "divergences", "compositions"),
+    "methods": ("dp-moments", "dp-merf", "dp-scatter"),
+    "noise": ("parts", "independence", "everyone"),
+    "sampling": ("whole_units",),
+    "searches": ("trials",),
+    "words": ("bits",),
+}
+
+
+@pytest.mark.parametrize("theme", QUICK)
+def test_the_quick_checks_of_sound_code_pass(theme):
+    home = import_module(f"{HOMES.get(theme, 'veilset.audit.selftest')}.{theme}")
+    quick = [measure for measure in home.CHECKS if measure.__name__ in QUICK[theme]]
+    assert len(quick) == len(QUICK[theme])
+    assert not failing(check for measure in quick for check in measure())
+
+
 # The mechanism audit has tests of its own, and takes as long as all others together.
-@pytest.mark.parametrize("theme", [t for t in THEMES if t != "mechanism"])
+@pytest.mark.parametrize(
+    "theme", [pytest.param(t, marks=pytest.mark.long if t in QUICK else ()) for t in THEMES if t != "mechanism"]
+)
 def test_sound_code_passes(theme, monkeypatch):
     only(monkeypatch, theme)
     checks = list(measured())

@@ -86,6 +86,7 @@ def test_labels_count_the_classes_in_the_order_in_which_they_came() -> None:
     assert continual.tasks_of("abcdefghij")[0] == ("f", "g")
 
 
+@pytest.mark.long
 def test_a_stream_of_sets_is_judged_after_each_task(plug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(continual, "ORDER", ((5, 6), (1, 2)))
     got = continual.sets(plug, "digits", 10.0, 0, "mlp", {}, 8)
@@ -94,6 +95,7 @@ def test_a_stream_of_sets_is_judged_after_each_task(plug: str, monkeypatch: pyte
     assert continual.words(got).startswith("accuracy after each task ")
 
 
+@pytest.mark.long
 def test_dp_sgd_learns_the_new_task_and_forgets_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(continual, "ORDER", ((5, 6), (1, 2)))
     got = continual.one_network("dp-sgd", "digits", 100.0, 0, "mlp", {})

@@ -14,6 +14,7 @@ def test_padding_is_that_of_drawn_batches(rows):
     assert gradient.padding(256, rows) == pytest.approx(np.mean(np.ceil(drawn / rows) * rows) / 256, rel=3e-3)
 
 
+@pytest.mark.long
 def test_a_step_is_measured_beside_both_ordinary_ones_and_with_its_padding(monkeypatch):
     monkeypatch.setattr(gradient, "BATCH", 8)
     got = gradient.times("cvae", "bfloat16", 1)

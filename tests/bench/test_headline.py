@@ -66,6 +66,7 @@ def test_the_floor_of_the_distance_is_half_of_the_baselines() -> None:
         assert rows[headline.BASELINE]["distance_verdict"] is None
 
 
+@pytest.mark.long
 def test_a_first_cell_shows_its_images_and_counts_copies() -> None:
     """Copies are counted among released images; the test images beside them are no members."""
     options = {"method": "dp-moments", "data": "digits", "epsilon": 10.0, "params": {"draws": 0}, "n": 300}
@@ -89,6 +90,7 @@ def test_copies_are_found() -> None:
     assert found["right"] > 0.9 * found["guesses"] and found["disproved"] > 1
 
 
+@pytest.mark.long
 def test_the_unseen_set_is_drawn_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cell names the set, not a path; other suites do not know it."""
     monkeypatch.setattr(headline.glyphs, "make", lambda folder: real(folder, 300, 50))
@@ -105,6 +107,7 @@ def test_seed_0_comes_first_and_a_cell_has_60000_images() -> None:
     assert {c.params["n"] for c in cells} == {60_000} and DEFAULT in {c.params["method"] for c in cells}
 
 
+@pytest.mark.long
 def test_one_cell_on_digits(tmp_path: Path) -> None:
     told: list[str] = []
     how: dict[str, Any] = {"quick": True, "jobs": 64, "options": {"methods": ["dp-moments"], "seeds": 2}}  # one thread
@@ -117,6 +120,7 @@ def test_one_cell_on_digits(tmp_path: Path) -> None:
     assert "## headline" in text and f"{row['accuracy']['mean']:.2f}" in text
 
 
+@pytest.mark.long
 def test_the_loss_is_told_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Private images spoilt as the default's are: true labels, then the classifier's, which are not all right."""
     monkeypatch.setattr(selection, "IMAGES", 200)  # the networks that choose would learn for minutes

@@ -82,6 +82,7 @@ def test_the_ceiling_stands_beside_the_figures_of_its_set_and_budget() -> None:
     assert "| mnist | 1 | dp-scatter | 98.00 ± 1.00 | 1.00 | 900 |" in text
 
 
+@pytest.mark.long
 def test_a_teacher_runs_on_digits(tmp_path: Path) -> None:
     told: list[str] = []
     how: dict[str, Any] = {"quick": True, "jobs": 64, "options": {"methods": ["dp-scatter"], "epsilon": ["inf"]}}
@@ -181,6 +182,7 @@ def test_published_figures_say_where_they_were_read() -> None:
     assert published.beside("dp-feta", "mnist", 5.0) == []
 
 
+@pytest.mark.long
 def test_a_plug_in_runs_on_digits(plug: str, tmp_path: Path) -> None:
     told: list[str] = []
     how: dict[str, Any] = {"quick": True, "jobs": 64, "options": {"methods": [plug], "epsilon": ["inf"]}}  # one thread

@@ -17,6 +17,7 @@ from veilset.recommend import recommend as module
 from veilset.recommend.evidence import FILE, Row, evidence
 from veilset.recommend.recommend import recommend
 
+pytestmark = pytest.mark.usefixtures("remembered_prices")
 ROOT = Path(__file__).parents[2]
 MNIST, DIGITS = vs.load("mnist").info, vs.load("digits").info
 
@@ -153,12 +154,16 @@ def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.startswith("take ") and "run: veilset fit" in text and "FD fashion-mnist" in text
 
 
-def test_without_a_name_plan_and_fit_take_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_name_plan_takes_the_default(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--data", "digits", "--epsilon", "1", "--json"]) == 0
     unnamed = capsys.readouterr().out
     assert main(["plan", DEFAULT, "--data", "digits", "--epsilon", "1", "--json"]) == 0
     assert unnamed == capsys.readouterr().out
     assert main(["plan", "--data", "digits", "--epsilon", "1", "--draws", "3", "--json"]) == 0
     assert capsys.readouterr().out == unnamed, "an option of the default method, which changes no release"
+
+
+@pytest.mark.long
+def test_without_a_name_fit_takes_the_default(tmp_path: Path) -> None:
     assert main(["fit", "--data", "digits", "--epsilon", "5", "--choose", "false", "--out", str(tmp_path / "run")]) == 0
     assert vs.open_model(tmp_path / "run").name == DEFAULT

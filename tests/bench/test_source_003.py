@@ -138,6 +138,7 @@ def test_tables(done: int) -> None:
     assert marks == [2 * 2 if done else 0] * 4, "two sets, each over epsilon and over minutes; two paths of two points"
 
 
+@pytest.mark.long
 def test_a_network_is_trained_on_the_set(plug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     real = source_003.fit_and_draw

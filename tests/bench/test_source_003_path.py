@@ -19,6 +19,7 @@ from benchmarks.suites import source_003
 from veilset.methods.condensation import private_set
 from veilset.privacy.accounting import gaussian_epsilon
 
+pytestmark = pytest.mark.usefixtures("remembered_prices")
 TINY = {"per_class": 2, "width": 4, "networks": 2, "stages": 2, "epochs": 1, "replay": 1}
 TEN = vs.Privacy(10.0)
 
@@ -66,6 +67,7 @@ def test_the_time_of_copies_does_not_count(monkeypatch: pytest.MonkeyPatch) -> N
     assert [p.seconds for p in got.path] == [1, 2, 3]
 
 
+@pytest.mark.long
 def test_the_suite_runs_paths_and_writes_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def here(module: str, cell: Cell, threads: int, shared: str) -> dict[str, Any]:
         quick = {"params": cell.params["params"] | TINY, "network": "logreg"}

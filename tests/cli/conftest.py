@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,14 +44,20 @@ class Tiny(vs.Synthesizer):
         return state["mean"][labels] + self.config.spread * torch.rand(len(labels), *info.shape)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def tiny() -> Any:
-    """Register the tiny method as if it were built in."""
-    patch = pytest.MonkeyPatch()
-    patch.setitem(catalogue.BUILT_IN, "tiny", catalogue.Entry(__name__, "Tiny", "class means, for tests"))
-    patch.setattr(catalogue, "import_module", _find(catalogue.import_module))
-    yield Tiny
-    patch.undo()
+@contextmanager
+def registered() -> Iterator[None]:
+    """With the tiny method as if it were built in. Tests of other folders see the catalogue as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(catalogue.BUILT_IN, "tiny", catalogue.Entry(__name__, "Tiny", "class means, for tests"))
+        patch.setattr(catalogue, "import_module", _find(catalogue.import_module))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def tiny() -> Iterator[type[Tiny]]:
+    """The tiny method, registered for one test."""
+    with registered():
+        yield Tiny
 
 
 def _find(real: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -62,14 +69,15 @@ def _find(real: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory, tiny: Any) -> Path:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with run/ (release mode), research/ (a seed), public/ (epsilon inf) and out/ (sampled from run)."""
     top = tmp_path_factory.mktemp("made")
     fit = ["fit", "tiny", "--data", "digits", "--json"]
-    assert main([*fit, "--epsilon", "2", "--out", str(top / "run")]) == 0
-    assert main([*fit, "--epsilon", "2", "--out", str(top / "research"), "--seed", "1"]) == 0
-    assert main([*fit, "--epsilon", "inf", "--out", str(top / "public")]) == 0
-    assert main(["sample", str(top / "run"), "-n", "300", "--out", str(top / "out"), "--json"]) == 0
+    with registered():
+        assert main([*fit, "--epsilon", "2", "--out", str(top / "run")]) == 0
+        assert main([*fit, "--epsilon", "2", "--out", str(top / "research"), "--seed", "1"]) == 0
+        assert main([*fit, "--epsilon", "inf", "--out", str(top / "public")]) == 0
+        assert main(["sample", str(top / "run"), "-n", "300", "--out", str(top / "out"), "--json"]) == 0
     return top
 
 

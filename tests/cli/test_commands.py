@@ -217,6 +217,7 @@ def process(*argv: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_a_process_verifies_and_fails_by_its_exit_status(copy: Callable[[str], Path], tmp_path: Path) -> None:
     out = copy("out")
     good = process("verify", out, "--json", cwd=tmp_path)

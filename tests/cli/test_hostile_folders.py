@@ -537,7 +537,10 @@ print(json.dumps([told, done.stdout, done.stderr]))
 """
 
 
-@pytest.mark.parametrize("kind", COSTLY)
+QUICK = "a ledger of one value"  # a process and its damage take seconds, so the others are long
+
+
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=() if k == QUICK else pytest.mark.long) for k in COSTLY])
 def test_cost_is_bounded(copy: Copy, kind: str) -> None:
     out = copy("out")
     verb, damage = COSTLY[kind]

@@ -23,6 +23,7 @@ from veilset.privacy.receipt import verify
 from veilset.privacy.spec import Privacy
 
 
+@pytest.mark.long
 def test_a_release_fit_by_two_processes_speaks_once_and_verifies(tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "veilset.cli.main"]
     fit = ["fit", "dp-merf", "--data", "digits", "--epsilon", "1", "--frequencies", "9", "--steps", "2", "--json"]
@@ -34,6 +35,7 @@ def test_a_release_fit_by_two_processes_speaks_once_and_verifies(tmp_path: Path)
     assert verify(tmp_path / "r").release
 
 
+@pytest.mark.long
 def test_the_wire_is_closed_before_the_interpreter_ends(tmp_path: Path) -> None:
     """gloo's threads must not outlive it: one run in ten ended by SIGABRT after all its work was done."""
     script = tmp_path / "run.py"

@@ -1,13 +1,10 @@
-"""Prices are remembered between fits: the same plan at the same budget costs the same, and pricing takes a second."""
+"""Every method is fitted many times at the same budgets."""
 
 from __future__ import annotations
 
 import pytest
 
-from veilset.audit.selftest.coupled import remembered
 
-
-@pytest.fixture(scope="session", autouse=True)
-def _remembered_prices():
-    with remembered():
-        yield
+@pytest.fixture(scope="module", autouse=True)
+def _remembered(remembered_prices):
+    """Each price is made once."""

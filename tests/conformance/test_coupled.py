@@ -31,8 +31,10 @@ def everybody(name: str) -> dict[str, int]:
     return {"batch": 60} if "batch" in SMALL.get(name, {}) else {}
 
 
-@pytest.mark.parametrize("images", [1, 3])
-@pytest.mark.parametrize("seed", [None, 5])
+@pytest.mark.parametrize(
+    ("seed", "images"),
+    [(None, 3), *(pytest.param(*pair, marks=pytest.mark.long) for pair in ((None, 1), (5, 1), (5, 3)))],
+)
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_one_unit_moves_each_sum_by_at_most_its_sensitivity(name, seed, images):
     d, others = coupled.worlds(images, WHITE, 4)
@@ -135,7 +137,7 @@ def purposes(monkeypatch, fit):
 
 
 @pytest.mark.parametrize("name", list(BUILT_IN))
-@pytest.mark.parametrize("seed", [None, 4])
+@pytest.mark.parametrize("seed", [None, pytest.param(4, marks=pytest.mark.long)])
 def test_no_two_streams_are_for_one_purpose(name, seed, monkeypatch):
     data = coupled.worlds(1, WHITE, 4)[0].data.hide()
     seen = purposes(monkeypatch, lambda: maker(name)().fit(data, kit.BUDGET, seed=seed))

@@ -35,6 +35,7 @@ def _faults(first: str) -> int:
     return int(done.stdout.split()[-1])
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of glibc")
 def test_after_a_fit_or_a_training_large_temporaries_come_from_memory_that_was_kept() -> None:
     usual = _faults("")

@@ -293,7 +293,7 @@ print(peak() - start)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-@pytest.mark.parametrize("kind", ["idx", "gz", "npz"])
+@pytest.mark.parametrize("kind", ["idx", *(pytest.param(k, marks=pytest.mark.long) for k in ("gz", "npz"))])
 def test_memory_does_not_grow_with_the_set(tmp_path: Path, kind: str) -> None:
     """100,000 images of 28x28 are 78 MB; reading them all may take 40 MB of buffers and labels, not 78."""
     n = 100_000

@@ -37,7 +37,9 @@ def test_published_schedules_are_the_documented_ones() -> None:
         protocol_named("dpmd")
 
 
-@pytest.mark.parametrize("name", sorted(PROTOCOLS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.long if i else ()) for i, n in enumerate(sorted(PROTOCOLS))]
+)
 def test_every_protocol_learns_and_repeats(name: str, train: Images, test: Images) -> None:
     """A few epochs of an MLP are enough to see each optimiser, schedule, augmentation and hold-out work."""
     short = replace(PROTOCOLS[name], epochs=6, batch=32, small_batches=False)
@@ -167,7 +169,7 @@ def test_logistic_regression_as_a_network_says_the_same(classes: int, train: Ima
     assert (labels == predict(model, test.x)).double().mean() > 0.995  # ties in float32
 
 
-@pytest.mark.parametrize("network", ["convnet32", "resnet8"])
+@pytest.mark.parametrize("network", ["convnet32", pytest.param("resnet8", marks=pytest.mark.long)])
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(network: str, digits: Images, monkeypatch) -> None:
     """In float32, to rounding; the last part of a batch is smaller than the others, and counts for less."""
     monkeypatch.setattr(precision, "fast", contextlib.nullcontext)

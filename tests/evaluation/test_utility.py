@@ -29,6 +29,7 @@ def test_the_protocol_is_the_documented_one() -> None:
     assert (p.steps(3), p.batch_of(3)) == (10, 3)
 
 
+@pytest.mark.long
 def test_real_digits_teach_and_shuffled_labels_do_not(train: Images, test: Images, short: Protocol) -> None:
     names = ["gen2real-logreg", "gen2real-cnn", "real2gen-cnn"]
     four = Protocol("cnn-4-epochs", epochs=4)
@@ -41,6 +42,7 @@ def test_real_digits_teach_and_shuffled_labels_do_not(train: Images, test: Image
         assert m.value < 25, m  # chance is 10
 
 
+@pytest.mark.long
 def test_the_cnn_reaches_97_percent_where_the_classes_are_plain() -> None:
     y = torch.arange(600) % 3
     x = torch.zeros(600, 3, 12, 12, dtype=torch.uint8)

@@ -78,6 +78,20 @@ def test_faults_name_tests_that_exist():
         assert {function for p, function in named if p == path} <= there, path
 
 
+def test_long_tests_are_run_where_a_fault_names_them(package, tmp_path):
+    place = Path(shutil.copytree(package, tmp_path / "copy"))
+    shutil.copy(run.ROOT / "pyproject.toml", place)
+    (place / "tests").mkdir()
+    (place / "tests" / "test_it.py").write_text(
+        "import pytest\n\n@pytest.mark.long\ndef test_it():\n    assert False\n"
+    )
+    code = (
+        f"import pathlib, run; print(run.caught_by_tests(pathlib.Path({str(place)!r}), ('tests/test_it.py::test_it',)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=run.HERE, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_the_committed_table_holds_every_fault_and_reaches_its_figures():
     assert set(TABLE) == {f.name for f in FAULTS} and len(TABLE) >= 40
     assert all(row["caught_by_tests"] for row in TABLE.values())
@@ -86,6 +100,7 @@ def test_the_committed_table_holds_every_fault_and_reaches_its_figures():
     assert sum(bool(row["caught_by_selftest"] or row["caught_by_audit"]) for row in TABLE.values()) >= 0.9 * len(TABLE)
 
 
+@pytest.mark.long
 def test_todays_faults_are_caught():
     names = [f.name for f in todays()]
     done = subprocess.run([sys.executable, run.__file__, "--tests", *names], capture_output=True, text=True)

@@ -47,7 +47,8 @@ def _faint(y: torch.Tensor) -> torch.Tensor:
 KINDS = (_bars, _faint)
 
 
-def test_an_image_adds_zeros_and_ones_within_the_bound() -> None:
+def test_an_image_adds_zeros_and_ones_within_the_bound(monkeypatch) -> None:
+    monkeypatch.setattr(selection, "EPOCHS", 1)  # whatever the networks have learned
     gate = Gate()
     selection.choose(gate, INFO, KINDS, "cpu")
     for x in (torch.rand(1, 28, 28), torch.zeros(1, 28, 28), torch.full((1, 28, 28), float("nan"))):
@@ -142,6 +143,7 @@ def _fitted(monkeypatch, counts: tuple[float, ...]) -> vs.methods.Synthesizer:
     return vs.make("taught-moments", steps=20).fit(vs.load("digits").train, vs.Privacy(float("inf")), seed=0)
 
 
+@pytest.mark.long
 def test_a_fit_moves_what_it_releases_if_that_is_chosen(monkeypatch) -> None:
     model = _fitted(monkeypatch, (0, 1000, 0, 0))
     assert bool(model._state["choice.moved"]) and "detail.curves" in model._state
@@ -155,6 +157,7 @@ def test_a_fit_moves_what_it_releases_if_that_is_chosen(monkeypatch) -> None:
     assert float((apart > 2).float().mean()) > 0.9, "each image is moved, after it was labelled"
 
 
+@pytest.mark.long
 def test_a_fit_releases_draws_as_they_are_if_that_is_chosen(monkeypatch) -> None:
     model = _fitted(monkeypatch, (0, 0, 1000, 0))
     assert not bool(model._state["choice.moved"]) and "detail.curves" not in model._state

@@ -115,6 +115,7 @@ def accuracy(images, test) -> float:
     return float((y[near] == test.y).float().mean())
 
 
+@pytest.mark.long
 def test_noise_turns_into_digits_and_labels_stay() -> None:
     data = vs.load("digits")
     params = {"start": "noise", "per_class": 5, "width": 16, "rate": 0.05}

@@ -130,6 +130,7 @@ def said(info: vs.PublicInfo) -> str:
     return " ".join(vs.make("taught-moments", choose=False).plan(info, vs.Privacy(1.0)).warnings)
 
 
+@pytest.mark.long
 def test_a_run_with_detail_releases_sharp_images_on_black() -> None:
     torch.manual_seed(0)
     x, y = (_blocks(1200)[:, :, :16] * 255).to(torch.uint8).numpy(), np.arange(1200) % 2

@@ -61,6 +61,7 @@ def fitted():
     return vs.make("dp-kip", **params).fit(vs.load("digits").train, vs.Privacy(50.0), seed=0)
 
 
+@pytest.mark.long
 def test_thirty_images_classify_the_digits(fitted) -> None:
     test, images = vs.load("digits").test, fitted.sample(30)
     assert images.y.bincount().tolist() == [3] * 10 and len({x.numpy().tobytes() for x in images.x}) == 30

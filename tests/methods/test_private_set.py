@@ -209,6 +209,7 @@ def accuracy(x: torch.Tensor) -> float:
         return float((net(test.x.float() / 255).argmax(1) == test.y).float().mean())
 
 
+@pytest.mark.long
 def test_without_noise_it_learns_the_digits() -> None:
     data, params = vs.load("digits").train, TINY | {"width": 8, "stages": 4, "epochs": 10, "batch": 256, "rate": 0.2}
     start = vs.make("private-set", **params | {"rate": 1e-12}).fit(data, QUIET, seed=0)
@@ -234,6 +235,7 @@ def test_every_option_runs(how: dict, monkeypatch: pytest.MonkeyPatch) -> None:
         assert model.receipt_.epsilon <= 5.0 * (1 + 1e-9)
 
 
+@pytest.mark.long
 def test_a_prior_learns_to_draw_its_start() -> None:
     torch.manual_seed(0)
     y = torch.arange(10)

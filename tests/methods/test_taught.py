@@ -36,6 +36,7 @@ def _part(model, kind: str) -> dict[str, torch.Tensor]:
     return {k.removeprefix(kind): v for k, v in model._state.items() if k.startswith(kind)}
 
 
+@pytest.mark.long
 def test_images_carry_the_label_that_the_teacher_gives(fitted) -> None:
     images = fitted.sample(500, seed=0)
     teacher = _part(fitted, TEACHER)
@@ -48,6 +49,7 @@ def test_images_carry_the_label_that_the_teacher_gives(fitted) -> None:
     assert float((drawn_for == images.y).float().mean()) < 0.97, "nothing was left for the teacher to do"
 
 
+@pytest.mark.long
 def test_a_single_class_can_be_drawn(fitted) -> None:
     images = fitted.sample(40, classes=["3"], seed=1)
     assert set(images.y.tolist()) == {3}

@@ -40,6 +40,7 @@ def taught(tmp_path_factory):
     return teacher, teacher.save(tmp_path_factory.mktemp("teacher") / "t")
 
 
+@pytest.mark.long
 def test_it_learns_the_digits(taught) -> None:
     test = vs.load("digits").test
     labels, probabilities = taught[0].predict(test.x), taught[0].predict_proba(test.x)

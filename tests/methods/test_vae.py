@@ -105,7 +105,12 @@ def test_what_does_not_fit_together_is_refused():
 
 @pytest.mark.parametrize("cls", ALL)
 @pytest.mark.parametrize(
-    "how", [{}, {"pixels": "bernoulli", "basis": "cosine"}, {"network": "conv", "basis": "pixels"}]
+    "how",
+    [
+        {},
+        pytest.param({"pixels": "bernoulli", "basis": "cosine"}, marks=pytest.mark.long),
+        pytest.param({"network": "conv", "basis": "pixels"}, marks=pytest.mark.long),
+    ],
 )
 def test_classes_are_told_apart_without_noise(cls, how):
     x, y = bars()

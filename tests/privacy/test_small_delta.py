@@ -285,7 +285,10 @@ for delta in (1e-2, 1e-5, 1e-16):
 """
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+QUICK = ("little noise", "hundred thousand lines")  # a process each, so the others are long
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.long) for n in HOSTILE])
 def test_a_crafted_ledger_costs_seconds_and_no_memory(name):
     # A small process between: a child's peak counts what the process that it was forked from had.
     between = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"

@@ -122,7 +122,9 @@ def weighed(net: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return (out.square() / 2 + out * torch.arange(out.numel()).mul(0.7).cos().view(out.shape)).sum()
 
 
-@pytest.mark.parametrize(("n", "threads"), CHUNKS)
+@pytest.mark.parametrize(
+    ("n", "threads"), [pytest.param(*c, marks=pytest.mark.long if c[0] > 8 else ()) for c in CHUNKS]
+)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", [*CONVOLUTIONS, *NORMS, *LINEARS])
 def test_a_layer_gives_each_record_the_same_bits_everywhere(case, kind, n, threads):
@@ -141,7 +143,9 @@ def test_a_layer_gives_each_record_the_same_bits_everywhere(case, kind, n, threa
 
 @pytest.mark.parametrize("products", [False, True])
 @pytest.mark.parametrize(("n", "threads"), [(32, 2)])
-@pytest.mark.parametrize("case", CONVOLUTIONS)
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=() if c in ("dilated", "stride 3") else pytest.mark.long) for c in CONVOLUTIONS]
+)
 def test_both_ways_to_a_convolutions_gradient_and_several_images_of_a_record(case, n, threads, products, monkeypatch):
     """Whatever the processor at hand chooses; two images a record, and gradients that are kept for a unit's mean."""
     monkeypatch.setattr(convolution, "vendor_products", lambda: products)
@@ -164,9 +168,15 @@ def shipped(case: str, monkeypatch: pytest.MonkeyPatch) -> tuple:
     return _ASKED[case]
 
 
-@pytest.mark.parametrize(("n", "threads"), WHOLE)
+def slow(case: str, _: int, threads: int) -> bool:
+    return threads == 2 and case in ("dp-diffusion:unet", "dp-diffusion:everything")
+
+
 @pytest.mark.parametrize("kind", KINDS[:2])
-@pytest.mark.parametrize("case", SHIPPED)
+@pytest.mark.parametrize(
+    ("case", "n", "threads"),
+    [pytest.param(c, *w, marks=pytest.mark.long if slow(c, *w) else ()) for c in SHIPPED for w in WHOLE],
+)
 def test_a_shipped_network_gives_each_record_the_same_bits_everywhere(case, kind, n, threads, monkeypatch):
     loss, net, inputs, names = shipped(case, monkeypatch)
     again = torch.arange(n) % len(inputs[0])

@@ -35,7 +35,9 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", ["retrieve_current_functorch_interpreter", pytest.param("get_unwrapped", marks=pytest.mark.long)]
+)
 def test_methods_work_without_names_that_torch_keeps_private(name: str) -> None:
     program = PROGRAM.format(home=NAMES[name], name=name)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
