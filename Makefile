@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench faults clean
+.PHONY: demo test bench faults site notebooks clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,17 @@ bench: $(VENV)/.installed
 
 faults: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/run.py
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 -e '.[docs]' -c constraints.txt
+	touch $@
+
+site: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/pytest tests/docs/test_site.py
+
+notebooks: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python docs/make_notebooks.py
 
 clean:
 	rm -rf $(VENV) demo build dist
