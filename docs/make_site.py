@@ -72,7 +72,7 @@ def relinked(markdown: str, uri: str) -> str:
 
     def follow(match: re.Match[str]) -> str:
         image, words, target, anchor = match[1], match[2], match[3], match[4] or ""
-        if "://" in target:
+        if re.match(r"[a-z]+:", target):  # an address, or a picture in place
             return match[0]
         real = posixpath.normpath(posixpath.join(posixpath.dirname(home), target))
         if real not in shown and not real.startswith("docs/"):
