@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Each makes its own environment first.
+# Two commands: `make demo` and `make test`; `make site` builds the documentation. Each makes its own environment first.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
