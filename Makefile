@@ -1,5 +1,5 @@
-# Two commands: `make demo` and `make test`; `make test-long` runs the tests that `make test` leaves out. Each makes its
-# own environment first.
+# Two commands: `make demo` and `make test`; `make test-long` runs the tests that `make test` leaves out, `make site`
+# builds the documentation. Each makes its own environment first.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Of the long tests, I/N: the I-th of N parts.
 PART ?= 1/1
 
-.PHONY: demo test test-long bench faults clean
+.PHONY: demo test test-long bench faults site notebooks clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +32,17 @@ bench: $(VENV)/.installed
 
 faults: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/run.py
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 -e '.[docs]' -c constraints.txt
+	touch $@
+
+site: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/pytest tests/docs/test_site.py
+
+notebooks: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python docs/make_notebooks.py
 
 clean:
 	rm -rf $(VENV) demo build dist

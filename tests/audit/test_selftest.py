@@ -245,6 +245,19 @@ def test_the_users_settings_are_put_back(monkeypatch):
 # ---------------------------------------------------------------------- what is shown
 
 
+def test_a_part_is_a_quick_look_of_which_only_a_fault_is_kept(monkeypatch, capsys):
+    assert main(["selftest", "--theme", "bounding", "--theme", "books", "--theme", "books"]) == 0
+    out, err = capsys.readouterr()
+    assert "NO FAULT in bounding, books, a part of the self-test: 12 checks hold." in out
+    assert err.split(" ...\n") == ["bounding", "books", ""] and facts.selftest() is None
+    monkeypatch.setattr(bounding, "MARGIN", -0.5)
+    assert main(["selftest", "--theme", "bounding"]) == 1
+    assert "NOT SOUND: " in capsys.readouterr().out
+    assert facts.selftest()["ok"] is False
+    assert main(["selftest", "--theme", "bookz"]) == 2
+    assert "theme 'bookz' is unknown. Did you mean 'books'?" in capsys.readouterr().err
+
+
 def test_the_command(monkeypatch, capsys):
     only(monkeypatch, "bounding")
     assert main(["selftest", "--json"]) == 0

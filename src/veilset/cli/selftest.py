@@ -7,7 +7,11 @@ import sys
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """No arguments: what is checked, and the limits, are fixed in advance."""
+    """--theme; what is checked, and the limits, are fixed in advance."""
+    parser.add_argument(
+        "--theme", action="append", default=[], metavar="NAME",
+        help="only this theme, for a quick look that receipts will not show; may be repeated",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -15,6 +19,6 @@ def run(args: argparse.Namespace) -> int:
     from veilset.cli.main import say
 
     tell = (lambda line: None) if args.json else (lambda line: print(f"{line} ...", file=sys.stderr))
-    result = selftest(tell)
+    result = selftest(tell, args.theme)
     say(args, result.to_json(), str(result))
     return 0 if result.ok else 1

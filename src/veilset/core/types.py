@@ -31,7 +31,7 @@ class PublicInfo:
         units: declared number N of units (people, patients) in the training split; every denominator is made from it.
         unit: what one unit is, in words: "one image" or, with unit ids, for example "one patient".
         max_images_per_unit: public cap on images of one unit; further ones are left out.
-        access: "private" or "public" for the test split (decision 4); the training split is always private.
+        access: "private" or "public" for the test split; the training split is always private.
     """
 
     name: str

@@ -224,7 +224,8 @@ class Synthesizer(Method):
 
         Args:
             folder: of the run, for what only its owner holds, such as a critic.
-            x, y: images [n, C, H, W] in [0, 1] and labels [n].
+            x: images [n, C, H, W] in [0, 1].
+            y: labels [n].
 
         Returns:
             Name -> [n]; nothing where the released images are all there is. Random draws follow torch's generator,

@@ -72,7 +72,8 @@ def recommend(
 
     Args:
         info: declared facts.
-        epsilon, delta: the budget; epsilon must be finite.
+        epsilon: of the budget; finite.
+        delta: of the budget.
         minutes: the longest fit, on two cores; None for no limit.
         goal: what matters more: "accuracy" of classifiers trained on the images, or "pictures".
 
