@@ -79,6 +79,12 @@ def methods() -> dict[str, str]:
     return {name: e.summary for name, e in BUILT_IN.items()} | extra
 
 
+def homes() -> dict[str, str]:
+    """Name -> module of every method, teacher and plug-in; imports none of them."""
+    own = {name: entry.module for name, entry in (BUILT_IN | TEACHERS).items()}
+    return {name: plugin.module for name, plugin in _plugins().items()} | own
+
+
 def method_class(name: str) -> type[Synthesizer]:
     """The class of a method.
 
