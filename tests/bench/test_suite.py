@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.runner import suite
 from benchmarks.runner.suite import Table, missing, run_suite
-from veilset.core.errors import ConfigError, RunError
+from veilset.core.errors import ConfigError, Note, RunError
 
 Kind = Callable[[str], None]
 
@@ -149,3 +149,21 @@ def test_every_suite_offers_what_is_needed() -> None:
 def test_the_committed_page_is_made_from_the_committed_tables() -> None:
     folder = Path(__file__).parents[2] / "benchmarks" / "results"
     assert (folder / "README.md").read_text() == suite._readme(folder)
+
+
+def test_a_suite_is_named_by_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    from veilset.cli.main import main
+
+    for old, new in suite.RENAMED.items():
+        with pytest.warns(Note, match=f"suite {old} is now {new}; the old name goes in the next release"):
+            assert suite.suite_name(old) == new
+        assert old not in suite.SUITES and suite.suite_name(new) == new
+    assert main(["bench", "source-003", "--stale", "--list", "--only", "no such cell"]) == 0
+    assert (
+        capsys.readouterr().err == "veilset: note: suite source-003 is now private-set-paper; "
+        "the old name goes in the next release\n"
+    )
+    assert main(["bench", "source-001", "--dry"]) == 2
+    assert "suite 'model-inversion' does not exist yet. Suites: spine" in capsys.readouterr().err
+    for name, module in suite.SUITES.items():
+        assert module.rpartition(".")[2].startswith(name.replace("-", "_")[:5]), "a module is called as its suite"

@@ -59,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
 
     root = _checkout()
     sys.path.insert(0, str(root))
-    from benchmarks.runner.suite import run_suite, section, stale_cells
+    from benchmarks.runner.suite import run_suite, section, stale_cells, suite_name
+
+    name = suite_name(args.name)
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -74,11 +76,11 @@ def run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as tmp:
         folder = Path(tmp) if args.quick else Path(args.out or root / "benchmarks" / "results")
         if args.list:
-            found = stale_cells(args.name, folder, only=args.only, options=options)
+            found = stale_cells(name, folder, only=args.only, options=options)
             facts = [{"cell": cell} | asdict(why) for cell, why in found]
             lines = [f"{cell}: {why}" for cell, why in found]
             say(args, {"stale": facts}, "\n".join(lines) or "the present code made every finished cell")
             return 0
-        result = run_suite(args.name, folder, **how, stale=args.stale, options=options, tell=tell)
-        print(json.dumps(result) if args.json else section(args.name, folder))
+        result = run_suite(name, folder, **how, stale=args.stale, options=options, tell=tell)
+        print(json.dumps(result) if args.json else section(name, folder))
     return 0
