@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from veilset.core.io import sha256
-from veilset.methods.catalogue import homes
+from veilset.methods.catalogue import registry
 
 Manifest = dict[str, str]  # module, or module:name -> hash of its text
 Place = tuple[str, str]  # module, name in it; the name is empty for the whole module
@@ -43,7 +43,7 @@ def closure(module: str, name: str, params: Mapping[str, Any]) -> Manifest:
         module, name: of the function. What lies in its top package is followed by name, all else by module.
         params: JSON values; those that name a method add its module.
     """
-    methods = homes()
+    methods = {name: entry.module for name, entry in registry().items()}
     own, named = module.partition(".")[0], _loaded(_texts(params), methods)
     tops = {own, PACKAGE, *(home.partition(".")[0] for home, _ in named)}
     out: Manifest = {}

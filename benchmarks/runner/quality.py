@@ -222,8 +222,7 @@ def _older(cell: Cell, result: dict[str, Any]) -> bool:
 @cache
 def _settings(method: str, params: str) -> dict[str, Any] | None:
     """The settings of a method with these parameters (JSON); None if it is not there, or does not take them."""
-    from veilset.methods.catalogue import TEACHERS, make
-    from veilset.methods.teachers import make_teacher
+    from veilset.methods.catalogue import TEACHERS, make, make_teacher
 
     try:
         model = (make_teacher if method in TEACHERS else make)(method, **json.loads(params))

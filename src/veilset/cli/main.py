@@ -23,6 +23,7 @@ GROUPS = {
         "tune": "search hyper-parameters at a price that is printed first",
         "continual": "release classes task by task, under one claim that is known from the start",
         "sample": "draw a synthetic labelled set with its receipt",
+        "predict": "label images with a teacher that was fitted",
         "report": "write one page to show",
     },
     "prove": {
