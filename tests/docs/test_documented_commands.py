@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from veilset.cli import _spec
+from veilset.cli._verb import MethodVerb
 from veilset.cli.main import VERBS, verb_parser
 from veilset.methods.catalogue import registry
 
@@ -41,10 +42,10 @@ def test_the_command_line_takes_it(file: str, line: str) -> None:
         pytest.skip("a pattern, not a command")
     assert words[0] in VERBS
     module, verb = verb_parser(words[0])
-    if not hasattr(module, "run_with_rest"):
+    if not isinstance(module, MethodVerb):
         verb.parse_args(words[1:])
         return
-    args, rest = verb.parse_known_args(module.words(words[1:]) if hasattr(module, "words") else words[1:])
+    args, rest = verb.parse_known_args(module.words(words[1:]))
     method = getattr(args, "method", None)
     known = _spec.own(method) if method in registry() else {}
     given = _spec._params(rest, verb, known)
