@@ -78,7 +78,7 @@ def below(name: str, summary: Mapping[str, Any]) -> str:
         return ""
     words = {"other code": "made by other code", "not recorded": f"made by {FIRST}, code not recorded"}
     told = "; ".join(f"{count} {words.get(why, 'edited by hand')}" for why, count in code["doubts"].items())
-    return f"\n{SIGN} Not known to be what the present code makes, of {code['cells']} cells: {told}. " + (
+    return f"\n{SIGN} Not known to be what the present code makes, of {code['cells']} results: {told}. " + (
         f"`veilset bench {name} --stale --list` names them.\n"
     )
 

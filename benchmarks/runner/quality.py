@@ -258,8 +258,8 @@ def machine_words(result: dict[str, Any]) -> str:
     """The machine of a summary as words after a command."""
     made = result["processors"]
     if not made:
-        return "(no cell is finished yet)"
-    several = "; ".join(f"{count} cells on {name}" for name, count in made.items())
+        return "(no result is there yet)"
+    several = "; ".join(f"{count} results on {name}" for name, count in made.items())
     names = next(iter(made)) if len(made) == 1 else f"{several}; their minutes compare only roughly"
     return f"on two cores ({names}), torch {result['versions'].get('torch')}"
 

@@ -136,7 +136,7 @@ def run_suite(
     if summary["missing"]:
         tell(missing(summary["missing"]))
     if failed:
-        raise RunError(f"{len(failed)} cell(s) failed and the others are kept: {failed[0]}")
+        raise RunError(f"{len(failed)} result(s) failed and the others are kept: {failed[0]}")
     return summary
 
 
@@ -182,7 +182,7 @@ def _run(
 def missing(names: Sequence[str]) -> str:
     """What is not there yet, in one line."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"Missing {len(names)} cells, the most wanted first: {', '.join(names[:SHOWN])}{more}."
+    return f"Missing {len(names)} results, the most wanted first: {', '.join(names[:SHOWN])}{more}."
 
 
 class Table:
@@ -330,8 +330,8 @@ def section(name: str, folder: Path) -> str:
 
 def _readme(folder: Path) -> str:
     """README.md of the results: every committed table, as text."""
-    intro = "Each cell is one JSON file, made by the command above its table. Tables say how many seeds they hold.\n"
-    intro += f"{SIGN}: a cell of this row is not known to be what the present code makes; the line below says why."
+    intro = "Each result is one JSON file, made by the command above its table. Tables say how many seeds they hold.\n"
+    intro += f"{SIGN}: a result in this row is not known to be what the present code makes; the line below says why."
     parts = [section(name, folder) for name in SUITES | APART if (folder / f"{name}.json").exists()]
     return "\n".join([f"# All results\n\n{intro}\n", *parts])
 

@@ -196,7 +196,7 @@ def render(result: dict[str, Any]) -> str:
     """The suite as Markdown."""
     lines = [
         f"## spine\n\n`{result['command']}` {machine_words(result)}. {PROTOCOL}\n",
-        "| method | variant | set | epsilon | CNN | floor / aim | logistic regression | fd-gabor | fit s | seeds |",
+        "| method | variant | set | epsilon | CNN | required / goal | logistic regression | fd-gabor | fit s | seeds |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in result["rows"]:

@@ -145,7 +145,7 @@ def test_stale_cells_are_marked_listed_and_made_again(fake: Kind, tmp_path: Path
         (f"a.seed{s}", "other code", ("fake_suite:add",)) for s in (0, 1)
     ], "z is made by another function"
     run_suite("fake", folder, dry=True, tell=told.append)
-    assert "of 3 cells: 2 made by other code." in (folder / "README.md").read_text()
+    assert "of 3 results: 2 made by other code." in (folder / "README.md").read_text()
     assert "2 made by other code" in (folder / "fake.md").read_text()
     told.clear()
     result = run_suite("fake", folder, stale=True, only="seed1", tell=told.append)

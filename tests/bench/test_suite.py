@@ -79,10 +79,10 @@ def test_what_is_shared_is_what_was_made(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_failing_cell_is_told_and_the_others_are_kept(fake: Kind, tmp_path: Path, kind: str, words: str) -> None:
     fake(kind)
     told = Told()
-    with pytest.raises(RunError, match=f"1 cell.s. failed and the others are kept: cell z: .*{words}") as e:
+    with pytest.raises(RunError, match=f"1 result.s. failed and the others are kept: cell z: .*{words}") as e:
         run_suite("fake", tmp_path / "b", tell=told)
     assert "\n" not in str(e.value)
-    assert told[2].startswith("z: FAILED, ") and told[3] == "Missing 1 cells, the most wanted first: z."
+    assert told[2].startswith("z: FAILED, ") and told[3] == "Missing 1 results, the most wanted first: z."
     summary = json.loads((tmp_path / "b" / "fake.json").read_text())
     assert summary["missing"] == ["z"] and set(summary["rows"]) == {"a.seed0", "a.seed1"}
     fake("fine")
@@ -92,7 +92,7 @@ def test_a_failing_cell_is_told_and_the_others_are_kept(fake: Kind, tmp_path: Pa
 def test_dry_runs_nothing_and_says_what_is_missing(fake: Kind, tmp_path: Path) -> None:
     result, told = run(tmp_path / "b", dry=True)
     assert result["missing"] == ["a.seed0", "a.seed1", "z"] and list((tmp_path / "b" / "fake").iterdir()) == []
-    assert told == ["Missing 3 cells, the most wanted first: a.seed0, a.seed1, z."]
+    assert told == ["Missing 3 results, the most wanted first: a.seed0, a.seed1, z."]
     assert missing([f"c{i}" for i in range(20)]).endswith("c11 and 8 more.")
 
 

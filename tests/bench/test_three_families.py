@@ -82,10 +82,10 @@ def test_a_page_of_few_cells(done: int) -> None:
     got = summary(cells()[:done])
     pages = suite.pages(got)
     ElementTree.fromstring(pages["three-families.svg"])
-    assert f"Missing {49 - done} cells" in pages["three-families.md"] and f"Missing {49 - done} cells" in suite.render(
-        got
-    )
-    assert ("no cell is finished yet" in pages["three-families.md"]) == (done == 0)
+    assert f"Missing {49 - done} results" in pages[
+        "three-families.md"
+    ] and f"Missing {49 - done} results" in suite.render(got)
+    assert ("no result is there yet" in pages["three-families.md"]) == (done == 0)
 
 
 def test_real_images_are_close_to_real_images() -> None:
@@ -104,7 +104,7 @@ def test_one_fit_is_judged_by_few_and_by_many_images(plug: str) -> None:
 def test_dry_writes_page_and_plot(tmp_path: Path) -> None:
     told: list[str] = []
     got = run_suite("three-families", tmp_path, dry=True, tell=told.append)
-    assert len(got["missing"]) == 49 and told[0].startswith("Missing 49 cells, the most wanted first: real, ")
+    assert len(got["missing"]) == 49 and told[0].startswith("Missing 49 results, the most wanted first: real, ")
     assert (tmp_path / "three-families.svg").exists() and "| dp-cvae | 5 |" in (
         tmp_path / "three-families.md"
     ).read_text()
