@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # Of the long tests, I/N: the I-th of N parts.
 PART ?= 1/1
 
-.PHONY: demo test test-long bench faults site notebooks clean
+.PHONY: demo test test-long bench tables faults site notebooks clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,10 @@ test-long: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/veilset bench spine --jobs 2
+
+tables: $(VENV)/.installed  # from the results that are there; marks those that other code made
+	for name in $$($(BIN)/python -c "from benchmarks.runner.suite import SUITES; print(*SUITES)"); do \
+	  $(BIN)/veilset bench $$name --dry > /dev/null || exit 1; done
 
 faults: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/run.py

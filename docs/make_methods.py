@@ -11,9 +11,8 @@ from pathlib import Path
 from textwrap import dedent
 
 from veilset.core.config import fields
-from veilset.methods.catalogue import BUILT_IN, TEACHERS, method_class
+from veilset.methods.catalogue import BUILT_IN, TEACHERS, method_class, teacher_class
 from veilset.methods.parameters import HEADING
-from veilset.methods.teachers import teacher_class
 
 FOLDER = Path(__file__).parent / "methods"
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from textwrap import indent
 
 from veilset.core.config import FieldSpec, fields
-from veilset.methods.catalogue import BUILT_IN, TEACHERS, Entry, method_class
-from veilset.methods.teachers import teacher_class
+from veilset.methods.catalogue import BUILT_IN, TEACHERS, Entry, method_class, teacher_class
 
 FOLDER = Path(__file__).parents[1] / "src" / "veilset"
 OWN = {name: e for name, e in BUILT_IN.items() if e.module.startswith("veilset.")}  # none that a test registers

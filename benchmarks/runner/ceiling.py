@@ -33,7 +33,7 @@ def teacher(method: str, data: str, epsilon: float | str, seed: int, params: dic
     """Fit in research mode on the training split, and classify the public test split: accuracy in %."""
     from veilset.core.facts import peak_mb
     from veilset.data.load import load
-    from veilset.methods.teachers import make_teacher
+    from veilset.methods.catalogue import make_teacher
     from veilset.privacy.spec import Privacy
 
     bundle = load(data)

@@ -86,7 +86,7 @@ FIGURES: dict[tuple[str, str, str], dict[float, tuple[float, float | None]]] = {
 }
 # Why a method has no published accuracy here.
 NONE = {
-    "dp-cvae": "none: distances only, see source-000.md",
+    "dp-cvae": "none: distances only, see three-families.md",
     "vae-gm": "none that we could read",
     "au-gm": "none: the paper publishes an encoder, not images",
     "dp-moments": "none: it has no paper",

@@ -192,7 +192,8 @@ def over_seeds(cells: Sequence[tuple[Cell, dict[str, Any]]], wanted: int) -> dic
         seeds and wanted (counts); figures: name -> mean and sd (sample standard deviation, None for one seed) of those
         that all cells have; means of fit_minutes, sample_minutes and epsilon_spent, the largest peak_mb and threads
         (None where no cell has it); mixed: True if the cells were made with different settings of the method; older:
-        True if the method's defaults have changed since one of them was made.
+        True if the method's defaults have changed since one of them was made; mark: a sign, if one of them is not known
+        to be what the present code makes.
     """
     results = [r for _, r in cells]
     names = [n for n in results[0]["figures"] if all(n in r["figures"] for r in results)] if results else []
@@ -208,6 +209,7 @@ def over_seeds(cells: Sequence[tuple[Cell, dict[str, Any]]], wanted: int) -> dic
         "epsilon_spent": _mean([r["epsilon"] for r in results if r.get("epsilon") is not None]),
         "mixed": len({json.dumps(r.get("config"), sort_keys=True) for r in results}) > 1,
         "older": any(_older(c, r) for c, r in cells),
+        "mark": max((r.get("mark", "") for r in results), default=""),
     }
 
 
@@ -220,8 +222,7 @@ def _older(cell: Cell, result: dict[str, Any]) -> bool:
 @cache
 def _settings(method: str, params: str) -> dict[str, Any] | None:
     """The settings of a method with these parameters (JSON); None if it is not there, or does not take them."""
-    from veilset.methods.catalogue import TEACHERS, make
-    from veilset.methods.teachers import make_teacher
+    from veilset.methods.catalogue import TEACHERS, make, make_teacher
 
     try:
         model = (make_teacher if method in TEACHERS else make)(method, **json.loads(params))
@@ -257,8 +258,8 @@ def machine_words(result: dict[str, Any]) -> str:
     """The machine of a summary as words after a command."""
     made = result["processors"]
     if not made:
-        return "(no cell is finished yet)"
-    several = "; ".join(f"{count} cells on {name}" for name, count in made.items())
+        return "(no result is there yet)"
+    several = "; ".join(f"{count} results on {name}" for name, count in made.items())
     names = next(iter(made)) if len(made) == 1 else f"{several}; their minutes compare only roughly"
     return f"on two cores ({names}), torch {result['versions'].get('torch')}"
 
@@ -275,6 +276,6 @@ def minutes(row: dict[str, Any], key: str) -> str:
 
 
 def seeds_of(row: dict[str, Any]) -> str:
-    """How many seeds a row holds, and a warning where their settings differ, or are no longer the defaults."""
+    """How many seeds a row holds, with warnings: settings that differ or are no longer the defaults, other code."""
     doubt = ", settings differ" if row["mixed"] else ", older settings" if row["older"] else ""
-    return f"{row['seeds']} of {row['wanted']}{doubt}"
+    return f"{row['seeds']} of {row['wanted']}{doubt}{row['mark']}"

@@ -1,5 +1,7 @@
 """A suite is a folder of independent cells: each one JSON file, made once, committed, and skipped the next time.
 
+A cell holds the hash of the code that made it. Tables mark cells that the present code did not make (`provenance`).
+
 The module of a suite offers
 
 * `cells(quick, **options)`: the cells that the options ask for, the most wanted first; without options, the table's;
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +29,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from veilset.core.errors import ConfigError, RunError, suggest
+from benchmarks.runner.closure import Manifest, closure
+from benchmarks.runner.provenance import SIGN, Doubt, below, counted, doubt, sealed
+from veilset.core.errors import ConfigError, Note, RunError, suggest
 from veilset.core.facts import cores
 from veilset.core.io import canonical, read_json, sha256, write_bytes, write_json
 
@@ -38,13 +43,22 @@ SUITES = {
     "gradient": "benchmarks.suites.gradient",
     "leaderboard": "benchmarks.suites.leaderboard",
     "headline": "benchmarks.suites.headline",
-    "source-000": "benchmarks.suites.source_000",
-    "source-003": "benchmarks.suites.source_003",
+    "three-families": "benchmarks.suites.three_families",
+    "private-set-paper": "benchmarks.suites.private_set_paper",
     "continual": "benchmarks.suites.continual",
     "audit": "benchmarks.suites.audit",
     "units": "benchmarks.suites.units",
     "membership": "benchmarks.suites.membership",
     "evaluate": "benchmarks.suites.evaluating",
+}
+# What suites were called before they had names of what they show; the old names go in the next release. Those after
+# the first two are kept for suites to come.
+RENAMED = {
+    "source-000": "three-families",
+    "source-003": "private-set-paper",
+    "source-001": "model-inversion",
+    "source-002": "dual-purpose-classifier",
+    "source-004": "dp2-vae-paper",
 }
 APART = {"faults": "benchmarks.runner.faults"}  # a section of README.md, of a table that `make faults` makes
 ROOT = Path(__file__).parents[2]
@@ -69,6 +83,14 @@ class Cell:
     alone: bool = False
 
 
+def suite_name(asked: str) -> str:
+    """The name of a suite, with a note where the old one was asked for."""
+    if asked not in RENAMED:
+        return asked
+    warnings.warn(f"suite {asked} is now {RENAMED[asked]}; the old name goes in the next release", Note, stacklevel=2)
+    return RENAMED[asked]
+
+
 def run_suite(
     name: str,
     folder: Path,
@@ -77,6 +99,7 @@ def run_suite(
     jobs: int = 1,
     only: str = "",
     dry: bool = False,
+    stale: bool = False,
     options: Mapping[str, Any] | None = None,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -91,6 +114,7 @@ def run_suite(
         jobs: cells at a time, each with its share of the cores.
         only: run only cells whose name holds this text.
         dry: run nothing; write the tables from the cells that are there.
+        stale: run, instead of missing cells, those that are there and that the present code is not known to have made.
         options: what the suite's `cells` takes, such as methods or seeds.
         tell: gets one line a finished cell, and what is missing at the end.
 
@@ -104,34 +128,48 @@ def run_suite(
     table = Table(name, folder, quick, dict(options or {}))
     if jobs < 1:
         raise ConfigError(f"jobs = {jobs}: must be at least 1")
-    todo = [] if dry else [c for c in table.chosen if only in c.name and table.result(c) is None]
+    todo = [] if dry else [c for c in table.candidates(stale) if only in c.name and table.wanted(c, stale)]
     table.home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="veilset-bench-") as shared:
-        failed = _run(table, todo, jobs, shared, tell)
+        failed = _run(table, todo, stale, jobs, shared, tell)
     summary = table.write()
     if summary["missing"]:
         tell(missing(summary["missing"]))
     if failed:
-        raise RunError(f"{len(failed)} cell(s) failed and the others are kept: {failed[0]}")
+        raise RunError(f"{len(failed)} result(s) failed and the others are kept: {failed[0]}")
     return summary
 
 
-def _run(table: Table, todo: Sequence[Cell], jobs: int, shared: str, tell: Callable[[str], None]) -> list[str]:
+def stale_cells(
+    name: str, folder: Path, *, only: str = "", options: Mapping[str, Any] | None = None
+) -> list[tuple[str, Doubt]]:
+    """The cells that `run_suite(..., stale=True)` would run, and why each is in doubt; arguments as there."""
+    table = Table(name, folder, False, dict(options or {}))
+    found = [(cell.name, table.doubt(cell)) for cell in table.candidates(stale=True) if only in cell.name]
+    return [(cell, why) for cell, why in found if why]
+
+
+def _run(
+    table: Table, todo: Sequence[Cell], stale: bool, jobs: int, shared: str, tell: Callable[[str], None]
+) -> list[str]:
     """Make these cells, those that run alone at the end; returns what was wrong with those that failed."""
     failed: list[str] = []
     every = cores()
 
     def one(cell: Cell, threads: int) -> None:
-        if table.result(cell) is not None:  # another process may have made it meanwhile
+        if not table.wanted(cell, stale):  # another process may have made it meanwhile
             return
         try:
+            before = closure(table.suite.__name__, cell.kind, cell.params)
             result = _in_process(table.suite.__name__, cell, threads, shared)
-            write_json(table.home / f"{cell.name}.json", result)
+            code = before if before == closure(table.suite.__name__, cell.kind, cell.params) else None
+            table.keep(cell, result, code)
         except RunError as e:
             failed.append(str(e))
             tell(f"{cell.name}: FAILED, {e}")
             return
-        tell(f"{cell.name}: {table.suite.words(result)}")
+        changed = "" if code else "; the code was changed meanwhile, so it is not recorded"
+        tell(f"{cell.name}: {table.suite.words(result)}{changed}")
         table.write()
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -144,7 +182,7 @@ def _run(table: Table, todo: Sequence[Cell], jobs: int, shared: str, tell: Calla
 def missing(names: Sequence[str]) -> str:
     """What is not there yet, in one line."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"Missing {len(names)} cells, the most wanted first: {', '.join(names[:SHOWN])}{more}."
+    return f"Missing {len(names)} results, the most wanted first: {', '.join(names[:SHOWN])}{more}."
 
 
 class Table:
@@ -158,6 +196,8 @@ class Table:
 
     def __init__(self, name: str, folder: Path, quick: bool, options: dict[str, Any]):
         if name not in SUITES:
+            if name in RENAMED.values():
+                raise ConfigError(f"suite {name!r} does not exist yet. Suites: {', '.join(SUITES)}")
             raise ConfigError(f"suite {name!r} is unknown.{suggest(name, SUITES)} Suites: {', '.join(SUITES)}")
         self.suite: Any = import_module(SUITES[name])
         known = getattr(self.suite, "OPTIONS", ())
@@ -168,29 +208,68 @@ class Table:
         self.chosen: Sequence[Cell] = self.suite.cells(quick, **options)
         self._base: Sequence[Cell] = self.chosen if quick else self.suite.cells(False)
         self._name, self._folder, self.home = name, folder, folder / name
+        self._asked, self._codes = bool(options), dict[str, Manifest]()
         self._lock = threading.Lock()
+
+    def candidates(self, stale: bool) -> Sequence[Cell]:
+        """What a run may make: the cells asked for; of stale ones, if none was asked for, all that are there."""
+        return self._cells() if stale and not self._asked else self.chosen
+
+    def wanted(self, cell: Cell, stale: bool) -> bool:
+        """Whether a run of missing or of stale cells is to make this one."""
+        return self.doubt(cell) is not None if stale else self.result(cell) is None
+
+    def keep(self, cell: Cell, result: Mapping[str, Any], code: Manifest | None) -> None:
+        """Write what a cell found, and by which code; other cells may end at the same time."""
+        with self._lock:
+            write_json(self.home / f"{cell.name}.json", sealed(result, code, self._folder))
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
         """What a cell found, or None. A file made with other parameters does not count."""
+        found = self._found(cell)
+        return found[1] if found else None
+
+    def doubt(self, cell: Cell) -> Doubt | None:
+        """Why a finished cell is not known to be what the present code makes; None if it is, or is not there."""
+        found = self._found(cell)
+        if found is None:
+            return None
+        place, facts = found
+        code = self._code(SUITES.get(place, self.suite.__name__), facts.get("kind", cell.kind), facts["cell"])
+        return doubt(facts, code, self._folder)
+
+    def _code(self, module: str, kind: str, params: Mapping[str, Any]) -> Manifest:
+        """The present code of a cell; that of cells which differ in figures only is looked up once."""
+        same = canonical([module, kind, {k: v for k, v in params.items() if not isinstance(v, int | float)}]).decode()
+        if same not in self._codes:
+            self._codes[same] = closure(module, kind, params)
+        return self._codes[same]
+
+    def _found(self, cell: Cell) -> tuple[str, dict[str, Any]] | None:
+        """The suite that a finished cell lies in, and its facts."""
         for place in (self._name, *getattr(self.suite, "ELSEWHERE", ())):
             path = self._folder / place / f"{cell.name}.json"
             facts = read_json(path) if path.exists() else None
             made = facts.get("cell") if isinstance(facts, dict) else None
-            if made == cell.params:
-                return facts
-            if made and place != self._name and all(made.get(k, v) == v for k, v in cell.params.items()):
-                return facts
+            if facts and made == cell.params:
+                return place, facts
+            if facts and made and place != self._name and all(made.get(k, v) == v for k, v in cell.params.items()):
+                return place, facts
         return None
 
     def write(self) -> dict[str, Any]:
         """Write the summary, README.md and the pages; returns the summary."""
         with self._lock:
+            self._codes.clear()
             found = [(c, self.result(c)) for c in self._cells()]
-            summary: dict[str, Any] = self.suite.summary([(c, r) for c, r in found if r], [c for c, _ in found])
-            summary["missing"] = [c.name for c, r in found if not r]
+            doubts = {c.name: self.doubt(c) for c, r in found if r}
+            done = [(c, r | {"mark": f" {SIGN}" if doubts[c.name] else ""}) for c, r in found if r]
+            summary: dict[str, Any] = self.suite.summary(done, [c for c, _ in found])
+            summary |= {"missing": [c.name for c, r in found if not r], "code": counted(list(doubts.values()))}
             write_json(self._folder / f"{self._name}.json", summary)
+            note = below(self._name, summary)
             for file, text in (self.suite.pages(summary) if hasattr(self.suite, "pages") else {}).items():
-                write_bytes(self._folder / file, text.encode())
+                write_bytes(self._folder / file, (text + note * file.endswith(".md")).encode())
             write_bytes(self._folder / "README.md", _readme(self._folder).encode())
             return summary
 
@@ -244,13 +323,15 @@ def _in_process(module: str, cell: Cell, threads: int, shared: str) -> dict[str,
 
 def section(name: str, folder: Path) -> str:
     """The section of a suite in README.md, from its committed summary."""
-    text: str = import_module((SUITES | APART)[name]).render(read_json(folder / f"{name}.json"))
-    return text
+    summary = read_json(folder / f"{name}.json")
+    text: str = import_module((SUITES | APART)[name]).render(summary)
+    return text + (below(name, summary) if name in SUITES else "")
 
 
 def _readme(folder: Path) -> str:
     """README.md of the results: every committed table, as text."""
-    intro = "Each cell is one JSON file, made by the command above its table. Tables say how many seeds they hold."
+    intro = "Each result is one JSON file, made by the command above its table. Tables say how many seeds they hold.\n"
+    intro += f"{SIGN}: a result in this row is not known to be what the present code makes; the line below says why."
     parts = [section(name, folder) for name in SUITES | APART if (folder / f"{name}.json").exists()]
     return "\n".join([f"# All results\n\n{intro}\n", *parts])
 

@@ -112,7 +112,7 @@ def words(result: dict[str, Any]) -> str:
 
 def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell]) -> dict[str, Any]:
     """The suite's JSON: what each cell found, by its name."""
-    own = ("kind", "cell", "versions", "processor", "threads")
+    own = ("kind", "cell", "versions", "processor", "threads", "code", "checksum")
     found = {
         cell.name: {"kind": cell.kind} | dict(cell.params) | {k: v for k, v in r.items() if k not in own}
         for cell, r in done
@@ -129,7 +129,7 @@ def render(result: dict[str, Any]) -> str:
     ]
     verdicts = {True: "no", False: "found", None: "too few"}
     for r in result["cells"].values():
-        took = f"{r['seconds']:.0f} ({r['processor_seconds']:.0f})"
+        took = f"{r['seconds']:.0f} ({r['processor_seconds']:.0f}){r.get('mark', '')}"
         if r["kind"] == "mechanism":
             bound = f"{r['median']:.2f} ({r['smallest']:.2f} to {r['largest']:.2f})"
             of = f"of {r['repetitions']}"

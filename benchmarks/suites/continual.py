@@ -286,7 +286,7 @@ def _verdict(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     known = [v for v in others if v is not None]
     above = f"above {sum(own > v for v in known)} of {len(known)} baselines" if known else "no baseline yet"
     aim = AIMS.get(row["data"]) if row["epsilon"] == EPSILONS[0] else None
-    reached = f"; aim {aim:g} {'reached' if own >= aim else 'missed'}" if aim is not None else ""
+    reached = f"; goal {aim:g} {'reached' if own >= aim else 'missed'}" if aim is not None else ""
     return above + reached + (" so far" if row["seeds"] < SEEDS else "")
 
 

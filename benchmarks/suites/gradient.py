@@ -324,7 +324,10 @@ def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell])
         if cell.kind == "processes":
             continue
         net, kind = cell.params["net"], cell.params["kind"]
-        row = nets.setdefault(net if kind == "float32" else f"{net}-bfloat16", {"opacus_ms": {}, "peak_mb": {}})
+        row = nets.setdefault(
+            net if kind == "float32" else f"{net}-bfloat16", {"opacus_ms": {}, "peak_mb": {}, "mark": ""}
+        )
+        row["mark"] = max(row["mark"], result.get("mark", ""))
         if cell.kind == "times":
             ms = result["ms"]
             row |= {"plain_ms": ms["plain"], "order_ms": ms.get("plain order"), "ours_ms": ms["ours"]}
@@ -350,7 +353,7 @@ def render(result: dict[str, Any]) -> str:
         opacus = [v for v in (base.get("opacus_ms") or {}).values() if v]
         peak, ours = row["peak_mb"], row.get("ours_ms")
         hooks = base.get("peak_mb", {}).get("hooks")
-        cells_ = [name, _n(row.get("plain_ms")), _n(row.get("order_ms")), _n(ours)]
+        cells_ = [name + row["mark"], _n(row.get("plain_ms")), _n(row.get("order_ms")), _n(ours)]
         cells_ += [_n(row.get("ratio"), 2), _n(row.get("padded"), 2)]
         cells_ += [_n(row["opacus_ms"].get(m)) if row["opacus_ms"].get(m) else "-" for m in MODES]
         cells_ += [_n(min(opacus) / ours, 1) if opacus and ours else "", _n(peak.get("plain"), 0)]

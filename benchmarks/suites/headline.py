@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.runner import glyphs, sheets
+from benchmarks.runner import glyphs, sample_grids
 from benchmarks.runner import loss as losses
 from benchmarks.runner.loss import loss as loss  # a kind of cell
 from benchmarks.runner.quality import (
@@ -118,7 +118,7 @@ def judged(
             few = images[: len(test)]  # labels are interleaved, so the first are in balance
             figures |= judge(few, test, 0, pictures)
             if seed == 0:
-                facts |= {"sheet": sheets.sheet(few)} | _copies(few, test, source)
+                facts |= {"sheet": sample_grids.sample_grid(few)} | _copies(few, test, source)
     return {"figures": {"mean": mean} | figures} | facts
 
 
@@ -225,7 +225,7 @@ def _verdict(row: dict[str, Any]) -> str | None:
 
 def render(result: dict[str, Any]) -> str:
     """The suite's section of README.md."""
-    heads = ["set", "epsilon", "method", "mean", "floor", *THREE, "FD-lite0", "precision", "recall", "coverage"]
+    heads = ["set", "epsilon", "method", "mean", "required", *THREE, "FD-lite0", "precision", "recall", "coverage"]
     heads += ["copies", "minutes", "epsilon spent", "seeds"]
     lines = [f"## headline\n\n`{result['command']}` {machine_words(result)}. {TEXT}\n"]
     lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
@@ -233,7 +233,7 @@ def render(result: dict[str, Any]) -> str:
         figures = [plus_minus(r["figures"].get(f"gen2real-{net}")) for net in THREE]
         figures += [plus_minus(r["figures"].get(name)) for name in PICTURES]
         bar = "" if r["floor"] is None else f"{r['floor']:.4g}: {r['verdict'] or 'not run'}"
-        bar += "" if r["aim"] is None else f"; aim {r['aim']:g}"
+        bar += "" if r["aim"] is None else f"; goal {r['aim']:g}"
         bar += "" if r["distance_floor"] is None else f"; FD {r['distance_floor']:.4g}: {r['distance_verdict']}"
         row = [r["data"], f"{r['epsilon']:g}", r["method"], plus_minus(r["figures"].get("mean")), bar, *figures]
         row.append(_copy_words(r["copies"]))
@@ -249,9 +249,9 @@ def _copy_words(copies: dict[str, Any] | None) -> str:
 
 
 def pages(result: dict[str, Any]) -> dict[str, str]:
-    """headline.svg: sheets of released images, a row for each set and budget, a column for each method."""
+    """headline.svg: grids of released images, a row for each set and budget, a column for each method."""
     found = {(s["row"], s["column"]): s["png"] for s in result["sheets"]}
     if not found:
         return {}
     rows, columns = (list(dict.fromkeys(key[i] for key in found)) for i in (0, 1))
-    return {SHEETS: sheets.side_by_side(found, rows, columns)}
+    return {SHEETS: sample_grids.side_by_side(found, rows, columns)}

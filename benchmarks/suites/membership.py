@@ -157,6 +157,7 @@ def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell])
         rows.append(
             facts
             | {k: result[k] for k in ("ok", "verdict", "candidates", "near_duplicates", "claim", "seconds")}
+            | {"mark": result.get("mark", "")}
             | {k: headline[k] for k in ("run", "never_trained", "leaky", "curves")}
             | {"lira": next(a for a in result["attacks"] if a["name"] == "lira")["run"]}
         )
@@ -194,7 +195,7 @@ def _attacks(rows: Sequence[dict[str, Any]]) -> list[str]:
         lines.append(
             f"| {r['method']}{f' ({settings})' if settings else ''} | {float(r['epsilon']):g} | {_area(r['run'])} "
             f"| {' | '.join(_rate(x) for x in r['run']['rates'])} | {allowed} | {r['lira']['auc']:.3f} "
-            f"| {_area(r['never_trained'])} | {r['leaky']['auc']:.3f} | {r['seconds'] / 60:.1f} |"
+            f"| {_area(r['never_trained'])} | {r['leaky']['auc']:.3f} | {r['seconds'] / 60:.1f}{r['mark']} |"
         )
     return lines
 

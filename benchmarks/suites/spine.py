@@ -181,10 +181,11 @@ def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell])
                 "fit_seconds": statistics.fmean(r["fit_seconds"] for r in got) if got else None,
                 "floor": limits[0][which] if limits else None,
                 "aim": limits[1][which] if limits else None,
+                "mark": max((r.get("mark", "") for r in got), default=""),
             }
         )
     single = {
-        one.name: {k: v for k, v in r.items() if k in ("seconds", "peak_mb")}
+        one.name: {k: v for k, v in r.items() if k in ("seconds", "peak_mb", "mark")}
         for one, r in done
         if one.kind != "quality"
     }
@@ -195,7 +196,7 @@ def render(result: dict[str, Any]) -> str:
     """The suite as Markdown."""
     lines = [
         f"## spine\n\n`{result['command']}` {machine_words(result)}. {PROTOCOL}\n",
-        "| method | variant | set | epsilon | CNN | floor / aim | logistic regression | fd-gabor | fit s | seeds |",
+        "| method | variant | set | epsilon | CNN | required / goal | logistic regression | fd-gabor | fit s | seeds |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in result["rows"]:
@@ -205,7 +206,7 @@ def render(result: dict[str, Any]) -> str:
         lines.append(
             f"| {r['method']} | {r['variant'] or 'default'} | {r['data']} | {r['epsilon']:g} "
             f"| {plus_minus(f.get('gen2real-cnn'))} | {limits} | {plus_minus(f.get('gen2real-logreg'))} "
-            f"| {plus_minus(f.get('fd-gabor'))} | {fit} | {r['seeds']} of {r['wanted']} |"
+            f"| {plus_minus(f.get('fd-gabor'))} | {fit} | {r['seeds']} of {r['wanted']}{r['mark']} |"
         )
     lines += ["", "| measurement | result |", "|---|---|"]
     for name, r in result["single"].items():
@@ -214,5 +215,5 @@ def render(result: dict[str, Any]) -> str:
             text = ", ".join(f"{k} {v:.2f} s" for k, v in seconds.items())
         else:
             text = f"{seconds:.1f} s, peak {r['peak_mb']:.0f} MB"
-        lines.append(f"| {name} | {text} |")
+        lines.append(f"| {name} | {text}{r.get('mark', '')} |")
     return "\n".join(lines) + "\n"

@@ -28,8 +28,8 @@ _WHERE = {
     "open_release": "veilset.releases",
     "ReleaseFolder": "veilset.releases",
     "open_model": "veilset.methods.catalogue",
-    "make_teacher": "veilset.methods.teachers",
-    "open_teacher": "veilset.methods.teachers",
+    "make_teacher": "veilset.methods.catalogue",
+    "open_teacher": "veilset.methods.catalogue",
     "Synthesizer": "veilset.methods.base",
     "Teacher": "veilset.methods.base",
     "option": "veilset.core.config",
@@ -63,8 +63,7 @@ if TYPE_CHECKING:
     from veilset.data.load import load
     from veilset.evaluation.evaluate import evaluate
     from veilset.methods.base import Synthesizer, Teacher
-    from veilset.methods.catalogue import make, methods, open_model
-    from veilset.methods.teachers import make_teacher, open_teacher
+    from veilset.methods.catalogue import make, make_teacher, methods, open_model, open_teacher
     from veilset.privacy.account import Account
     from veilset.privacy.draws import Uniform
     from veilset.privacy.gate import Gate

@@ -16,7 +16,7 @@ from veilset.privacy.account import Account, check_mode
 from veilset.privacy.run.process_group import Team
 
 if TYPE_CHECKING:
-    from veilset.methods.base import Synthesizer
+    from veilset.methods.base import Method
     from veilset.privacy.plan import Plan
 
 RECEIPTS = ("receipt.json", "NON-PRIVATE.json")
@@ -28,7 +28,7 @@ class RunSpec:
     """Everything that decides a fit.
 
     Attributes:
-        method: a name in `veilset.methods()`.
+        method: a synthesizer or teacher; a name that `veilset methods` lists.
         data: a built-in name or a path.
         epsilon, delta, allow_large_delta: the budget.
         seed: None for release mode.
@@ -53,19 +53,19 @@ class RunSpec:
         """The priced plan; reads the declaration, no record."""
         return self.prepare()[2]
 
-    def prepare(self) -> tuple[Any, Synthesizer, Plan, Any]:
+    def prepare(self) -> tuple[Any, Method, Plan, Any]:
         """(Data, model, priced plan, budget); reads the declaration, no record."""
         from veilset.data.load import load
-        from veilset.methods.catalogue import make
+        from veilset.methods.catalogue import any_class, configured
         from veilset.privacy.spec import Privacy
 
         privacy = Privacy(self.epsilon, self.delta, self.allow_large_delta)
-        model = make(self.method, recipe=self.recipe, **self.params)
+        model = configured(any_class(self.method), self.recipe, self.params)
         data = load(self.data)
         return data, model, model.plan(data.info, privacy), privacy
 
 
-def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Synthesizer:
+def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Method:
     """Fit into a new run folder, or go on with an interrupted one.
 
     Folder: model.safetensors, model.json, ledger.jsonl, receipt.json, SHA256SUMS, and private/ (mode 0700: the
@@ -82,7 +82,7 @@ def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Synthesi
             process of this run ended; or the self-test of this installation failed.
         BudgetExceeded: the account does not cover the plan. ModeError: an account for a run that gives no privacy.
     """
-    from veilset.methods.catalogue import open_model
+    from veilset.methods.catalogue import open_any
 
     out, team = Path(out), Team()
     team.share(lambda: _check_folder(out, resume))
@@ -96,7 +96,7 @@ def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Synthesi
             team.share(lambda: _covered(account, plan))
     with ExitStack() as held:
         if team.share(lambda: _take(out, spec, resume, held)):
-            return open_model(out)
+            return open_any(out)
         model.fit(data.train, privacy, seed=spec.seed, folder=out, device=spec.device, account=account)
         team.share(lambda: model.write(out))
     return model

@@ -161,7 +161,7 @@ def test_a_fit_that_forgets_its_noise_is_above_its_claim(
 
 
 def test_generated_outsiders_are_noticed(pool: Pool, tmp_path: Path) -> None:
-    """The mistake of source document 000: its non-members were generated images."""
+    """The mistake of Gandhi and Viradiya: its non-members were generated images."""
     info = replace(vs.load("digits").info, units=pool.each)
     model = Slots().fit(private_images(pool.candidates[pool.each :], info), vs.Privacy(10.0), seed=0)
     made = model.sample(K, seed=5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "fake_suite.py").write_text(FAKE)
     monkeypatch.syspath_prepend(tmp_path / "code")
+    monkeypatch.delitem(sys.modules, "fake_suite", raising=False)  # of another test, in another folder
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'code'}:{SOURCE}")
     monkeypatch.setitem(suite.SUITES, "fake", "fake_suite")
     monkeypatch.setenv("KIND", "fine")

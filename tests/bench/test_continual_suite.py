@@ -58,12 +58,12 @@ def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
 def test_verdicts_compare_the_last_task_with_both_baselines_and_the_aim() -> None:
     got = summary(continual.cells(False))
     said = {(r["data"], r["epsilon"]): r["verdict"] for r in got["rows"] if r["method"] == "dp-condense"}
-    assert said["mnist", 10.0] == "above 2 of 2 baselines; aim 93 reached"
+    assert said["mnist", 10.0] == "above 2 of 2 baselines; goal 93 reached"
     assert said["fashion-mnist", 1.0] == "above 2 of 2 baselines"
     assert {r["verdict"] for r in got["rows"] if r["method"] != "dp-condense"} == {""}
     few = summary([c for c in continual.cells(False, seeds=1) if c.params["method"] == "dp-condense"])
     row = next(r for r in few["rows"] if (r["data"], r["epsilon"], r["method"]) == ("mnist", 10.0, "dp-condense"))
-    assert row["verdict"] == "no baseline yet; aim 93 reached so far" and few["rows"][0]["data"] == "mnist"
+    assert row["verdict"] == "no baseline yet; goal 93 reached so far" and few["rows"][0]["data"] == "mnist"
 
 
 @pytest.mark.parametrize("done", [0, 1, 36])
@@ -73,7 +73,7 @@ def test_table_and_figure(done: int) -> None:
     tree = ElementTree.fromstring(svg)
     marks = len(tree.findall(f".//{SVG}circle"))
     assert marks == {0: 0, 1: 5 + 1, 36: 4 * 3 * 5 + 3}[done], "five tasks a curve, and the legend"
-    assert (f"Missing {36 - done} cells" in section) == (done < 36)
+    assert (f"Missing {36 - done} results" in section) == (done < 36)
     if done == 36:
         assert "| mnist | 10 | cnn | dp-condense | 99.00 ± 1.00 | 98.00 ± 1.00 |" in section
 

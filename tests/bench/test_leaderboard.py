@@ -169,9 +169,10 @@ def test_the_table_says_what_is_missing_and_what_was_published(tmp_path: Path) -
     feta = next(line for line in text.splitlines() if "| dp-feta |" in line)
     assert "90.50 ± 0.71" in feta and "90: passed so far" in feta and "95.6, FID 13.7 (DPImageBench)" in feta
     assert "2 of 2" in feta and "1.0000" in feta and "500" in feta
-    assert "* DPImageBench: classifier: mean of a WRN" in text and "Missing 1 cells, the most wanted first: x." in text
-    assert "| mnist | inf | dp-cgan |" in text and "see source-000.md" in text
-    assert "(no cell is finished yet)" in leaderboard.render(leaderboard.summary([], wanted) | {"missing": []})
+    assert "* DPImageBench: classifier: mean of a WRN" in text
+    assert "Missing 1 results, the most wanted first: x." in text
+    assert "| mnist | inf | dp-cgan |" in text and "see three-families.md" in text
+    assert "(no result is there yet)" in leaderboard.render(leaderboard.summary([], wanted) | {"missing": []})
 
 
 def test_published_figures_say_where_they_were_read() -> None:

@@ -65,7 +65,7 @@ def test_table_and_picture_hold_what_was_measured() -> None:
 
 def test_an_unfinished_suite_says_what_is_missing() -> None:
     got = membership.summary([], membership.cells(False)) | {"missing": ["mistake"]}
-    assert "Missing 1 cells" in membership.render(got) and membership.pages(got) == {}
+    assert "Missing 1 results" in membership.render(got) and membership.pages(got) == {}
 
 
 def test_the_published_attack_finds_members_that_were_never_trained_on() -> None:

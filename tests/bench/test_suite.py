@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.runner import suite
 from benchmarks.runner.suite import Table, missing, run_suite
-from veilset.core.errors import ConfigError, RunError
+from veilset.core.errors import ConfigError, Note, RunError
 
 Kind = Callable[[str], None]
 
@@ -32,7 +32,7 @@ def run(folder: Path, **how: Any) -> tuple[dict[str, Any], Told]:
 def test_cells_are_made_once(fake: Kind, tmp_path: Path) -> None:
     folder = tmp_path / "b"
     result, told = run(folder, jobs=2)
-    assert result == {"rows": {"a.seed0": 1, "a.seed1": 2, "z": 0}, "wanted": 3, "missing": []}
+    assert result["rows"] == {"a.seed0": 1, "a.seed1": 2, "z": 0} and result["wanted"] == 3 and result["missing"] == []
     assert sorted(told) == ["a.seed0: sum 1", "a.seed1: sum 2", "z: sum 0"]
     assert json.loads((folder / "fake.json").read_text()) == result
     assert (folder / "fake.md").read_text() == "3 rows\n" and "## fake\n\n3 of 3" in (folder / "README.md").read_text()
@@ -79,10 +79,10 @@ def test_what_is_shared_is_what_was_made(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_failing_cell_is_told_and_the_others_are_kept(fake: Kind, tmp_path: Path, kind: str, words: str) -> None:
     fake(kind)
     told = Told()
-    with pytest.raises(RunError, match=f"1 cell.s. failed and the others are kept: cell z: .*{words}") as e:
+    with pytest.raises(RunError, match=f"1 result.s. failed and the others are kept: cell z: .*{words}") as e:
         run_suite("fake", tmp_path / "b", tell=told)
     assert "\n" not in str(e.value)
-    assert told[2].startswith("z: FAILED, ") and told[3] == "Missing 1 cells, the most wanted first: z."
+    assert told[2].startswith("z: FAILED, ") and told[3] == "Missing 1 results, the most wanted first: z."
     summary = json.loads((tmp_path / "b" / "fake.json").read_text())
     assert summary["missing"] == ["z"] and set(summary["rows"]) == {"a.seed0", "a.seed1"}
     fake("fine")
@@ -92,7 +92,7 @@ def test_a_failing_cell_is_told_and_the_others_are_kept(fake: Kind, tmp_path: Pa
 def test_dry_runs_nothing_and_says_what_is_missing(fake: Kind, tmp_path: Path) -> None:
     result, told = run(tmp_path / "b", dry=True)
     assert result["missing"] == ["a.seed0", "a.seed1", "z"] and list((tmp_path / "b" / "fake").iterdir()) == []
-    assert told == ["Missing 3 cells, the most wanted first: a.seed0, a.seed1, z."]
+    assert told == ["Missing 3 results, the most wanted first: a.seed0, a.seed1, z."]
     assert missing([f"c{i}" for i in range(20)]).endswith("c11 and 8 more.")
 
 
@@ -149,3 +149,21 @@ def test_every_suite_offers_what_is_needed() -> None:
 def test_the_committed_page_is_made_from_the_committed_tables() -> None:
     folder = Path(__file__).parents[2] / "benchmarks" / "results"
     assert (folder / "README.md").read_text() == suite._readme(folder)
+
+
+def test_a_suite_is_named_by_what_it_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    from veilset.cli.main import main
+
+    for old, new in suite.RENAMED.items():
+        with pytest.warns(Note, match=f"suite {old} is now {new}; the old name goes in the next release"):
+            assert suite.suite_name(old) == new
+        assert old not in suite.SUITES and suite.suite_name(new) == new
+    assert main(["bench", "source-003", "--stale", "--list", "--only", "no such cell"]) == 0
+    assert (
+        capsys.readouterr().err == "veilset: note: suite source-003 is now private-set-paper; "
+        "the old name goes in the next release\n"
+    )
+    assert main(["bench", "source-001", "--dry"]) == 2
+    assert "suite 'model-inversion' does not exist yet. Suites: spine" in capsys.readouterr().err
+    for name, module in suite.SUITES.items():
+        assert module.rpartition(".")[2].startswith(name.replace("-", "_")[:5]), "a module is called as its suite"

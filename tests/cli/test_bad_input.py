@@ -88,6 +88,9 @@ def test_a_parameter_that_is_known_brings_no_other_to_mind(veilset: Run) -> None
         (("verify",), "required"),
         (("sign",), "give a folder and --key FILE"),
         (("bench", "no-such-suite"), "no-such-suite"),
+        (("bench", "audit", "--list"), "write --stale --list"),
+        (("bench", "audit", "--stale", "--quick"), "leave out --quick"),
+        (("bench", "audit", "--stale", "--dry"), "leave out --quick and --dry"),
     ],
 )
 def test_a_bad_verb_or_argument(veilset: Run, command: tuple[str, ...], words: str) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from veilset.cli import _spec
+from veilset.cli._verb import MethodVerb
 from veilset.cli.main import VERBS, verb_parser
-from veilset.methods.catalogue import methods
+from veilset.methods.catalogue import registry
 
 ROOT = Path(__file__).parents[2]
 PLACEHOLDERS = {"...", "METHOD"}
@@ -41,13 +42,13 @@ def test_the_command_line_takes_it(file: str, line: str) -> None:
         pytest.skip("a pattern, not a command")
     assert words[0] in VERBS
     module, verb = verb_parser(words[0])
-    if not hasattr(module, "run_with_rest"):
+    if not isinstance(module, MethodVerb):
         verb.parse_args(words[1:])
         return
-    args, rest = verb.parse_known_args(module.words(words[1:]) if hasattr(module, "words") else words[1:])
+    args, rest = verb.parse_known_args(module.words(words[1:]))
     method = getattr(args, "method", None)
-    known = _spec.own(method) if method in methods() else {}
+    known = _spec.own(method) if method in registry() else {}
     given = _spec._params(rest, verb, known)
     if method and method not in OWN:
-        assert method in methods()
+        assert method in registry()
         assert set(given) <= set(known)

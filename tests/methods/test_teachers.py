@@ -25,8 +25,10 @@ def test_registry_tells_the_truth(name: str) -> None:
 
 def test_teachers_and_methods_are_apart() -> None:
     assert not set(teachers()) & set(vs.methods())
-    with pytest.raises(ConfigError, match="Known: dp-scatter"):
+    with pytest.raises(ConfigError, match=r"dp-moments is a synthesizer, which draws images .*use veilset\.make$"):
         make_teacher("dp-moments")
+    with pytest.raises(ConfigError, match="'dp-scater' is unknown. Did you mean 'dp-scatter'.*Known: dp-scatter$"):
+        make_teacher("dp-scater")
     with pytest.raises(ConfigError, match="make_teacher"):
         vs.make("dp-scatter")
     with pytest.raises(ConfigError, match="no recipe"):

@@ -19,6 +19,7 @@ from veilset.core.errors import RunError
 from veilset.core.io import lock
 from veilset.core.types import PublicInfo
 from veilset.data.load import load
+from veilset.methods.catalogue import open_model
 from veilset.privacy.account import Account
 from veilset.privacy.accounting import Search, claim
 from veilset.privacy.receipt import verify
@@ -163,7 +164,8 @@ def _runs(folder: Path, account: Account) -> dict[str, bool]:
     """Two runs of one plan are two, whose ledgers are equal; what is drawn from a run is that run."""
     spec = RunSpec(method="dp-moments", data=DATA, epsilon=0.4, params=QUICK)
     for name in ("first", "second"):
-        model = execute(spec, folder / name)
+        execute(spec, folder / name)
+    model = open_model(folder / "second")
     model.write_samples(model.sample(20), folder / "samples")
     execute(replace(spec, account=str(account.path)), folder / "third")
     once, late, shares = account.balance().share, list[bool](), list[float]()

@@ -30,18 +30,18 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def with_method(words: Sequence[str]) -> list[str]:
     """The words after a verb, with the default method in front where the user names none."""
-    from veilset.methods.catalogue import DEFAULT, methods
+    from veilset.methods.catalogue import DEFAULT, registry
 
-    none = bool(words) and words[0].startswith("-") and not set(words) & set(methods())
+    none = bool(words) and words[0].startswith("-") and not set(words) & set(registry())
     return [DEFAULT, *words] if none else list(words)
 
 
 def help_fields(method: str) -> str:
     """The parameters of a method, one line each, from its config."""
     from veilset.core.config import fields
-    from veilset.methods.catalogue import method_class
+    from veilset.methods.catalogue import any_class
 
-    cls = method_class(method)
+    cls = any_class(method)
     lines = [f"parameters of {method}:"]
     for f in fields(cls.Config):
         default = "derived" if f.default is None else f.default
@@ -72,9 +72,9 @@ def spec(args: argparse.Namespace, rest: Sequence[str], parser: argparse.Argumen
 def own(method: str) -> dict[str, bool]:
     """The parameters of a method, and whether each is a flag."""
     from veilset.core.config import fields
-    from veilset.methods.catalogue import method_class
+    from veilset.methods.catalogue import any_class
 
-    return {f.name: f.type is bool for f in fields(method_class(method).Config)}
+    return {f.name: f.type is bool for f in fields(any_class(method).Config)}
 
 
 def _params(rest: Sequence[str], parser: argparse.ArgumentParser, known: Mapping[str, bool]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from veilset.audit.ladder import Target
 
+METHOD_FIRST, words = True, list[str]
 NOTHING = 3  # exit status of an audit that could not have shown a fault
 
 
@@ -44,7 +45,7 @@ def _list(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def run_with_rest(args: argparse.Namespace, rest: Sequence[str], parser: argparse.ArgumentParser) -> int:
+def run_with_rest(args: argparse.Namespace, rest: list[str], parser: argparse.ArgumentParser) -> int:
     from veilset.audit.ladder import Effort, climb
     from veilset.cli.main import say, tell
     from veilset.core.errors import RunError

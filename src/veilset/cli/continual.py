@@ -14,6 +14,7 @@ from typing import Any
 from veilset.cli import _spec
 
 WHAT = ("plan", "fit", "show")
+METHOD_FIRST, words = False, list[str]
 
 
 def add(parser: argparse.ArgumentParser) -> None:

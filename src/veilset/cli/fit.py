@@ -12,7 +12,7 @@ from pathlib import Path
 
 from veilset.cli import _spec
 
-words = _spec.with_method
+METHOD_FIRST, words = True, _spec.with_method
 
 
 def add(parser: argparse.ArgumentParser) -> None:

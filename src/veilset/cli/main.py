@@ -8,8 +8,9 @@ import math
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from types import ModuleType
 from typing import Any
+
+from veilset.cli._verb import MethodVerb, PlainVerb
 
 GROUPS = {
     "prepare": {
@@ -23,6 +24,7 @@ GROUPS = {
         "tune": "search hyper-parameters at a price that is printed first",
         "continual": "release classes task by task, under one claim that is known from the start",
         "sample": "draw a synthetic labelled set with its receipt",
+        "predict": "label images with a teacher that was fitted",
         "report": "write one page to show",
     },
     "prove": {
@@ -68,9 +70,9 @@ def parser() -> Parser:
     return top
 
 
-def verb_parser(name: str) -> tuple[ModuleType, Parser]:
-    """The module of a verb, and the parser of what follows the verb."""
-    module = import_module(f"veilset.cli.{name}")
+def verb_parser(name: str) -> tuple[PlainVerb | MethodVerb, Parser]:
+    """A verb, and the parser of what follows it."""
+    module: Any = import_module(f"veilset.cli.{name}")
     verb = Parser(prog=f"veilset {name}", description=module.__doc__, allow_abbrev=False)
     verb.add_argument("--json", action="store_true", help="print one JSON object, for machines")
     module.add(verb)
@@ -91,14 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv[0] != "fit" and Team().size > 1:
             raise ConfigError(f"verb {argv[0]!r} runs in one process; only fit can share its work: leave out torchrun")
         module, verb = verb_parser(argv[0])
-        if hasattr(module, "run_with_rest"):
-            named = len(argv) > 2 and not argv[1].startswith("-") and not hasattr(module, "WHAT")
+        if isinstance(module, MethodVerb):
+            named = module.METHOD_FIRST and len(argv) > 2 and not argv[1].startswith("-")
             if {"-h", "--help"} & set(argv) and named:
                 from veilset.cli._spec import help_fields
 
                 verb.formatter_class, verb.epilog = argparse.RawDescriptionHelpFormatter, help_fields(argv[1])
-            words = module.words(argv[1:]) if hasattr(module, "words") else argv[1:]
-            args, rest = verb.parse_known_args(words)
+            args, rest = verb.parse_known_args(module.words(argv[1:]))
             _quiet(args)
             return int(module.run_with_rest(args, rest, verb) or 0)
         args = verb.parse_args(argv[1:])

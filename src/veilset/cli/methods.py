@@ -1,4 +1,4 @@
-"""List the methods, built in and plugged in, and apart from them the teachers, which predict."""
+"""List the methods of each kind, built in and plugged in: synthesizers draw images, teachers label them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from veilset.cli.main import say
-    from veilset.methods.catalogue import method_class, methods
-    from veilset.methods.teachers import teacher_class, teachers
+    from veilset.methods.catalogue import KINDS, any_class, methods, registry, teachers
 
-    table, apart, broken = methods(), teachers(), {}
+    table, broken = registry(), {}
     if args.check:
         from veilset.core.errors import VeilsetError
 
-        for name in (*table, *apart):
+        for name in table:
             try:
-                (teacher_class if name in apart else method_class)(name)
+                any_class(name)
             except Exception as e:  # a method may fail to load in any way; say which and why, and go on
                 broken[name] = str(e) if isinstance(e, VeilsetError) else f"{type(e).__name__}: {e}"
-    lines = [f"{name:<14} {broken.get(name, words)}" for name, words in (table | apart).items()]
-    lines.insert(len(table), "\nteachers (they predict and draw no images; see veilset.make_teacher):")
-    say(args, {"methods": table, "teachers": apart, "broken": broken}, "\n".join(lines))
+    parts = []
+    for kind, does in KINDS.items():
+        own = [f"{name:<14} {broken.get(name, e.summary)}" for name, e in table.items() if e.kind == kind]
+        parts.append("\n".join([f"{kind}s, each {does}:", *own]))
+    say(args, {"methods": methods(), "teachers": teachers(), "broken": broken}, "\n\n".join(parts))
     return 1 if broken else 0

@@ -9,7 +9,7 @@ import argparse
 
 from veilset.cli import _spec
 
-add, words = _spec.add, _spec.with_method
+add, words, METHOD_FIRST = _spec.add, _spec.with_method, True
 
 
 def run_with_rest(args: argparse.Namespace, rest: list[str], parser: argparse.ArgumentParser) -> int:

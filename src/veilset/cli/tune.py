@@ -10,6 +10,8 @@ import sys
 
 from veilset.cli import _spec
 
+METHOD_FIRST, words = True, list[str]
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     from veilset.tune import SCORES

@@ -1,31 +1,41 @@
-"""Every method by name, without importing torch. A test keeps the table true; plug-ins come by entry point."""
+"""Every method by name and kind, without importing torch. A test keeps the table true; plug-ins come by entry point."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from veilset.core.errors import ConfigError, suggest
 
 if TYPE_CHECKING:
-    from veilset.methods.base import Method, Synthesizer
+    from veilset.methods.base import Method, Synthesizer, Teacher
 
 M = TypeVar("M", bound="Method")
-GROUP = "veilset.methods"
+# Kind -> what it does; its base class says the same. A kind has its own group of entry points.
+KINDS = {"synthesizer": "draws images and labels none", "teacher": "labels images and draws none"}
+GROUPS = {"veilset.methods": "synthesizer", "veilset.teachers": "teacher"}
+MAKERS = {"synthesizer": "veilset.make", "teacher": "veilset.make_teacher"}
+OPENERS = {
+    "synthesizer": "`veilset sample` (veilset.open_model)",
+    "teacher": "`veilset predict` (veilset.open_teacher)",
+}
 DEFAULT = "taught-moments"  # what `veilset fit` takes without a name: the best mean of the committed leaderboard
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a method lies, and what it is in one line."""
+    """Where a method lies, what it is in one line, and of which kind; for a plug-in, its entry point as written."""
 
     module: str
     attribute: str
     summary: str
+    kind: str = "synthesizer"
+    plugin: str = ""
 
 
 def _in(family: str, attribute: str, summary: str) -> Entry:
@@ -63,55 +73,100 @@ BUILT_IN = {
 }
 
 
-# Classifiers learned under a budget: they draw no images. What is done with them is in `teachers`.
+# Classifiers learned under a budget.
 TEACHERS = {
-    "dp-scatter": _in("teachers.dp_scatter", "DPScatter", "linear classifier on scattering features, by DP-SGD"),
+    "dp-scatter": replace(
+        _in("teachers.dp_scatter", "DPScatter", "linear classifier on scattering features, by DP-SGD"), kind="teacher"
+    ),
 }
 
 
-def _plugins() -> dict[str, EntryPoint]:
-    return {p.name: p for p in entry_points(group=GROUP)}
+def registry() -> dict[str, Entry]:
+    """Every method of every kind by name: built in, then plugged in. Imports none of them."""
+    found = entry_points()
+    plugged = {
+        p.name: Entry(p.module, p.attr, f"plug-in {p.value}", kind, plugin=p.value)
+        for group, kind in GROUPS.items()
+        for p in found.select(group=group)
+    }
+    own = BUILT_IN | TEACHERS
+    return own | {name: entry for name, entry in plugged.items() if name not in own}
 
 
 def methods() -> dict[str, str]:
-    """Name -> one-line summary of every built-in method and installed plug-in."""
-    extra = {name: f"plug-in {p.value}" for name, p in _plugins().items() if name not in BUILT_IN}
-    return {name: e.summary for name, e in BUILT_IN.items()} | extra
+    """Name -> one-line summary of every synthesizer, built in or plugged in."""
+    return {name: e.summary for name, e in registry().items() if e.kind == "synthesizer"}
 
 
-def method_class(name: str) -> type[Synthesizer]:
-    """The class of a method.
+def teachers() -> dict[str, str]:
+    """Name -> one-line summary of every teacher, built in or plugged in."""
+    return {name: e.summary for name, e in registry().items() if e.kind == "teacher"}
+
+
+def any_class(name: str) -> type[Method]:
+    """The class of a method of any kind.
 
     Raises:
         ConfigError: unknown name, or a plug-in that does not load (with its reason).
     """
-    from veilset.methods.base import Synthesizer
+    found: type[Method] = _load(name)
+    return found
 
-    if name in BUILT_IN:
-        entry = BUILT_IN[name]
-        found: Any = getattr(import_module(entry.module), entry.attribute)
-        return found
-    plugins = _plugins()
-    if name in TEACHERS:
-        raise ConfigError(f"{name} is a teacher, which predicts and draws no images; use veilset.make_teacher")
-    if name not in plugins:
-        known = methods()
-        raise ConfigError(f"method {name!r} is unknown.{suggest(name, known)} Known: {', '.join(known)}")
+
+def method_class(name: str) -> type[Synthesizer]:
+    """The class of a synthesizer.
+
+    Raises:
+        ConfigError: unknown name, a teacher's, or a plug-in that does not load (with its reason).
+    """
+    found: type[Synthesizer] = _load(name, "synthesizer")
+    return found
+
+
+def teacher_class(name: str) -> type[Teacher]:
+    """The class of a teacher; errors as those of `method_class`."""
+    found: type[Teacher] = _load(name, "teacher")
+    return found
+
+
+def _load(name: str, wanted: str | None = None) -> Any:
+    """The class of this name, which must be of the kind that is wanted (None: of any)."""
+    known = registry()
+    entry = known.get(name)
+    if entry is None:
+        alike = [n for n, e in known.items() if wanted in (None, e.kind)]
+        what = "teacher" if wanted == "teacher" else "method"
+        raise ConfigError(f"{what} {name!r} is unknown.{suggest(name, alike)} Known: {', '.join(alike)}")
+    if wanted not in (None, entry.kind):
+        raise ConfigError(f"{name} is a {entry.kind}, which {KINDS[entry.kind]}; use {MAKERS[entry.kind]}")
+    if not entry.plugin:
+        return getattr(import_module(entry.module), entry.attribute)
+    return _plugged(name, entry)
+
+
+def _plugged(name: str, entry: Entry) -> type[Method]:
+    """The class of a plug-in.
+
+    Raises:
+        ConfigError: it does not load, or is no class of its kind and name.
+    """
+    from veilset.methods.base import Synthesizer, Teacher
+
+    base = {"synthesizer": Synthesizer, "teacher": Teacher}[entry.kind]
+    who = f"plug-in {name!r} ({entry.plugin})"
     try:
-        found = plugins[name].load()
+        found = attrgetter(entry.attribute)(import_module(entry.module))
     except Exception as e:  # a plug-in may fail in any way; say which and why
-        raise ConfigError(f"plug-in {name!r} ({plugins[name].value}) does not load: {type(e).__name__}: {e}") from e
-    if not (isinstance(found, type) and issubclass(found, Synthesizer)):
-        raise ConfigError(f"plug-in {name!r} ({plugins[name].value}) is not a veilset.Synthesizer class")
+        raise ConfigError(f"{who} does not load: {type(e).__name__}: {e}") from e
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(f"{who} is not a veilset.{base.__name__} class")
     if found.name != name:
-        raise ConfigError(
-            f"plug-in {name!r} ({plugins[name].value}) calls itself {found.name!r}; give both the same name"
-        )
+        raise ConfigError(f"{who} calls itself {found.name!r}; give both the same name")
     return found
 
 
 def make(name: str = DEFAULT, *, recipe: str | None = None, **params: Any) -> Synthesizer:
-    """A method by name with its parameters, ready to plan and fit.
+    """A synthesizer by name with its parameters, ready to plan and fit.
 
     Args:
         name: a method; by default the one that did best on the sets that were measured.
@@ -122,6 +177,11 @@ def make(name: str = DEFAULT, *, recipe: str | None = None, **params: Any) -> Sy
         ConfigError: unknown method, recipe or parameter (with a suggestion), or a value out of range.
     """
     return configured(method_class(name), recipe, params)
+
+
+def make_teacher(name: str, *, recipe: str | None = None, **params: Any) -> Teacher:
+    """A teacher by name with its parameters, ready to plan and fit; as `make` for synthesizers."""
+    return configured(teacher_class(name), recipe, params)
 
 
 def configured(cls: type[M], recipe: str | None, params: Mapping[str, Any]) -> M:
@@ -137,12 +197,33 @@ def configured(cls: type[M], recipe: str | None, params: Mapping[str, Any]) -> M
 
 
 def open_model(folder: str | Path) -> Synthesizer:
-    """A fitted model from a run folder or from what `save` wrote. Opens JSON and safetensors only; no code is run.
+    """A fitted synthesizer from a run folder or from what `save` wrote. Opens JSON and safetensors only; runs no code.
 
     Raises:
-        RunError: not a veilset model, or damaged.
+        RunError: not a veilset model, or damaged. ConfigError: a teacher, or a method that is not installed.
     """
+    model: Synthesizer = _open(folder, "synthesizer")
+    return model
+
+
+def open_teacher(folder: str | Path) -> Teacher:
+    """A fitted teacher, as `open_model` opens synthesizers."""
+    model: Teacher = _open(folder, "teacher")
+    return model
+
+
+def open_any(folder: str | Path) -> Method:
+    """A fitted method of any kind, as `open_model` opens synthesizers."""
+    model: Method = _open(folder)
+    return model
+
+
+def _open(folder: str | Path, wanted: str | None = None) -> Any:
     from veilset.methods.base import model_facts, restore
 
     facts = model_facts(Path(folder))
-    return restore(method_class(facts["method"]), Path(folder), facts)
+    entry = registry().get(facts["method"])
+    if entry and wanted not in (None, entry.kind):
+        what = f"a run of {facts['method']}, a {entry.kind}, which {KINDS[entry.kind]}"
+        raise ConfigError(f"{folder}: {what}; use {OPENERS[entry.kind]}")
+    return restore(_load(facts["method"], wanted), Path(folder), facts)

@@ -1,6 +1,6 @@
 """Membership inference against a run: can its members be told from real outsiders?
 
-Source document 000 asked this and got an answer that its authors distrusted; docs/membership.md says why it was wrong.
+Gandhi and Viradiya asked this and distrusted their answer; docs/membership.md says why it was wrong.
 Here members and outsiders are real records of one distribution, shadow models show what training does to a record, and
 three controls go through the same code as the result:
 

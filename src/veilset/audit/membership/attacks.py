@@ -50,7 +50,7 @@ def attacks(target: Array, shadows: Shadows) -> dict[str, Array]:
 
     * each feature by itself, as a threshold attack (Yeom et al. 2018): nothing is learned;
     * shadow-logistic: a logistic regression that tells records in from records out of the shadow models (Shokri et
-      al. 2017, with the regression of source document 000), asked about the target;
+      al. 2017, with the regression of Gandhi and Viradiya), asked about the target;
     * lira: Carlini et al. 2022, Equation 4: the likelihood ratio of a candidate's features under Gaussians fitted to
       its own values in and out of the shadow models. As they advise for few shadow models, all records share one
       covariance;
@@ -71,7 +71,7 @@ def attacks(target: Array, shadows: Shadows) -> dict[str, Array]:
 
 
 def by_labels(x: Array, inside: Array, learn: Array) -> Array:
-    """The attack as source document 000 had it: no shadow models; a regression is told who is a member among a part.
+    """The attack as Gandhi and Viradiya had it: no shadow models; a regression is told who is a member among a part.
 
     Args:
         x: features [n, F] of one model. inside: bool [n], members. learn: bool [n], whose membership is told.

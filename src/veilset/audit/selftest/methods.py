@@ -14,9 +14,8 @@ from veilset.audit.selftest.base import Check, with_user_seeds, wrong
 from veilset.audit.selftest.coupled import World, coupled, moved, remembered, shapes, strangers, worlds
 from veilset.methods import base
 from veilset.methods.base import Method, Synthesizer
-from veilset.methods.catalogue import BUILT_IN, TEACHERS, method_class
+from veilset.methods.catalogue import BUILT_IN, TEACHERS, make_teacher, method_class
 from veilset.methods.moments import selection, taught_moments, texture
-from veilset.methods.teachers import make_teacher
 from veilset.privacy.gate import Gate
 from veilset.privacy.gradients import Clipped
 from veilset.privacy.spec import Privacy

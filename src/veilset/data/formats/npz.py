@@ -125,6 +125,14 @@ class NpzSource:
         return Glimpse(classes, _guess_chw(axes), span, axes[0], people)
 
 
+def lone_pixels(path: Path, info: PublicInfo, faults: Faults) -> FileRecords | None:
+    """The images of an archive of which no labels are asked for: its array x. None after reporting what is wrong."""
+    with _archive(path, faults) as z:
+        if z is not None and "x" not in _stems(z):
+            faults.add(path.name, "no array x in it", "write it with numpy.savez(file, x=...)")
+        return None if z is None or faults.found else _pixels(z, "x", info, faults, True)[0]
+
+
 def _members(z: zipfile.ZipFile | None, split: str) -> tuple[str, str] | None:
     """The first naming scheme whose pixels and labels are in the archive."""
     return next((m for m in MEMBERS[split] if set(m) <= {*_stems(z)}), None) if z else None

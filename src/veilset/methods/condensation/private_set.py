@@ -22,7 +22,8 @@ What the paper does not have, each with a switch; it is off in the recipes:
             layer counts by the rest
   decay     the rate falls to zero, so that the last answers' noise is averaged
 Before you choose it: at every size and budget measured so far `dp-condense` releases the better set, and on
-Fashion-MNIST with 10 images a class the questions left the paid start worse than it was (`veilset bench source-003`).
+Fashion-MNIST with 10 images a class the questions left the paid start worse than it was
+(`veilset bench private-set-paper`).
 
 Differs from the paper and its code:
   * The code asks R + 1 times in place of R, and so spends more than it says. Here the gate counts.

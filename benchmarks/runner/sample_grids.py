@@ -1,4 +1,4 @@
-"""Sheets of released images side by side, as one SVG file that holds its pictures."""
+"""Grids of released images side by side, as one SVG file that holds its pictures."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from veilset.core.types import Images
 
 PER_CLASS = 5
-SCALE, GAP, LINE = 1, 16, 22  # of a pixel; between sheets; height of a line of text
+SCALE, GAP, LINE = 1, 16, 22  # of a pixel; between grids; height of a line of text
 
 
-def sheet(images: Images) -> str:
+def sample_grid(images: Images) -> str:
     """The first images of each class, one row a class, as the text of a PNG file (base64)."""
     from veilset.core.pictures import grid
 
@@ -24,14 +24,14 @@ def sheet(images: Images) -> str:
     return base64.b64encode(out.getvalue()).decode()
 
 
-def side_by_side(sheets: Mapping[tuple[str, str], str], rows: Sequence[str], columns: Sequence[str]) -> str:
-    """An SVG table of sheets.
+def side_by_side(grids: Mapping[tuple[str, str], str], rows: Sequence[str], columns: Sequence[str]) -> str:
+    """An SVG table of grids.
 
     Args:
-        sheets: (row, column) -> what `sheet` made; places without one stay empty.
+        grids: (row, column) -> what `sample_grid` made; places without one stay empty.
         rows, columns: names, in order.
     """
-    wide, high = (max((_size(s)[i] for s in sheets.values()), default=100) for i in (0, 1))
+    wide, high = (max((_size(s)[i] for s in grids.values()), default=100) for i in (0, 1))
     width, height = GAP + len(columns) * (wide + GAP), LINE + len(rows) * (LINE + high + GAP)
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}">']
     out.append(f'<rect width="{width}" height="{height}" fill="#fff"/><g font-family="sans-serif" font-size="13">')
@@ -41,7 +41,7 @@ def side_by_side(sheets: Mapping[tuple[str, str], str], rows: Sequence[str], col
         top = LINE + i * (LINE + high + GAP)
         out.append(f'<text x="{GAP}" y="{top + 15}">{escape(row)}</text>')
         for j, column in enumerate(columns):
-            if (found := sheets.get((row, column))) is not None:
+            if (found := grids.get((row, column))) is not None:
                 w, h = _size(found)
                 place = f'x="{GAP + j * (wide + GAP)}" y="{top + LINE}" width="{w}" height="{h}"'
                 out.append(f'<image {place} href="data:image/png;base64,{found}"/>')

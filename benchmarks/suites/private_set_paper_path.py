@@ -1,4 +1,4 @@
-"""The convergence figure of source document 003: accuracy against spent budget and minutes, while the set is made."""
+"""The convergence figure of the Private Set Generation paper: accuracy against spent budget and minutes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from veilset.core.words import plus_minus
 METHOD, EPSILON, PER_CLASS = "private-set", 10.0, 10
 NETWORK = "lenet"  # the ConvNet takes minutes a point
 POINTS = 8
-PLOT = "source-003.svg"
+PLOT = "private-set-paper.svg"
 TEXT = f"""Convergence of `{METHOD}` at epsilon {EPSILON:g}, {PER_CLASS} images a class: one run, whose images were
 copied before its first question, after some, and after the last (the released set). Each copy trains a LeNet by the
 document's protocol, since the ConvNet takes minutes a point. Epsilon is that of what was asked until then, by the

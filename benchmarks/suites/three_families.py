@@ -1,4 +1,4 @@
-"""The suite of source document 000: CVAE, CGAN and diffusion at epsilon 5, 10, 40 and infinity, compared again."""
+"""The suite of Gandhi and Viradiya: CVAE, CGAN and diffusion at epsilon 5, 10, 40 and infinity, compared again."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from benchmarks.runner.quality import (
     some_seeds,
 )
 from benchmarks.runner.suite import Cell, missing
-from benchmarks.suites.source_000_page import TEXT
+from benchmarks.suites.three_families_page import TEXT
 from veilset.core.words import plus_minus
 
-COMMAND = "veilset bench source-000 --jobs 2"
+COMMAND = "veilset bench three-families --jobs 2"
 OPTIONS = ("methods", "epsilon", "seeds")
 METHODS = ("dp-cvae:gradients", "dp-cgan", "dp-diffusion", "dp-cvae")
 EPSILONS = (10.0, float("inf"), 5.0, 40.0)  # in the order of worth
 DATA, SIZES = "mnist", (1000, 10_000)
 MEASURES = ("gen2real-cnn", "fd-gabor")
 DRAWS = 3  # choices of real images
-PAGE, PLOT = "source-000.md", "source-000.svg"
+PAGE, PLOT = "three-families.md", "three-families.svg"
 # 64-dimensional FID, as its authors' notebooks print it: epsilon -> value; "inf" is their run without DP.
 PUBLISHED: dict[str, dict[Any, float]] = {
     "dp-cvae:gradients": {5.0: 62.55, 10.0: 62.63, 40.0: 62.51, "inf": 70.19},
@@ -134,7 +134,7 @@ def _order(method: str) -> tuple[int, str]:
 def render(result: dict[str, Any]) -> str:
     """The suite's section of README.md; the rest is on its own page."""
     lines = [
-        f"## source-000\n\n`{result['command']}`: the comparison of source document 000 (CVAE, CGAN and diffusion "
+        f"## three-families\n\n`{result['command']}`: the comparison of Gandhi and Viradiya (CVAE, CGAN and diffusion "
         "under differential privacy) made again, with its number of images and with ten times as many. The plot, what "
         f"the columns mean and what the published numbers measured: [{PAGE}]({PAGE}).",
         "",
@@ -146,7 +146,7 @@ def render(result: dict[str, Any]) -> str:
 
 
 def pages(result: dict[str, Any]) -> dict[str, str]:
-    """source-000.md and source-000.svg."""
+    """three-families.md and three-families.svg."""
     late = f"\n{missing(result['missing'])}\n" if result["missing"] else ""
     real = ", ".join(f"{v:.0f} for {int(k.partition('@')[2]):,} images" for k, v in result["real"].items())
     few, many = result["sizes"]

@@ -1,4 +1,4 @@
-"""The tables of source document 003: cells, ours beside the published figures."""
+"""The tables of Private Set Generation (Chen, Kerkouche and Fritz 2022): cells, ours beside the published figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.runner import published
 from benchmarks.runner.suite import Cell
-from benchmarks.suites import source_003, source_003_published
+from benchmarks.suites import private_set_paper as suite
+from benchmarks.suites import private_set_paper_published as paper
 from veilset.core.errors import ConfigError
 from veilset.evaluation.protocols import SIX
 
@@ -33,7 +34,7 @@ def path_result(cell: Cell, value: float) -> dict[str, Any]:
 
 
 def test_cells_are_sizes_priors_and_six_networks() -> None:
-    everything = source_003.cells(False, seeds=3)
+    everything = suite.cells(False, seeds=3)
     assert len(everything) == len({c.name for c in everything}) == CELLS
     got = [c for c in everything if c.kind == "judged"]
     assert {c.params["method"] for c in got if c.params["params"].get("prior")} == {"private-set"}
@@ -45,23 +46,23 @@ def test_cells_are_sizes_priors_and_six_networks() -> None:
         row = p["method"], p["epsilon"], p["params"].get("prior", False)
         sizes.setdefault(row, set()).add(p["params"]["per_class"])
     document: dict[Any, set[int]] = {}
-    for _, e, n, prior in source_003_published.SIZE_TABLE:
+    for _, e, n, prior in paper.SIZE_TABLE:
         document.setdefault(("private-set", e, prior), set()).add(n)
     ours = {("dp-condense", 10.0, False): {1, 10, 20, 50}, ("dp-condense", 1.0, False): {10, 20, 50}}
     assert sizes == document | ours, "a row for each published figure, and no other of that method"
-    other = source_003.cells(False, epsilon=["3"])
+    other = suite.cells(False, epsilon=["3"])
     assert {(c.params["params"]["per_class"], c.params["network"]) for c in other} == {(20, SIX[0])}
 
 
 def test_the_document_says_the_same_in_both_of_our_tables() -> None:
-    columns = [(d, e) for d, e, n, prior in source_003_published.SIZE_TABLE if n == source_003.COMPARED and not prior]
-    got = published.table(source_003.PAPER, columns)
-    assert got["private-set"] == [source_003_published.SIZE_TABLE[d, e, 20, False] for d, e in columns]
+    columns = [(d, e) for d, e, n, prior in paper.SIZE_TABLE if n == suite.COMPARED and not prior]
+    got = published.table(suite.PAPER, columns)
+    assert got["private-set"] == [paper.SIZE_TABLE[d, e, 20, False] for d, e in columns]
     assert len(columns) == 4 and len(got) == 7, "with the generators, of which it has six"
 
 
 def test_cells_come_in_the_order_of_worth() -> None:
-    got = [c.name.removesuffix(".eps10.seed0") for c in source_003.cells(False) if c.name.endswith(".eps10.seed0")]
+    got = [c.name.removesuffix(".eps10.seed0") for c in suite.cells(False) if c.name.endswith(".eps10.seed0")]
     assert [name.removesuffix(".mnist") for name in got if name.endswith(".mnist")][:9] == [
         "private-set.n10.convnet",
         "private-set.prior.n10.convnet",
@@ -83,17 +84,17 @@ def test_cells_come_in_the_order_of_worth() -> None:
     networks = [i for i, name in enumerate(got) if ".path." not in name and ".convnet." not in name]
     assert max(i for i, name in enumerate(got) if ".convnet." in name) < min(paths) and max(paths) < min(networks)
     assert got[-1] == "dp-condense.n10.resnet18.fashion-mnist", "the longest comes last"
-    for without in (source_003.cells(False, ["dp-condense"]), source_003.cells(False, epsilon=["1"])):
+    for without in (suite.cells(False, ["dp-condense"]), suite.cells(False, epsilon=["1"])):
         assert without and not [c for c in without if c.kind == "path"]
 
 
 def test_later_seeds_make_the_sets_that_are_compared_with_floors() -> None:
-    later = [c for c in source_003.cells(False) if c.params["seed"] > 0]
+    later = [c for c in suite.cells(False) if c.params["seed"] > 0]
     sets, seeds = 2, 2
-    assert len(later) == len(source_003.EPSILONS) * sets * seeds
+    assert len(later) == len(suite.EPSILONS) * sets * seeds
     assert {(c.params["method"], c.params["network"]) for c in later} == {("dp-condense", SIX[0])}
     assert all(c.params["params"] == {"per_class": 20} for c in later)
-    assert len(source_003.cells(False, seeds=1)) == CELLS / 3 == len(source_003.cells(False)) - len(later)
+    assert len(suite.cells(False, seeds=1)) == CELLS / 3 == len(suite.cells(False)) - len(later)
 
 
 @pytest.mark.parametrize(
@@ -101,22 +102,22 @@ def test_later_seeds_make_the_sets_that_are_compared_with_floors() -> None:
 )
 def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        source_003.cells(False, **wrong)
+        suite.cells(False, **wrong)
 
 
 def test_a_verdict_is_for_good_when_all_seeds_are_there() -> None:
     row: dict[str, Any] = {"figures": {"accuracy": {"mean": 95.6}}, "seeds": 3}
-    assert source_003._verdict(row, 95.6, 98) == "95.6 passed, 98 missed"
-    assert source_003._verdict(row | {"seeds": 2}, 95.7, 95) == "95.7 missed, 95 reached so far"
+    assert suite._verdict(row, 95.6, 98) == "95.6 passed, 98 missed"
+    assert suite._verdict(row | {"seeds": 2}, 95.7, 95) == "95.7 missed, 95 reached so far"
 
 
 @pytest.mark.parametrize("done", [0, CELLS])
 def test_tables(done: int) -> None:
-    wanted = source_003.cells(False, seeds=3)
-    got = source_003.summary([(c, result(c)) for c in wanted[:done]], wanted)
+    wanted = suite.cells(False, seeds=3)
+    got = suite.summary([(c, result(c)) for c in wanted[:done]], wanted)
     got["missing"] = [c.name for c in wanted[done:]]
     json.dumps(got, allow_nan=False)
-    text = source_003.render(got)
+    text = suite.render(got)
     ours = "91.00 ± 1.00" if done else ""
     assert f"| mnist | 10 | private-set | 20 | convnet | {ours} | 95.6 |" in text
     assert f"| fashion-mnist | 10 | private-set with prior | 1 | convnet | {ours} | 63.0 |" in text
@@ -125,15 +126,15 @@ def test_tables(done: int) -> None:
     bars = "90, 96: not run | 95.6, 98: not run | 74, 82: not run | 78, 86: not run"
     if done:
         bars = "90 passed, 96 missed | 95.6 missed, 98 missed | 74 passed, 82 reached | 78 passed, 86 reached"
-    assert f"| floor and aim of dp-condense | {bars} |" in text
+    assert f"| required and goal of dp-condense | {bars} |" in text
     assert "| published: private-set | 80.9 | 95.6 | 70.2 | 77.7 |" in text
     assert "| published: gs-wgan |  | 84.9 |  | 63.1 |" in text, "not published at epsilon 1"
     assert f"| mnist | dp-condense, 10 a class | {' | '.join([ours] * len(SIX))} |" in text
     assert "| fashion-mnist | published: private-set, 20 a class | 77.7 | 68.0 | 59.1 | 76.8 | 70.8 | 62.2 |" in text
-    assert (f"Missing {CELLS} cells" in text) == (done == 0)
+    assert (f"Missing {CELLS} results" in text) == (done == 0)
     assert ("| fashion-mnist | with | 200 | 10.000 | 2.00 | 90.90 ± 1.00 | 3 of 3 |" in text) == (done == CELLS)
-    assert "![Accuracy against spent epsilon and against minutes](source-003.svg)" in text
-    tree = ElementTree.fromstring(source_003.pages(got)["source-003.svg"])
+    assert "![Accuracy against spent epsilon and against minutes](private-set-paper.svg)" in text
+    tree = ElementTree.fromstring(suite.pages(got)["private-set-paper.svg"])
     marks = [len(g.findall(f"{SVG}circle")) for g in tree.iter(f"{SVG}g")]
     assert marks == [2 * 2 if done else 0] * 4, "two sets, each over epsilon and over minutes; two paths of two points"
 
@@ -141,9 +142,9 @@ def test_tables(done: int) -> None:
 @pytest.mark.long
 def test_a_network_is_trained_on_the_set(plug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    real = source_003.fit_and_draw
-    monkeypatch.setattr(source_003, "fit_and_draw", lambda m, d, e, s, p, n: asked.append(n) or real(m, d, e, s, {}, n))
-    got = source_003.judged(plug, "digits", "inf", 0, {"per_class": 4}, "mlp128")
+    real = suite.fit_and_draw
+    monkeypatch.setattr(suite, "fit_and_draw", lambda m, d, e, s, p, n: asked.append(n) or real(m, d, e, s, {}, n))
+    got = suite.judged(plug, "digits", "inf", 0, {"per_class": 4}, "mlp128")
     assert asked == [40] and got["figures"]["accuracy"] > 60
-    other = source_003.judged(plug, "digits", "inf", 0, {"per_class": 4}, "lenet")
+    other = suite.judged(plug, "digits", "inf", 0, {"per_class": 4}, "lenet")
     assert other["figures"]["accuracy"] != got["figures"]["accuracy"], "another network"

@@ -1,4 +1,4 @@
-"""The comparison of source document 000: cells, table, page and plot."""
+"""The comparison of Gandhi and Viradiya: cells, table, page and plot."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 from benchmarks.runner.plot import HEIGHT, LEFT, RIGHT, WIDTH, Panel, Series, draw
 from benchmarks.runner.suite import Cell, run_suite
-from benchmarks.suites import source_000
+from benchmarks.suites import three_families as suite
 from veilset.core.errors import ConfigError
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def cells() -> list[Cell]:
-    return source_000.cells(False)
+    return suite.cells(False)
 
 
 def result(cell: Cell) -> dict[str, Any]:
@@ -31,13 +31,13 @@ def result(cell: Cell) -> dict[str, Any]:
         }
     seed = cell.params["seed"]
     plus = 6.0 if cell.params["epsilon"] == "inf" and cell.params["method"] == "dp-cgan" else 0.0
-    figures = {f"{m}@{n}": 50.0 + seed + plus + n / 1000 for m in source_000.MEASURES for n in cell.params["sizes"]}
+    figures = {f"{m}@{n}": 50.0 + seed + plus + n / 1000 for m in suite.MEASURES for n in cell.params["sizes"]}
     cost = {"fit_seconds": 60.0, "sample_seconds": 6.0, "peak_mb": 300.0 + seed, "epsilon": None, "config": {}}
     return {"figures": figures, "versions": {"torch": "2"}, "processor": "one"} | cost
 
 
 def summary(done: list[Cell]) -> dict[str, Any]:
-    got = source_000.summary([(c, result(c)) for c in done], cells())
+    got = suite.summary([(c, result(c)) for c in done], cells())
     got["missing"] = [c.name for c in cells() if c not in done]
     json.dumps(got, allow_nan=False)
     return got
@@ -46,22 +46,22 @@ def summary(done: list[Cell]) -> dict[str, Any]:
 def test_cells_are_those_of_the_document() -> None:
     got = [c for c in cells() if c.kind == "compare"]
     assert {(c.params["method"], c.params["epsilon"], c.params["seed"]) for c in got} == {
-        (m, e, s) for m in source_000.METHODS for e in (5.0, 10.0, 40.0, "inf") for s in (0, 1, 2)
+        (m, e, s) for m in suite.METHODS for e in (5.0, 10.0, 40.0, "inf") for s in (0, 1, 2)
     }
     assert len(got) == 48 and all(c.params["sizes"] == [1000, 10_000] and c.params["data"] == "mnist" for c in got)
     seeds = [c.params["seed"] for c in got]
     assert seeds == sorted(seeds)
-    few = source_000.cells(False, ["dp-merf"], ["inf"], 1)
+    few = suite.cells(False, ["dp-merf"], ["inf"], 1)
     assert [c.name for c in few] == ["real", "dp-merf.epsinf.seed0"]
     for wrong in ({"methods": ["cvae?"]}, {"epsilon": ["-1"]}, {"seeds": 0}):
         with pytest.raises(ConfigError):
-            source_000.cells(False, **wrong)
+            suite.cells(False, **wrong)
 
 
 def test_page_and_plot() -> None:
     got = summary(cells())
-    pages = source_000.pages(got)
-    page, svg = pages["source-000.md"], pages["source-000.svg"]
+    pages = suite.pages(got)
+    page, svg = pages["three-families.md"], pages["three-families.svg"]
     assert "| dp-cvae | 5 | 52.00 ± 1.00 | 61.00 ± 1.00 | 52.00 ± 1.00 | 61.00 ± 1.00 | 1.00 | 0.10 | 302 |" in page
     assert "| dp-diffusion | inf |" in page and "no privacy | 3 of 3 |" in page
     assert "812 for 1,000 images, 201 for 5,000 images" in page and "| cvae | 62.55 | 62.63 | 62.51 | 70.19 |" in page
@@ -69,39 +69,45 @@ def test_page_and_plot() -> None:
     assert "| dp-cvae | 0.0 ± 1.4 | 1.00 |" in page and "| dp-cgan | 6.0 ± 1.4 | 0.91 |" in page, "the price of privacy"
     tree = ElementTree.fromstring(svg)
     assert len(tree.findall(f".//{SVG}circle")) == 2 * 2 * 16 + 4, "two panels, two sizes, sixteen rows; the legend"
-    section = source_000.render(got)
-    assert "[source-000.md](source-000.md)" in section and "| dp-cgan | 40 |" in section and "Missing" not in section
+    section = suite.render(got)
+    assert (
+        "[three-families.md](three-families.md)" in section
+        and "| dp-cgan | 40 |" in section
+        and "Missing" not in section
+    )
 
 
 @pytest.mark.parametrize("done", [0, 1, 5])
 def test_a_page_of_few_cells(done: int) -> None:
     got = summary(cells()[:done])
-    pages = source_000.pages(got)
-    ElementTree.fromstring(pages["source-000.svg"])
-    assert f"Missing {49 - done} cells" in pages["source-000.md"] and f"Missing {49 - done} cells" in source_000.render(
-        got
-    )
-    assert ("no cell is finished yet" in pages["source-000.md"]) == (done == 0)
+    pages = suite.pages(got)
+    ElementTree.fromstring(pages["three-families.svg"])
+    assert f"Missing {49 - done} results" in pages[
+        "three-families.md"
+    ] and f"Missing {49 - done} results" in suite.render(got)
+    assert ("no result is there yet" in pages["three-families.md"]) == (done == 0)
 
 
 def test_real_images_are_close_to_real_images() -> None:
-    got = source_000.real("digits", [100, 200])["figures"]
+    got = suite.real("digits", [100, 200])["figures"]
     assert set(got) == {"fd-gabor@100", "fd-gabor@200"} and all(v > 0 for v in got.values())
-    assert got == source_000.real("digits", [100, 200])["figures"]
+    assert got == suite.real("digits", [100, 200])["figures"]
 
 
 def test_one_fit_is_judged_by_few_and_by_many_images(plug: str) -> None:
-    got = source_000.compare(plug, "digits", "inf", 0, {}, [20, 100])
-    assert set(got["figures"]) == {f"{m}@{n}" for m in source_000.MEASURES for n in (20, 100)}
+    got = suite.compare(plug, "digits", "inf", 0, {}, [20, 100])
+    assert set(got["figures"]) == {f"{m}@{n}" for m in suite.MEASURES for n in (20, 100)}
     assert got["epsilon"] is None and got["peak_mb"] > 50 and got["fit_seconds"] > 0
-    assert source_000.words(got).startswith("gen2real-cnn@20 ")
+    assert suite.words(got).startswith("gen2real-cnn@20 ")
 
 
 def test_dry_writes_page_and_plot(tmp_path: Path) -> None:
     told: list[str] = []
-    got = run_suite("source-000", tmp_path, dry=True, tell=told.append)
-    assert len(got["missing"]) == 49 and told[0].startswith("Missing 49 cells, the most wanted first: real, ")
-    assert (tmp_path / "source-000.svg").exists() and "| dp-cvae | 5 |" in (tmp_path / "source-000.md").read_text()
+    got = run_suite("three-families", tmp_path, dry=True, tell=told.append)
+    assert len(got["missing"]) == 49 and told[0].startswith("Missing 49 results, the most wanted first: real, ")
+    assert (tmp_path / "three-families.svg").exists() and "| dp-cvae | 5 |" in (
+        tmp_path / "three-families.md"
+    ).read_text()
 
 
 def test_the_plot_escapes_and_takes_odd_values() -> None:

@@ -1,4 +1,4 @@
-"""The convergence figure of source document 003: what a path keeps, what it says was spent, and the picture."""
+"""The convergence figure of the paper: what a path keeps, what it says was spent, and the picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import veilset as vs
 from benchmarks.runner import recorded, suite
 from benchmarks.runner.recorded import Recorded, counts, epsilon_after
 from benchmarks.runner.suite import Cell, run_suite
-from benchmarks.suites import source_003
+from benchmarks.suites import private_set_paper
 from veilset.methods.condensation import private_set
 from veilset.privacy.accounting import gaussian_epsilon
 
@@ -72,12 +72,12 @@ def test_the_suite_runs_paths_and_writes_the_picture(tmp_path: Path, monkeypatch
     def here(module: str, cell: Cell, threads: int, shared: str) -> dict[str, Any]:
         quick = {"params": cell.params["params"] | TINY, "network": "logreg"}
         facts = {"kind": cell.kind, "cell": dict(cell.params), "threads": threads, "versions": {}, "processor": "a"}
-        return facts | getattr(source_003, cell.kind)(**{**cell.params, **quick})
+        return facts | getattr(private_set_paper, cell.kind)(**{**cell.params, **quick})
 
     monkeypatch.setattr(suite, "_in_process", here)
     monkeypatch.setattr(private_set, "TAUGHT", 20)
     told: list[str] = []
-    got = run_suite("source-003", tmp_path, quick=True, only="path", tell=told.append)
+    got = run_suite("private-set-paper", tmp_path, quick=True, only="path", tell=told.append)
     assert [line.split(":")[0] for line in told[:2]] == [
         f"private-set{p}.path.digits.eps10.seed0" for p in ("", ".prior")
     ]
@@ -87,5 +87,5 @@ def test_the_suite_runs_paths_and_writes_the_picture(tmp_path: Path, monkeypatch
         assert spent == sorted(spent) and minutes == sorted(minutes) and all(0 <= a <= 100 for a in accuracy)
     assert got["paths"][0]["path"][0]["epsilon"]["mean"] == got["paths"][1]["path"][0]["epsilon"]["mean"] > 0
     assert got["paths"][0]["path"][0]["accuracy"]["mean"] > 40, "images of dp-moments teach something"
-    assert (tmp_path / "source-003.svg").read_text().count("<circle") == 2 * 2 * 3 + 2
+    assert (tmp_path / "private-set-paper.svg").read_text().count("<circle") == 2 * 2 * 3 + 2
     assert "| digits | with | 4 | 10.000 |" in (tmp_path / "README.md").read_text()

@@ -1,6 +1,6 @@
-"""The text of source-000.md; `source_000.pages` fills in what was measured."""
+"""The text of three-families.md; `three_families.pages` fills in what was measured."""
 
-TEXT = """# The comparison of source document 000, made again
+TEXT = """# The comparison of Gandhi and Viradiya, made again
 
 A. Gandhi and P. Viradiya, *Privacy-Preserving Generative Models: A Comparative Analysis* (University of Toronto;
 code: pinakin7/Project-2412), trained a conditional VAE, a conditional GAN and a diffusion model on MNIST, without

@@ -1,4 +1,4 @@
-"""What source document 003 (Chen, Kerkouche and Fritz 2022, Private Set Generation) publishes, read in its slides.
+"""What Private Set Generation (Chen, Kerkouche and Fritz 2022) publishes, read in its slides.
 
 Accuracy in % at delta 1e-5 of networks trained on released images and tested on real ones; last epoch. Its comparison
 with generators is among the papers of `published`.
