@@ -23,6 +23,7 @@ from veilset.core.types import PublicInfo
 from veilset.privacy import accounting
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
+from veilset.privacy.spent import GAUSSIAN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +64,11 @@ def audit(plan: Plan, *, canaries: int | None = None, seed: int | None = None, c
         raise ConfigError(f"canaries = {canaries}: must be 20 to {largest} (10000, or four times the declared N)")
     if not plan.budget.private or not plan.releases:
         raise ConfigError("epsilon is infinite, or nothing is asked: there is no claim to audit")
+    if other := [r for r in plan.releases if r.mechanism != GAUSSIAN]:
+        raise ConfigError(
+            f"release {other[0].name!r}: canaries are modelled for the mechanism {GAUSSIAN!r}, not for "
+            f"{other[0].mechanism!r}; attack what it released with `veilset attack`"
+        )
     delta, spent = plan.budget.delta, plan.spent()
     claim = accounting.claim(spent, delta).epsilon
     model = _model(plan.releases)

@@ -66,12 +66,16 @@ def plan_table(p: Mapping[str, Any]) -> str:
     return "\n".join(lines + [one_line(f"warning: {w}") for w in p["warnings"]])
 
 
-def ledger_words(b: Mapping[str, Any]) -> str:
-    """The body of a ledger line."""
+def ledger_words(b: Mapping[str, Any], how: str = "") -> str:
+    """The body of a ledger line.
+
+    Args:
+        b: the body.
+        how: a charge's mechanism and noise, as the mechanism words them.
+    """
     if b["kind"] == "charge":
         part = "" if b["part"] is None else f" (class {b['part']})"
-        noise = f"noise multiplier {b['noise_multiplier']:.6g}, rate {b['sample_rate']:g}"
-        return one_line(f"charge {b['release']}{part}: {b['steps']} x Gaussian, {noise}")
+        return one_line(f"charge {b['release']}{part}: {b['steps']} x {how}, rate {b['sample_rate']:g}")
     return one_line(b["kind"] + (f": {b['purpose']}" if "purpose" in b else ""))
 
 
@@ -121,7 +125,8 @@ def account_table(a: Mapping[str, Any]) -> str:
 def _mechanisms(releases: Sequence[Mapping[str, Any]]) -> str:
     """Planned releases in few words."""
     steps, noise = sum(r["steps"] for r in releases), min((r["noise_multiplier"] for r in releases), default=0)
-    return f"{steps} Gaussian release(s), noise multiplier {noise:.4g}" + (" or more" if len(releases) > 1 else "")
+    kinds = " and ".join(sorted({str(r.get("mechanism", "Gaussian")) for r in releases}) or ["Gaussian"])
+    return f"{steps} {kinds} release(s), noise multiplier {noise:.4g}" + (" or more" if len(releases) > 1 else "")
 
 
 def as_html(thing: object) -> str:

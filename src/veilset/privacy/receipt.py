@@ -21,6 +21,7 @@ from veilset.core.io import canonical, no_links, read_capped, read_json, sha256,
 from veilset.core.listing import RECEIPT, SIGNATURE, STAMP, check_list, write_list
 from veilset.core.types import PublicInfo
 from veilset.core.words import as_html, one_line, receipt_lines
+from veilset.privacy import mechanisms
 from veilset.privacy.accounting import Search, claim
 from veilset.privacy.known_faults import known_fault
 from veilset.privacy.ledger import MOST_LEDGER, Ledger, parse
@@ -267,13 +268,9 @@ def _within_plan(facts: dict[str, Any], ledger: Ledger) -> str:
     _trial(start["plan"], list(plan.values()))
     steps: Counter[tuple[str, int | None]] = Counter()
     for b in ledger.bodies("charge"):
+        mechanisms.read(b)
         r = plan.get(b["release"])
-        if (
-            r is None
-            or b["mechanism"] != "gaussian"
-            or (b["sample_rate"], b["sensitivity"]) != (r.sample_rate, r.bound)
-            or b["noise_multiplier"] < r.noise_multiplier
-        ):
+        if r is None or b["mechanism"] != r.mechanism or not mechanisms.of(r).as_planned(b, r):
             raise RunError(f"release {b['release']!r} was charged otherwise than planned")
         steps[b["release"], b["part"]] += b["steps"]
         if (

@@ -193,6 +193,7 @@ def _content(
         "info": found.info,
         "samples": samples.collect(folder, found.info, images),
         "releases": evidence.releases(found.plan),
+        "how": evidence.how(found.plan),
         "figures": figures,
         "left_out": figures.left_out,
         "reads_private": evidence.private_names(figures.rows),
