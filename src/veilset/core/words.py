@@ -63,6 +63,7 @@ def plan_table(p: Mapping[str, Any]) -> str:
             "`veilset data check` names it"
         )
     lines.append(f"about {p['seconds']:.0f} s and {p['memory_mb']:.0f} MB on two cores")
+    lines += map(one_line, public_words(p))
     return "\n".join(lines + [one_line(f"warning: {w}") for w in p["warnings"]])
 
 
@@ -97,7 +98,17 @@ def receipt_lines(f: Mapping[str, Any]) -> str:
         tested = f["selftest"]
         held = f"{tested['checks']} checks hold" if tested["ok"] else "FAILED: do not rely on this installation"
         lines.append(f"selftest  {held}, code {tested['code'][:16]}")
+    lines += [f"public    {words}" for words in public_words(f)]
     return "\n".join(map(one_line, lines + ([f"stamp     {f['stamp']}"] if f["stamp"] else [])))
+
+
+def public_words(f: Mapping[str, Any]) -> list[str]:
+    """A sentence on each declared public set of a plan or receipt; none where there is none."""
+    return [
+        f"the claim rests on {p['name']} being public ({p['images']} images, licence {p['licence']}, SHA-256 "
+        f"{p['sha256'][:16]}), as {p['declared_by']} declares; nothing here can check that"
+        for p in f.get("public", [])
+    ]
 
 
 def account_table(a: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ from veilset.privacy.accounting import (
     rdp_epsilon,
 )
 from veilset.privacy.calibration import calibrate
+from veilset.privacy.public_data import PublicData, written_public
 from veilset.privacy.spec import Privacy
 from veilset.privacy.spent import GAUSSIAN, Facts, in_order, written
 
@@ -107,6 +108,7 @@ class Plan:
         warnings: what the owner should know before spending: the method's own, and those that its price brings.
         search: the search that this is a trial of, whose price is then the price; see `veilset.tune`.
         stream: which task of which stream this is, and what all its tasks cost together; see `veilset.continual`.
+        public: data that the owner declares to be public, on which the claim then rests.
     """
 
     releases: tuple[Release, ...]
@@ -117,6 +119,7 @@ class Plan:
     warnings: tuple[str, ...] = field(default=())
     search: Search | None = None
     stream: Mapping[str, Any] | None = None
+    public: tuple[PublicData, ...] = ()
 
     def __post_init__(self) -> None:
         names = [r.name for r in self.releases]
@@ -228,7 +231,7 @@ class Plan:
             "memory_mb": self.memory_mb,
             "releases": rows,
             "warnings": list(self.warnings),
-        }
+        } | written_public(self.public)
 
     def facts(self) -> dict[str, Any]:
         """What the ledger's first line keeps: releases with their noise, declared facts, budget."""
@@ -237,6 +240,7 @@ class Plan:
         assert self.info is not None
         of = {"search": self.search.to_json()} if self.search else {}
         of |= {"stream": dict(self.stream)} if self.stream else {}
+        of |= written_public(self.public)
         return {"releases": [r.to_json() for r in self.releases], "info": self.info.to_json(), "privacy": budget} | of
 
     def __str__(self) -> str:
