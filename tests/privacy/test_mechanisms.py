@@ -56,7 +56,7 @@ class Dealt(Mechanism):
         return np.flatnonzero(dealt == coins(str(step)).uint64(1) % parts)
 
     def divergence(self, s: Spent, orders: Any) -> Any:
-        return ONE.divergence(_plain(s), orders)
+        return s.steps * ONE.divergence(_plain(s), orders)
 
     def second(self, s: Spent, orders: Any) -> Any:
         return ONE.second(_plain(s), orders)
@@ -75,6 +75,19 @@ def _plain(s: Spent) -> Spent:
     return Spent(s.noise_multiplier, s.sample_rate)
 
 
+class InTurn(Dealt):
+    """The same parts, one after the other: a unit is read in every K-th step, with no sampling to count on."""
+
+    name, label = "in-turn", "Gaussian on the next part"
+    known = (Known("in turn", (Spent(5.0, 0.25, 40, None, "in-turn", (("parts", PARTS),)),), 1e-5, 2.594383),)
+
+    def squared_mu(self, s: Spent) -> float | None:
+        return math.ceil(s.steps / dict(s.facts)["parts"]) / s.noise_multiplier**2
+
+    def divergence(self, s: Spent, orders: Any) -> Any:
+        return ONE.divergence(Spent(s.noise_multiplier, 1.0, math.ceil(s.steps / dict(s.facts)["parts"])), orders)
+
+
 class Laplace(Mechanism):
     """Noise of another law: a count with Laplace noise, of which the exact curve is known."""
 
@@ -88,7 +101,7 @@ class Laplace(Mechanism):
         from veilset.privacy.dp_library import rdp_of
 
         accountant = dp.rdp.RdpAccountant(orders)
-        return rdp_of(accountant.compose(dp.LaplaceDpEvent(s.noise_multiplier)))[1]
+        return rdp_of(accountant.compose(dp.LaplaceDpEvent(s.noise_multiplier), s.steps))[1]
 
     def second(self, s: Spent, orders: Any) -> Any:
         b = s.noise_multiplier  # Mironov 2017, Table II
@@ -133,7 +146,7 @@ def asked(**changes: Any) -> Release:
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for one in (Dealt(), Laplace()):
+    for one in (Dealt(), InTurn(), Laplace()):
         monkeypatch.setitem(MECHANISMS, one.name, one)
     monkeypatch.setitem(catalogue.BUILT_IN, "dealt-mean", catalogue.Entry(__name__, "Mean", ""))
 
@@ -216,7 +229,7 @@ def test_the_gate_reads_whom_the_mechanism_says_with_its_noise():
 
 def test_its_known_figures_are_asked_for_by_the_self_test(monkeypatch):
     checks = list(theme.vectors())
-    assert all(c.ok for c in checks) and "13 vectors" in checks[0].about
+    assert all(c.ok for c in checks) and "14 vectors" in checks[0].about
     monkeypatch.setattr(Laplace, "known", (Known("wrong", Laplace.known[0].spent, 1e-2, 0.49),))
     assert not all(c.ok for c in theme.vectors())
 
@@ -231,6 +244,16 @@ def test_mechanisms_compose():
     twice = claim([laplace, laplace], 1e-5).epsilon
     assert twice == pytest.approx(claim([Spent(2.0, steps=2, mechanism="laplace")], 1e-5).epsilon, rel=1e-9)
     assert alone[0] < twice <= 1.0 + 1e-3, "pure epsilon adds up at most"
+
+
+def test_a_mechanism_may_count_its_steps_otherwise():
+    one = Spent(5.0, 0.25, 1, None, "in-turn", (("parts", PARTS),))
+    blocks = [one] * 40
+    got = claim(blocks, 1e-5)
+    assert got == claim([Spent(5.0, 1.0, 10)], 1e-5) and got.accountant == "exact Gaussian"
+    assert claim([*blocks, one], 1e-5).epsilon > got.epsilon
+    plan = Plan((asked(mechanism="in-turn", steps=40),)).price(Privacy(2.594383), facts(units=500))
+    assert plan["part"].noise_multiplier == pytest.approx(5.0, rel=1e-5)
 
 
 def test_a_part_of_the_partition_and_a_price():

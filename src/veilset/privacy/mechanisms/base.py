@@ -51,7 +51,7 @@ class Known:
 
 
 class Mechanism(ABC):
-    """One mechanism. All curves are upper bounds for one step and for both directions: a unit comes, a unit goes.
+    """One mechanism. All curves are upper bounds for both directions: a unit comes, a unit goes.
 
     Attributes:
         name: in plans and ledgers; never changes once a ledger holds it.
@@ -140,20 +140,21 @@ class Mechanism(ABC):
     def squared_mu(self, s: Spent) -> float | None:
         """mu^2 of a line, all of its steps, that costs exactly what Gaussians without sampling do; None if it does not.
 
-        Such lines add up in mu^2 and need no grid.
+        Such lines add up in mu^2 and need no grid. Equal lines come as one, so a mechanism that reads a unit in every
+        K-th step only may divide its steps.
         """
         return None
 
     @abstractmethod
     def divergence(self, s: Spent, orders: Any) -> Any:
-        """Renyi divergence of one step at each order [n] -> [n]; infinite where it is not known.
+        """Renyi divergence of a line, all of its steps, at each order [n] -> [n]; infinite where it is not known.
 
         The second accountant: where it can be, another argument than that behind `loss`, which may not exceed it.
         """
 
     @abstractmethod
     def second(self, s: Spent, orders: Any) -> Any:
-        """The same at integer orders, by other code: where it makes the claim, both must agree."""
+        """The same for one step at integer orders, by other code: where RDP makes the claim, both must agree."""
 
     @abstractmethod
     def span(self, s: Spent) -> tuple[float, float]:
@@ -161,7 +162,7 @@ class Mechanism(ABC):
 
     @abstractmethod
     def loss(self, s: Spent, spacing: float) -> Any:
-        """One step as dp-accounting's PrivacyLossDistribution on a grid, which errs upwards.
+        """One step as dp-accounting's PrivacyLossDistribution on a grid, which errs upwards; steps compose.
 
         Its deltas are differences of two probabilities with relative errors of at most 2^-51 (2 R + 8), for losses up
         to R; what is cut off counts as an infinite loss. That is what `pld` reckons with.

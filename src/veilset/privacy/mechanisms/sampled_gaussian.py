@@ -50,7 +50,7 @@ class SampledGaussian(Mechanism):
         accountant = dp.rdp.RdpAccountant(orders)
         gaussian = dp.GaussianDpEvent(s.noise_multiplier)
         accountant.compose(gaussian if s.sample_rate == 1 else dp.PoissonSampledDpEvent(s.sample_rate, gaussian))
-        return rdp_of(accountant)[1]
+        return s.steps * rdp_of(accountant)[1]
 
     def second(self, s: Spent, orders: Any) -> Any:
         """See `renyi.divergence`."""
