@@ -262,9 +262,10 @@ def _warn(releases: Sequence[Release], info: PublicInfo) -> tuple[str, ...]:
         if r.verb != "sum":
             continue
         per_class = r.sample_rate * info.units / len(info.classes)
-        error = r.noise_multiplier / per_class
+        noise = r.noise_multiplier * mechanisms.of(r).factor(r)
+        error = noise / per_class
         if error > USELESS:
-            need = round(r.noise_multiplier / USELESS * len(info.classes))
+            need = round(noise / USELESS * len(info.classes))
             out.append(
                 f"release {r.name!r}: with {info.units} declared units in {len(info.classes)} classes noise in "
                 f"every direction of a class mean is {error:.0%} of the largest possible mean; expect poor images "

@@ -23,8 +23,8 @@ def of(line: Line) -> Mechanism:
     if not found.fits(line):
         own = ", ".join(found.rules) or "none"
         raise PlanError(
-            f"mechanism {found.name!r} with facts {str(dict(line.facts))[:80]} at rate {line.sample_rate:g}: not "
-            f"allowed; it states {own}, see veilset.privacy.mechanisms"
+            f"mechanism {found.name!r} with facts {str(dict(line.facts))[:80]} at rate {str(line.sample_rate)[:20]}: "
+            f"not allowed; it states {own}, see veilset.privacy.mechanisms"
         )
     return found
 
