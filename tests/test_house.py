@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src" / "veilset").rglob("*.py"))
 HEAVY = ("torch", "scipy", "sklearn", "dp_accounting", "PIL", "jinja2", "rich", "cryptography")
 LONGEST_FILE, LONGEST_FUNCTION = 500, 60
-REVIEWED = 4200  # lines of code of all that the claim rests on, gradients and core/ included
+REVIEWED = 4400  # lines of code of all that the claim rests on, gradients and core/ included
 
 
 def where(path: Path) -> str:
@@ -135,7 +135,7 @@ def test_the_list_of_what_the_claim_rests_on_is_true() -> None:
     spec.loader.exec_module(trust)
     assert trust.PAGE.read_text() == trust.text(), "run python docs/make_trust.py"
     files = trust.trusted()
-    assert {p.parent.name for p in files} == {"veilset", "privacy", "gradients", "run", "core"}, (
+    assert {p.parent.name for p in files} == {"veilset", "privacy", "mechanisms", "gradients", "run", "core"}, (
         "it rests on nothing above"
     )
     assert sum(map(trust.code_lines, files)) <= REVIEWED

@@ -29,6 +29,7 @@ from veilset.methods.base import Synthesizer, model_facts, restore
 from veilset.methods.catalogue import method_class
 from veilset.privacy import session
 from veilset.privacy.gate import Gate
+from veilset.privacy.mechanisms import of
 from veilset.privacy.noise import Keys, Stream
 from veilset.privacy.private import InMemory, Opened, PrivateImages
 from veilset.privacy.receipt import verify
@@ -145,8 +146,8 @@ def plan_and_ledger_agree(make: Make) -> None:
             steps = sum(b["steps"] for b in mine if b["part"] == part)
             assert steps == r.steps, f"{r.name}: planned {r.steps} step(s), charged {steps}"
         for b in mine:
-            asked = (b["noise_multiplier"], b["sensitivity"], b["sample_rate"])
-            assert asked == (r.noise_multiplier, r.bound, r.sample_rate), f"{r.name}: not charged as planned"
+            asked = {"kind": "charge", **of(r).body(r, b["part"], b["steps"])}
+            assert b == asked, f"{r.name}: not charged as planned"
     assert {b["release"] for b in charges} <= {r.name for r in plan.releases}
     assert model.receipt_ is not None and model.receipt_.epsilon <= BUDGET.epsilon * (1 + 1e-9)
 
@@ -159,7 +160,8 @@ def noise_has_the_planned_scale(make: Make) -> None:
     plan = model.plan(INFO, BUDGET)
     for call, answer in zip(tape.calls, tape.answers, strict=True):
         release = plan[call[1]]
-        z = _flat(answer) * _divisor(plan, call) / (release.noise_multiplier * release.bound)
+        moved = release.bound * of(release).factor(release)
+        z = _flat(answer) * _divisor(plan, call) / (release.noise_multiplier * moved)
         allowed = 5 / math.sqrt(2 * len(z)) + 0.01
         assert abs(float(z.square().mean().sqrt()) - 1) < allowed, f"{call[1]}: noise of another scale than planned"
 

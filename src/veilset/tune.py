@@ -239,12 +239,11 @@ def _trial(
 ) -> tuple[float, Synthesizer, Session]:
     """Fit one candidate and score it."""
     from veilset.methods.catalogue import make
-    from veilset.privacy.session import Session
 
     t, plan = priced.tuning, priced.plans[which]
     model = make(t.method, recipe=t.recipe, **t.candidates()[which])
-    session = Session(data, priced.gate_plan(plan), seed=seed, device=t.device, payment=payment)
-    model.learn(session, secrets.randbits(63) if seed is None else seed, plan)
+    session = model.session(data, priced.gate_plan(plan), seed=seed, device=t.device, payment=payment)
+    model.learn(session, plan)
     draw = seed if seed is not None else secrets.randbits(63)
     judge = Judge(model.sample(IMAGES, seed=draw))
     if t.score != SCORES[0]:

@@ -16,6 +16,7 @@ from veilset.privacy import pld, renyi
 from veilset.privacy.accounting import Search, Spent, case_claim, claim
 from veilset.privacy.calibration import calibrate
 from veilset.privacy.gaussian import gaussian_delta, gaussian_epsilon, gaussian_noise_multiplier
+from veilset.privacy.mechanisms import of
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
@@ -66,7 +67,7 @@ def test_a_curve_of_one_step_lies_within_its_bound():
     mp.dps = 50
     tail = lambda z: erfc(-z / sqrt(2)) / 2  # noqa: E731
     for s, q in [(1.1, 0.0043), (0.5, 0.01), (0.3, 0.2), (4.0, 0.5)]:
-        low, high = pld._losses(Spent(s, q))
+        low, high = of(Spent(s, q)).span(Spent(s, q))
         loss = GaussianPrivacyLoss(s, sampling_prob=q, adjacency_type=AdjacencyType.REMOVE)
         points = [e for e in np.linspace(low, high, 40) if e > math.log1p(-q) * (1 - 1e-9)]
         for e, got in zip(points, loss.get_delta_for_epsilon(np.array(points)), strict=True):
@@ -203,8 +204,8 @@ def recomputed(spent: Spent, privacy: Privacy, **said):
     plan = {"privacy": {"epsilon": privacy.epsilon, "delta": privacy.delta}, "info": {"units": 50}}
     ledger = Ledger()
     ledger.append("open", plan=plan)
-    charge = {"noise_multiplier": spent.noise_multiplier, "sample_rate": spent.sample_rate, "steps": spent.steps}
-    ledger.append("charge", part=None, **charge)
+    planned = Release(name="r", sample_rate=spent.sample_rate, noise_multiplier=spent.noise_multiplier)
+    ledger.append("charge", **of(planned).body(planned, None, spent.steps))
     facts = {"epsilon": got.epsilon, "epsilon_rdp": got.epsilon_rdp, "accountant": got.accountant}
     return _epsilon(facts | {"delta": privacy.delta} | said, ledger, Verification())
 

@@ -19,6 +19,7 @@ from veilset.methods import catalogue
 from veilset.methods.base import Synthesizer
 from veilset.privacy.known_faults import known_fault
 from veilset.privacy.ledger import Ledger
+from veilset.privacy.mechanisms import of
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.private import from_arrays
 from veilset.privacy.receipt import verify
@@ -252,7 +253,8 @@ def test_long_ledgers_are_shortened(tmp_path):
 def test_sampled_releases_have_a_curve_that_never_crosses_guessing():
     ledger = Ledger()
     facts = Plan((Release(name="train", verb="grad", sample_rate=0.2, steps=4, noise_multiplier=1.5),))
-    ledger.append("charge", release="train", part=None, noise_multiplier=1.5, sample_rate=0.2, steps=4)
+    planned = Release(name="train", sample_rate=0.2, noise_multiplier=1.5)
+    ledger.append("charge", **of(planned).body(planned, None, 4))
     found = attack(ledger)
     assert all(t >= f for f, t in found["curve"]) and found["curve"] == sorted(found["curve"])
     assert found["strength"] == "strong"

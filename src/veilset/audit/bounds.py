@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from veilset.privacy.accounting import Spent, by_part, gaussian_epsilon
+from veilset.privacy.accounting import Spent, by_part, exact, gaussian_epsilon, squared_mu
+from veilset.privacy.mechanisms import of
 from veilset.privacy.pld import COARSE
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ class Tradeoff:
         import numpy as np
 
         cases = by_part(spent)
-        self.gaussian = all(s.sample_rate == 1 for case in cases for s in case)
-        self.mu = max(math.sqrt(sum(s.steps / s.noise_multiplier**2 for s in case)) for case in cases)
+        self.gaussian = all(exact(s) for case in cases for s in case)
+        self.mu = max(math.sqrt(squared_mu(case)) for case in cases)
         self._epsilon = np.linspace(0.0, LARGEST, 2001)
         self._delta = None if self.gaussian else np.max([_pld_deltas(case, self._epsilon) for case in cases], axis=0)
 
@@ -144,10 +145,10 @@ class Tradeoff:
 
 def _pld_deltas(spent: Sequence[Spent], epsilon: Any) -> Any:
     """delta at each epsilon, by dp-accounting's pessimistic PLD."""
-    import dp_accounting as dp
     import numpy as np
+    from dp_accounting.pld import privacy_loss_distribution as library
 
-    accountant = dp.pld.PLDAccountant(value_discretization_interval=COARSE)
+    whole = library.identity(COARSE)
     for s in spent:
-        accountant.compose(dp.PoissonSampledDpEvent(s.sample_rate, dp.GaussianDpEvent(s.noise_multiplier)), s.steps)
-    return np.array([accountant.get_delta(float(e)) for e in epsilon])
+        whole = whole.compose(of(s).loss(s, COARSE).self_compose(s.steps))
+    return np.array([whole.get_delta_for_epsilon(float(e)) for e in epsilon])

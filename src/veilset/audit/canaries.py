@@ -23,6 +23,7 @@ from veilset.core.types import PublicInfo
 from veilset.privacy import accounting
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
+from veilset.privacy.spent import GAUSSIAN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,8 +62,7 @@ def audit(plan: Plan, *, canaries: int | None = None, seed: int | None = None, c
     largest = min(10_000, 4 * _info(plan).units)
     if canaries is not None and not 20 <= canaries <= largest:
         raise ConfigError(f"canaries = {canaries}: must be 20 to {largest} (10000, or four times the declared N)")
-    if not plan.budget.private or not plan.releases:
-        raise ConfigError("epsilon is infinite, or nothing is asked: there is no claim to audit")
+    _check_modelled(plan)
     delta, spent = plan.budget.delta, plan.spent()
     claim = accounting.claim(spent, delta).epsilon
     model = _model(plan.releases)
@@ -263,6 +263,18 @@ def _right(score: np.ndarray[Any, Any], present: np.ndarray[Any, Any], guesses: 
     order = np.argsort(score)
     low, high = order[: guesses // 2], order[len(order) - (guesses - guesses // 2) :]
     return int((~present[low]).sum() + present[high].sum())
+
+
+def _check_modelled(plan: Plan) -> None:
+    """Refuse a plan whose claim canaries cannot audit."""
+    if not plan.budget.private or not plan.releases:
+        raise ConfigError("epsilon is infinite, or nothing is asked: there is no claim to audit")
+    for r in plan.releases:
+        if r.mechanism != GAUSSIAN:
+            raise ConfigError(
+                f"release {r.name!r}: canaries are modelled for the mechanism {GAUSSIAN!r}, not for {r.mechanism!r}; "
+                "attack what it released with `veilset attack`"
+            )
 
 
 def _best_guesses(model: np.ndarray[Any, Any], canaries: int, delta: float) -> int:

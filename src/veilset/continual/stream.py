@@ -31,7 +31,6 @@ from veilset.privacy.plan import Plan
 from veilset.privacy.private import PrivateImages, restricted
 from veilset.privacy.receipt import RESEARCH, Receipt, read_receipt
 from veilset.privacy.run.run_store import drop_torn_line
-from veilset.privacy.session import Session
 from veilset.privacy.spec import Privacy
 
 if TYPE_CHECKING:
@@ -286,7 +285,7 @@ class TaskStream:
             payment = Payment(Account(Path(kept["account"])), "")
             payment.make(plan, f["account"])  # paid when the stream was made; the account must still hold the line
         seed = self._seed(kept["seed"], number)
-        model.fit_planned(Session(part, plan, seed=seed, folder=run, device=device, payment=payment), seed)
+        model.fit_planned(model.session(part, plan, seed=seed, folder=run, device=device, payment=payment))
         model.write(run)
         return model
 

@@ -63,15 +63,20 @@ def plan_table(p: Mapping[str, Any]) -> str:
             "`veilset data check` names it"
         )
     lines.append(f"about {p['seconds']:.0f} s and {p['memory_mb']:.0f} MB on two cores")
+    lines += map(one_line, public_words(p))
     return "\n".join(lines + [one_line(f"warning: {w}") for w in p["warnings"]])
 
 
-def ledger_words(b: Mapping[str, Any]) -> str:
-    """The body of a ledger line."""
+def ledger_words(b: Mapping[str, Any], how: str = "") -> str:
+    """The body of a ledger line.
+
+    Args:
+        b: the body.
+        how: a charge's mechanism and noise, as the mechanism words them.
+    """
     if b["kind"] == "charge":
         part = "" if b["part"] is None else f" (class {b['part']})"
-        noise = f"noise multiplier {b['noise_multiplier']:.6g}, rate {b['sample_rate']:g}"
-        return one_line(f"charge {b['release']}{part}: {b['steps']} x Gaussian, {noise}")
+        return one_line(f"charge {b['release']}{part}: {b['steps']} x {how}, rate {b['sample_rate']:g}")
     return one_line(b["kind"] + (f": {b['purpose']}" if "purpose" in b else ""))
 
 
@@ -93,7 +98,17 @@ def receipt_lines(f: Mapping[str, Any]) -> str:
         tested = f["selftest"]
         held = f"{tested['checks']} checks hold" if tested["ok"] else "FAILED: do not rely on this installation"
         lines.append(f"selftest  {held}, code {tested['code'][:16]}")
+    lines += [f"public    {words}" for words in public_words(f)]
     return "\n".join(map(one_line, lines + ([f"stamp     {f['stamp']}"] if f["stamp"] else [])))
+
+
+def public_words(f: Mapping[str, Any]) -> list[str]:
+    """A sentence on each declared public set of a plan or receipt; none where there is none."""
+    return [
+        f"the claim rests on {p['name']} being public ({p['images']} images, licence {p['licence']}, SHA-256 "
+        f"{p['sha256'][:16]}), as {p['declared_by']} declares; nothing here can check that"
+        for p in f.get("public", [])
+    ]
 
 
 def account_table(a: Mapping[str, Any]) -> str:
@@ -121,7 +136,8 @@ def account_table(a: Mapping[str, Any]) -> str:
 def _mechanisms(releases: Sequence[Mapping[str, Any]]) -> str:
     """Planned releases in few words."""
     steps, noise = sum(r["steps"] for r in releases), min((r["noise_multiplier"] for r in releases), default=0)
-    return f"{steps} Gaussian release(s), noise multiplier {noise:.4g}" + (" or more" if len(releases) > 1 else "")
+    kinds = " and ".join(sorted({str(r.get("mechanism", "Gaussian")) for r in releases}) or ["Gaussian"])
+    return f"{steps} {kinds} release(s), noise multiplier {noise:.4g}" + (" or more" if len(releases) > 1 else "")
 
 
 def as_html(thing: object) -> str:

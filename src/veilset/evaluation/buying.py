@@ -62,12 +62,11 @@ def buy(
     try:
         with lock(out / "private" / "lock", str(out)):
             payment = Payment(account, what) if account else None
-            session = Session(data, plan, seed=seed, folder=out, payment=payment)
-            files = ask(session.gate)
-            receipt = session.close(what, config)
+            with Session(data, plan, what=what, config=config, seed=seed, folder=out, payment=payment) as session:
+                files = ask(session.gate)
             for name, content in files.items():
                 write_bytes(out / name, content)
-            return session.write(out, receipt)
+            return session.write(out)
     except BaseException:
         if not begun and not _charged(out):
             shutil.rmtree(out, ignore_errors=True)

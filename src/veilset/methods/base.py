@@ -124,36 +124,40 @@ class Method(Configured, ABC):
         data.check()
         priced = self.plan(data.info, privacy)
         payment = Payment(account, f"fit {self.name}") if account else None
-        return self.fit_planned(Session(data, priced, seed=seed, folder=folder, device=device, payment=payment), seed)
+        return self.fit_planned(self.session(data, priced, seed=seed, folder=folder, device=device, payment=payment))
 
     @final
-    def fit_planned(self: M, session: Session, seed: int | None = None) -> M:
+    def session(self, data: PrivateImages, plan: Plan, **how: Any) -> Session:
+        """A session that fits this method; arguments and errors as `Session` has them."""
+        return Session(data, plan, what=self.name, config=asdict(self.config), **how)
+
+    @final
+    def fit_planned(self: M, session: Session) -> M:
         """`fit` in a session, by a plan that was priced before."""
-        self.learn(session, Team().share(lambda: _public_seed(session.folder)) if seed is None else seed)
+        with session:
+            self.learn(session)
         self.settle(session)
         return self
 
     @final
-    def learn(self, session: Session, public_seed: int, plan: Plan | None = None) -> None:
-        """Fit in a session, of which more may be asked before `settle`.
+    def learn(self, session: Session, plan: Plan | None = None) -> None:
+        """Fit in a session, of which more may be asked before it is closed.
 
         Args:
-            session: open.
-            public_seed: of initial weights and the like, which protect nothing.
+            session: open. Initial weights and the like, which protect nothing, follow from its seed, if it has one.
             plan: this model's, if the session's holds more.
         """
         keep_pages()
-        self.device, gate = session.device, session.gate
-        with _public_randomness(public_seed):
+        self.device, gate, seed = session.device, session.gate, session.seed
+        with _public_randomness(Team().share(lambda: _public_seed(session.folder)) if seed is None else seed):
             state = self._fit(gate, gate.info, plan or session.plan)
         self._state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         self.info_ = gate.info
 
     @final
     def settle(self, session: Session) -> None:
-        """Close the session with the claim."""
-        self.receipt_ = session.close(self.name, asdict(self.config))
-        self._ledger = session.ledger
+        """Take the claim of the session, and close it unless that was done."""
+        self.receipt_, self._ledger = session.close(), session.ledger
 
     @final
     def notes(self) -> tuple[str, ...]:

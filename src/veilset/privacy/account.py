@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -297,7 +297,7 @@ def _read(book: Ledger) -> Balance:
 def _body(cost: Cost) -> dict[str, Any]:
     if isinstance(cost, Search):
         return {"search": cost.to_json()}
-    return {"releases": [asdict(s) for s in cost]}
+    return {"releases": [s.to_json() for s in cost]}
 
 
 def _cost(body: dict[str, Any]) -> Cost:

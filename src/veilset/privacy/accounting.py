@@ -13,16 +13,20 @@ import itertools
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from veilset.core.errors import BudgetExceeded, ConfigError
+from veilset.core.errors import BudgetExceeded
 from veilset.privacy import pld, renyi
-from veilset.privacy.dp_library import rdp_of, repeat_and_select
+from veilset.privacy.dp_library import repeat_and_select
 from veilset.privacy.gaussian import gaussian_delta as gaussian_delta  # handed on: this module is the accountant's face
 from veilset.privacy.gaussian import gaussian_epsilon as gaussian_epsilon
 from veilset.privacy.gaussian import gaussian_noise_multiplier as gaussian_noise_multiplier
+from veilset.privacy.mechanisms import of
+from veilset.privacy.spent import Cost as Cost
+from veilset.privacy.spent import Search as Search
+from veilset.privacy.spent import Spent as Spent
 
 LARGEST = 1000.0  # epsilon; above it nothing is planned or claimed
 LEAST_DELTA = 1e-300  # below it floating-point numbers lose digits
@@ -34,69 +38,6 @@ MOST_DRAWS_BITS = 64  # coordinates x steps of a plan are at most 2^64
 
 
 @dataclass(frozen=True)
-class Spent:
-    """`steps` Poisson-sampled Gaussian releases: one line of the accountant's input.
-
-    Attributes:
-        noise_multiplier: noise standard deviation / L2 sensitivity; 0 means no noise.
-        sample_rate: probability q that a unit takes part in a step; 1 means all units.
-        steps: number of releases.
-        part: None, or which part of the class partition was read. A unit lies in one part only.
-
-    Raises:
-        ConfigError: a value out of range; it may come from a file that a stranger wrote.
-    """
-
-    noise_multiplier: float
-    sample_rate: float = 1.0
-    steps: int = 1
-    part: int | None = None
-
-    def __post_init__(self) -> None:
-        noise, rate = self.noise_multiplier, self.sample_rate
-        rules = {
-            "noise_multiplier": type(noise) in (int, float) and (noise == 0 or 1e-9 <= noise <= 1e7),
-            "sample_rate": type(rate) in (int, float) and 0 <= rate <= 1,
-            "steps": type(self.steps) is int and 0 <= self.steps <= 2**63,
-            "part": self.part is None or type(self.part) is int,
-        }
-        for name, good in rules.items():
-            if not good:
-                raise ConfigError(
-                    f"a release with {name} = {str(getattr(self, name))[:40]!r}: no claim is made for that; noise "
-                    "multipliers are 0 or from 1e-9 to 1e7, rates from 0 to 1, steps whole numbers"
-                )
-
-
-@dataclass(frozen=True)
-class Search:
-    """A random number of trials, of which only the best one leaves (Papernot and Steinke 2022, Theorem 2).
-
-    Each trial draws one of the candidates by public coins, runs it, and scores what it gave; the score is paid for with
-    the trial, or reads nothing private. How many trials there were, and what the others gave, stays secret.
-
-    Attributes:
-        trials: mean of their number, which is geometric: after each one it ends with probability 1 / trials.
-        candidates: what one trial may spend, the score included; each trial costs as much as the worst of them.
-    """
-
-    trials: int
-    candidates: tuple[tuple[Spent, ...], ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dict; `from_json` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, facts: Mapping[str, Any]) -> Search:
-        """Read what `to_json` wrote."""
-        return cls(facts["trials"], tuple(tuple(Spent(**s) for s in c) for c in facts["candidates"]))
-
-
-Cost = Sequence[Spent] | Search
-
-
-@dataclass(frozen=True)
 class Claim:
     """epsilon at delta by the main accountant, and by RDP as the check."""
 
@@ -105,22 +46,30 @@ class Claim:
     accountant: str
 
 
+def exact(s: Spent) -> bool:
+    """Whether a line costs what Gaussians without sampling do, so that no grid is needed."""
+    return of(s).squared_mu(s) is not None
+
+
+def squared_mu(spent: Sequence[Spent]) -> float:
+    """mu^2 of the lines that are exact, all together."""
+    return sum(mu2 for s in spent if s.steps and (mu2 := of(s).squared_mu(s)) is not None)
+
+
 def merge(spent: Sequence[Spent]) -> list[Spent]:
     """The same composition in fewer lines: unsampled Gaussians become one, equal sampled ones add their steps."""
-    mu2 = sum(s.steps / s.noise_multiplier**2 for s in spent if s.sample_rate == 1 and s.steps)
-    steps: dict[tuple[float, float], int] = defaultdict(int)
+    mu2 = squared_mu(spent)
+    steps: dict[Spent, int] = defaultdict(int)
     for s in spent:
-        if s.sample_rate < 1:
-            steps[s.noise_multiplier, s.sample_rate] += s.steps
+        if s.steps and s.sample_rate and not exact(s):
+            steps[replace(s, steps=1, part=None)] += s.steps
     merged = [Spent(mu2**-0.5)] if mu2 else []
-    return merged + [Spent(nm, q, t) for (nm, q), t in sorted(steps.items()) if t and q]
+    return merged + [replace(s, steps=t) for s, t in sorted(steps.items(), key=_place)]
 
 
-def _event(s: Spent) -> Any:
-    import dp_accounting as dp
-
-    gaussian = dp.GaussianDpEvent(s.noise_multiplier)
-    return gaussian if s.sample_rate == 1 else dp.PoissonSampledDpEvent(s.sample_rate, gaussian)
+def _place(item: tuple[Spent, int]) -> tuple[Any, ...]:
+    s = item[0]
+    return s.noise_multiplier, s.sample_rate, s.mechanism, repr(s.facts)
 
 
 @contextlib.contextmanager
@@ -135,20 +84,20 @@ def _without_warnings() -> Iterator[None]:
 
 
 def rdp_curve(spent: Sequence[Spent], orders: Sequence[float] | None = None) -> tuple[Any, Any]:
-    """(orders, Renyi divergence at each order) of the composition, by dp-accounting's RDP accountant."""
+    """(orders, Renyi divergence at each order) of the composition, as each mechanism states its own."""
     import numpy as np
-    from dp_accounting import rdp
+    from dp_accounting.rdp import rdp_privacy_accountant as library
 
-    accountant = rdp.RdpAccountant(orders)
-    steps: defaultdict[tuple[float, float], int] = defaultdict(int)  # a ledger has many lines of one kind
+    given = np.array(library.DEFAULT_RDP_ORDERS if orders is None else orders)
+    curve = np.zeros_like(given, dtype=np.float64)
+    steps: defaultdict[Spent, int] = defaultdict(int)  # a ledger has many lines of one kind
     for s in spent:
-        steps[s.noise_multiplier, s.sample_rate] += s.steps
+        steps[replace(s, steps=1, part=None)] += s.steps
     with _without_warnings():  # an order whose series does not converge is left out, which can only raise epsilon
-        for (noise_multiplier, rate), count in steps.items():
-            if count and rate:
-                accountant.compose(_event(Spent(noise_multiplier, rate)), count)
-    curve = rdp_of(accountant)
-    return np.asarray(curve[0]), np.asarray(curve[1])
+        for s, count in steps.items():
+            if count and s.sample_rate:
+                curve += of(s).divergence(replace(s, steps=count), given)
+    return given, curve
 
 
 def rdp_epsilon(spent: Sequence[Spent], delta: float) -> tuple[float, int]:
@@ -197,11 +146,14 @@ def by_part(spent: Sequence[Spent]) -> list[list[Spent]]:
 
 
 def _blocks(spent: Sequence[Spent]) -> list[Spent]:
-    """Sampled lines of one kind as one line, and no part: a ledger has many, a block of steps each."""
-    steps: dict[tuple[float, float, int], int] = defaultdict(int)
+    """Lines of one kind as one line, and no part: a ledger has many, a block of steps each.
+
+    Exact ones without facts stay apart, and add up in mu^2; a mechanism with facts may count steps otherwise.
+    """
+    steps: dict[tuple[Spent, int], int] = defaultdict(int)
     for i, s in enumerate(spent):
-        steps[s.noise_multiplier, s.sample_rate, i if s.sample_rate == 1 else -1] += s.steps
-    return [Spent(noise, rate, count) for (noise, rate, _), count in steps.items()]
+        steps[replace(s, steps=1, part=None), i if exact(s) and not s.facts else -1] += s.steps
+    return [replace(s, steps=count) for (s, _), count in steps.items()]
 
 
 def together(tasks: Sequence[tuple[Sequence[int], Sequence[Spent]]], one_class: bool) -> list[Spent]:
@@ -230,8 +182,7 @@ def renyi_epsilon(merged: Sequence[Spent], delta: float) -> float:
 
     curves = np.zeros((2, len(renyi.ORDERS)))
     for s in merged:
-        own = [renyi.divergence(s.noise_multiplier, s.sample_rate, a) for a in renyi.ORDERS]
-        both = np.array([own, rdp_curve([Spent(s.noise_multiplier, s.sample_rate)], renyi.ORDERS)[1]])
+        both = np.array([of(s).second(s, renyi.ORDERS), rdp_curve([replace(s, steps=1)], renyi.ORDERS)[1]])
         off = ~(np.abs(both[0] - both[1]) <= AGREE[0] * both[0] + AGREE[1])  # NaN is no agreement
         if off.any():
             order, (one, other) = renyi.ORDERS[int(off.argmax())], both[:, off.argmax()]
@@ -253,7 +204,7 @@ def case_claim(spent: Sequence[Spent], delta: float, most: float = pld.MOST_WORK
     if not merged:
         return Claim(0.0, 0.0, "exact Gaussian")
     check, _ = rdp_epsilon(spent, delta)
-    if all(s.sample_rate == 1 for s in merged):
+    if all(map(exact, merged)):
         epsilon, name = gaussian_epsilon(1 / merged[0].noise_multiplier, delta), "exact Gaussian"
     else:
         unpriced = (math.inf, pld.TOO_LARGE)  # bounded by RDP before a grid is made
@@ -348,7 +299,7 @@ def share_of_work(cases: Sequence[Sequence[Spent]], kinds: int = MOST_KINDS) -> 
     Raises:
         BudgetExceeded: there are too many different releases, or more sampled ones than `kinds`.
     """
-    lines, sampled = sum(len(set(case)) for case in cases), [sum(s.sample_rate < 1 for s in case) for case in cases]
+    lines, sampled = sum(len(set(case)) for case in cases), [sum(not exact(s) for s in case) for case in cases]
     if lines > MOST_LINES or sum(sampled) > kinds:
         raise BudgetExceeded(
             f"{lines} different releases, {sum(sampled)} of them sampled: at most {MOST_LINES} and {kinds} are "
@@ -372,7 +323,7 @@ def true_positive_rate(spent: Sequence[Spent], fpr: float) -> float:
         merged = merge(case)
         if not merged:
             continue
-        if all(s.sample_rate == 1 for s in merged):
+        if all(map(exact, merged)):
             worst = max(worst, float(ndtr(ndtri(fpr) + 1 / merged[0].noise_multiplier)))
             continue
         try:

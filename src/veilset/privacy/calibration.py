@@ -12,12 +12,15 @@ from veilset.privacy.accounting import (
     by_part,
     case_claim,
     claim,
+    exact,
     ideal_delta,
     merge,
     rdp_epsilon,
     share_of_work,
+    squared_mu,
 )
 from veilset.privacy.gaussian import gaussian_noise_multiplier
+from veilset.privacy.mechanisms import of
 
 SEARCHED = 4  # a grid that is searched on may cause a quarter of the work of one that is claimed on
 FEW = 3  # different sampled releases; with more, the quicker implementation of RDP is solved
@@ -47,15 +50,15 @@ def calibrate(make: Callable[[float], Sequence[Spent]], epsilon: float, delta: f
     """
     left = ideal_delta(epsilon, delta)
     one = by_part(make(1.0))
-    if all(s.sample_rate == 1 for case in one for s in case):
-        mu = max(math.sqrt(sum(s.steps / s.noise_multiplier**2 for s in case)) for case in one)
+    if all(exact(s) for case in one for s in case):
+        mu = max(math.sqrt(squared_mu(case)) for case in one)
         scale = gaussian_noise_multiplier(epsilon, left) * mu
         while claim(make(scale), delta).epsilon > epsilon:
             scale *= 1 + 1e-12
         return scale
 
     search = _Search(make, epsilon, left, share_of_work(one))
-    few = sum(s.sample_rate < 1 for case in one for s in case) <= FEW
+    few = sum(not exact(s) for case in one for s in case) <= FEW
     scale = search.solve(lambda case: rdp_epsilon(case, left)[0], epsilon, 1.0, 0.02) * 0.95 if few else 1.0
     for interval in SPACINGS if few else ():
         if search.worst(scale, search.on(interval)) < 1.2 * epsilon:
@@ -114,10 +117,8 @@ class _Search:
 
     def by_rdp(self, case: Sequence[Spent]) -> float:
         """epsilon by our own implementation of RDP; the claim asks the other one too."""
-        merged = merge(case)
-        curve = [
-            sum(s.steps * renyi.divergence(s.noise_multiplier, s.sample_rate, a) for s in merged) for a in renyi.ORDERS
-        ]
+        curves = [[s.steps * r for r in of(s).second(s, renyi.ORDERS)] for s in merge(case)]
+        curve = [sum(at) for at in zip(*curves, strict=True)]
         return renyi.epsilon(renyi.ORDERS, curve, self._delta)
 
     def by_pld(self, scale: float, interval: float) -> tuple[float, bool]:

@@ -16,6 +16,7 @@ import torch
 from veilset.core.errors import BudgetExceeded, DataError, ModeError, PlanError, RunError
 from veilset.core.progress import progress
 from veilset.core.types import Images
+from veilset.privacy import mechanisms
 from veilset.privacy.account import Payment, check_mode
 from veilset.privacy.alone import alone, steady_rows
 from veilset.privacy.bounding import CROWD, Bounded, ExactSum, grid
@@ -23,7 +24,7 @@ from veilset.privacy.draws import Draws, check_draws, drawn, shape_of
 from veilset.privacy.features import Map
 from veilset.privacy.gradients import Clipped, Loss, Parameters, Total, code_of
 from veilset.privacy.ledger import FORMAT, Ledger
-from veilset.privacy.noise import GENERATOR, Keys
+from veilset.privacy.noise import GENERATOR, Keys, Stream
 from veilset.privacy.plan import Plan, Release, check_within
 from veilset.privacy.private import PrivateImages
 from veilset.privacy.reading import MANY, Reader
@@ -306,16 +307,7 @@ class Gate:
         """Write to the ledger, unless research mode repeats a step that is there already."""
         done = self._taken.get((release.name, part), 0)
         if self.ledger.steps(release.name, part) <= done:
-            self._journal.log(
-                "charge",
-                release=release.name,
-                part=part,
-                mechanism="gaussian",
-                sensitivity=release.bound,
-                noise_multiplier=release.noise_multiplier,
-                sample_rate=release.sample_rate,
-                steps=steps,
-            )
+            self._journal.log("charge", **mechanisms.of(release).body(release, part, steps))
         self._taken[release.name, part] = done + 1
 
     def _charge_block(self, release: Release, part: int | None, done: int) -> None:
@@ -326,23 +318,28 @@ class Gate:
     def _noised(self, exact: Bounded, release: Release, purpose: str) -> torch.Tensor:
         """The one place where noise enters: its deviation is noise multiplier x the sensitivity that was enforced.
 
-        All three are in units of the grid: integers plus integers.
+        That is the bound, times what the mechanism says one unit may move beyond it. All are in units of the grid:
+        integers plus integers.
         """
-        std = release.noise_multiplier * exact.sensitivity
+        std = release.noise_multiplier * exact.sensitivity * mechanisms.of(release).factor(release)
         std = math.nextafter(std, math.inf) if std else 0.0  # the product may have been rounded down
         noise = torch.from_numpy(self._keys.stream(f"noise/{purpose}").noise(exact.value.numel(), std))
         return noise.reshape(exact.value.shape).add_(exact.value.to(torch.int64)).to(torch.float64)
 
     def _step(self, release: Release) -> float:
         """The grid on which this release's sums and noise lie."""
-        return grid(release.bound, release.noise_multiplier * release.bound, self.info.units)
+        noise = release.noise_multiplier * release.bound * mechanisms.of(release).factor(release)
+        return grid(release.bound, noise, self.info.units)
 
     # ------------------------------------------------------------------ reading
 
     def _chosen(self, release: Release, part: int | None, done: int) -> np.ndarray[Any, Any]:
         """The units of this step that this process reads; it throws the coins of its own shard."""
-        coins = self._keys.stream(f"sample/{release.name}/{part}/{done}")
-        return self._team.shard(self._reader.units.sample(release.sample_rate, coins, part))
+
+        def coins(which: str) -> Stream:
+            return self._keys.stream(f"sample/{release.name}/{part}/{which}")
+
+        return self._team.shard(mechanisms.of(release).chosen(release, self._reader.units, part, done, coins))
 
     def _own(self, how: Any, rows: int, purpose: str) -> torch.Tensor:
         """Random numbers of the records of one chunk: from a stream that nothing else has, which is kept nowhere."""

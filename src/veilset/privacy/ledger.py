@@ -7,14 +7,15 @@ tasks (see `veilset.continual`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from veilset.core.errors import LedgerError, RunError
 from veilset.core.io import MOST_JSON, canonical, parse_json, read_capped, sha256, sync_folder
 from veilset.core.words import ledger_words
-from veilset.privacy.accounting import Spent
+from veilset.privacy.mechanisms import of, read
+from veilset.privacy.spent import Spent
 
 FORMATS = {"ledger": "veilset-ledger/1", "account": "veilset-account/1", "stream": "veilset-stream/1"}
 FORMAT = FORMATS["ledger"]
@@ -78,15 +79,21 @@ class Ledger:
 
     def spent(self) -> list[Spent]:
         """The accountant's input: epsilon is computed from these lines and from nothing else."""
-        return [Spent(b["noise_multiplier"], b["sample_rate"], b["steps"], b["part"]) for b in self.bodies("charge")]
+        return [read(b) for b in self.bodies("charge")]
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""
         return b"".join(canonical(line) + b"\n" for line in self.lines)
 
     def __str__(self) -> str:
-        rows = [f"{line['seq']:>4}  {line['hash'][:12]}  {ledger_words(line['body'])}" for line in self.lines]
+        rows = [f"{line['seq']:>4}  {line['hash'][:12]}  {words(line['body'])}" for line in self.lines]
         return "\n".join(rows) or "empty ledger"
+
+
+def words(body: Mapping[str, Any]) -> str:
+    """The body of a ledger line, for people."""
+    how = of(line := read(body)).words(line) if body["kind"] == "charge" else ""
+    return ledger_words(body, how)
 
 
 def parse(data: bytes, what: str = "ledger") -> Iterator[dict[str, Any]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from veilset.core.errors import BudgetExceeded, ConfigError, PlanError
 from veilset.core.types import PublicInfo
 from veilset.core.words import as_html, plan_table
+from veilset.privacy import mechanisms
 from veilset.privacy.accounting import (
     LARGEST,
     Claim,
@@ -23,7 +24,9 @@ from veilset.privacy.accounting import (
     rdp_epsilon,
 )
 from veilset.privacy.calibration import calibrate
+from veilset.privacy.public_data import PublicData, written_public
 from veilset.privacy.spec import Privacy
+from veilset.privacy.spent import GAUSSIAN, Facts, in_order, written
 
 UNUSED = 0.02  # warn when a plan leaves more than this share of its epsilon unused
 CIPHER = 2.0**-100  # warn below this delta: what tells the cipher's bits from ideal ones weighs more
@@ -32,18 +35,22 @@ USELESS = 0.1  # warn when the noise in a class mean exceeds this share of the l
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """One named question: the sum over sampled units of a bounded contribution, plus Gaussian noise.
+    """One named question: as a rule the sum over sampled units of a bounded contribution, plus Gaussian noise.
 
     Attributes:
         name: what the method calls it at the gate.
-        verb: "sum" or "grad", the gate's verb that answers it.
+        verb: "sum" or "grad", the gate's verb that answers it; the mechanism says which ones it may.
         bound: L2 bound of one unit's contribution, which is the sensitivity under add/remove; 1e-10 to 1e10, where
             squares of float32 numbers neither vanish nor overflow.
         sample_rate: probability that a unit takes part in a step (Poisson); 1 reads every unit.
         steps: how many times it is asked.
         weight: its noise relative to the other releases of the plan; 2 means twice the noise multiplier.
         partition: None, or "class": asked once (`steps` times) for every class, each unit in one class only.
-        noise_multiplier: noise standard deviation / bound; set by `Plan.price`.
+        noise_multiplier: noise standard deviation / L2 sensitivity, which is the bound unless the mechanism says
+            otherwise; set by `Plan.price`.
+        mechanism: how it is answered, paid and proved: a name in `veilset.privacy.mechanisms`.
+        facts: what else the mechanism must know, by name: into how many parts the units are dealt, the shape of an
+            answer. Absent ones are not written.
     """
 
     name: str
@@ -54,10 +61,13 @@ class Release:
     weight: float = 1.0
     partition: str | None = None
     noise_multiplier: float = 0.0
+    mechanism: str = GAUSSIAN
+    facts: Facts = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "facts", in_order(self.facts))
         rules = {
-            "verb": self.verb in ("sum", "grad"),
+            "verb": self.verb in mechanisms.of(self).verbs,
             "name": re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name) is not None,
             "bound": 1e-10 <= self.bound <= 1e10,
             "sample_rate": 0 < self.sample_rate <= 1,
@@ -75,7 +85,15 @@ class Release:
     def spent(self, scale: float, parts: int) -> list[Spent]:
         """The accountant's lines for the whole release with noise multiplier scale x weight."""
         which = range(parts) if self.partition else [None]
-        return [Spent(scale * self.weight, self.sample_rate, self.steps, part) for part in which]
+        return [
+            Spent(scale * self.weight, self.sample_rate, self.steps, part, self.mechanism, self.facts) for part in which
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict, as the ledger's first line holds it; `Release(**facts)` reads it back."""
+        absent = ("mechanism", "facts")
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in absent}
+        return own | written(self.mechanism, self.facts)
 
 
 @dataclass(frozen=True)
@@ -90,6 +108,7 @@ class Plan:
         warnings: what the owner should know before spending: the method's own, and those that its price brings.
         search: the search that this is a trial of, whose price is then the price; see `veilset.tune`.
         stream: which task of which stream this is, and what all its tasks cost together; see `veilset.continual`.
+        public: data that the owner declares to be public, on which the claim then rests.
     """
 
     releases: tuple[Release, ...]
@@ -100,6 +119,7 @@ class Plan:
     warnings: tuple[str, ...] = field(default=())
     search: Search | None = None
     stream: Mapping[str, Any] | None = None
+    public: tuple[PublicData, ...] = ()
 
     def __post_init__(self) -> None:
         names = [r.name for r in self.releases]
@@ -178,7 +198,7 @@ class Plan:
             return [(1.0 / len(self.releases), float("inf")) for _ in self.releases]
         worst = max(by_part(self.spent()), key=lambda case: rdp_epsilon(case, delta)[0])
         _, best = rdp_epsilon(worst, delta)
-        single = [Spent(r.noise_multiplier, r.sample_rate, r.steps) for r in self.releases]
+        single = [replace(r.spent(1.0, 1)[0], noise_multiplier=r.noise_multiplier, part=None) for r in self.releases]
         curves = [float(rdp_curve([s])[1][best]) for s in single]
         return [(c / sum(curves), claim([s], delta).epsilon) for c, s in zip(curves, single, strict=True)]
 
@@ -188,7 +208,7 @@ class Plan:
         rows = [
             {
                 "name": r.name,
-                "mechanism": "gaussian" if r.sample_rate == 1 else "poisson-subsampled gaussian",
+                "mechanism": mechanisms.of(r).title(r),
                 "verb": r.verb,
                 "bound": r.bound,
                 "noise_multiplier": r.noise_multiplier,
@@ -198,6 +218,7 @@ class Plan:
                 "epsilon_share": share,
                 "epsilon_alone": _finite(alone),
             }
+            | ({"facts": dict(r.facts)} if r.facts else {})
             for r, (share, alone) in zip(self.releases, self.shares(), strict=True)
         ]
         return {
@@ -210,7 +231,7 @@ class Plan:
             "memory_mb": self.memory_mb,
             "releases": rows,
             "warnings": list(self.warnings),
-        }
+        } | written_public(self.public)
 
     def facts(self) -> dict[str, Any]:
         """What the ledger's first line keeps: releases with their noise, declared facts, budget."""
@@ -219,7 +240,8 @@ class Plan:
         assert self.info is not None
         of = {"search": self.search.to_json()} if self.search else {}
         of |= {"stream": dict(self.stream)} if self.stream else {}
-        return {"releases": [asdict(r) for r in self.releases], "info": self.info.to_json(), "privacy": budget} | of
+        of |= written_public(self.public)
+        return {"releases": [r.to_json() for r in self.releases], "info": self.info.to_json(), "privacy": budget} | of
 
     def __str__(self) -> str:
         if self.privacy is None:
@@ -240,9 +262,10 @@ def _warn(releases: Sequence[Release], info: PublicInfo) -> tuple[str, ...]:
         if r.verb != "sum":
             continue
         per_class = r.sample_rate * info.units / len(info.classes)
-        error = r.noise_multiplier / per_class
+        noise = r.noise_multiplier * mechanisms.of(r).factor(r)
+        error = noise / per_class
         if error > USELESS:
-            need = round(r.noise_multiplier / USELESS * len(info.classes))
+            need = round(noise / USELESS * len(info.classes))
             out.append(
                 f"release {r.name!r}: with {info.units} declared units in {len(info.classes)} classes noise in "
                 f"every direction of a class mean is {error:.0%} of the largest possible mean; expect poor images "

@@ -1,4 +1,4 @@
-"""epsilon of sampled Gaussians by privacy-loss distributions (PLD) on a grid, with a bound on what the arithmetic adds.
+"""epsilon of sampled releases by privacy-loss distributions (PLD) on a grid, with a bound on what the arithmetic adds.
 
 dp-accounting's pessimistic PLD can only err upwards in exact arithmetic: losses are rounded up ("connect the dots"),
 and what is cut off counts as an infinite loss. Two kinds of error are left; `Grid.error` bounds them, as mass of delta.
@@ -27,12 +27,11 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from veilset.privacy.dp_library import masses, sides
-
-if TYPE_CHECKING:
-    from veilset.privacy.accounting import Spent
+from veilset.privacy.mechanisms import of
+from veilset.privacy.spent import Spent
 
 COARSE, FINEST = 1e-3, 1e-6  # spacing of the first grid, and where refining ends (the last grid has 9.8e-7)
 REFINED = 1e-3  # stop refining the grid when epsilon moves by less than this, relatively
@@ -84,15 +83,14 @@ def grid(merged: Sequence[Spent], interval: float, most: float = MOST_WORK) -> G
 
     whole, absolute, relative, work = library.identity(interval), 0.0, 0.0, 0.0
     for s in merged:
-        low, high = _losses(s)
+        mechanism = of(s)
+        low, high = mechanism.span(s)
         work += SINGLE * 2 * ((high - low) / interval + 1)  # two directions: a unit comes, a unit goes
         _allow(work, most)
-        one = many = library.from_gaussian_mechanism(
-            s.noise_multiplier, value_discretization_interval=interval, sampling_prob=s.sample_rate
-        )
+        one = many = mechanism.loss(s, interval)
         absolute += s.steps * ULP * (8 * max(-low, high) + 32) + TAIL
         relative += s.steps * 4 * ULP / interval
-        if s.sample_rate < 1:
+        if mechanism.squared_mu(s) is None:
             many, error, work = self_composed(one, s.steps, work, most)
             absolute += error
         whole, error = composed(whole, many)
@@ -134,15 +132,6 @@ def _allow(work: float, most: float) -> None:
         raise TooLarge
 
 
-def _losses(s: Spent) -> tuple[float, float]:
-    """The least and the largest privacy loss of one step that has a place on the grid."""
-    from dp_accounting.pld.privacy_loss_mechanism import GaussianPrivacyLoss
-
-    mechanism = GaussianPrivacyLoss(s.noise_multiplier, log_mass_truncation_bound=-50, sampling_prob=s.sample_rate)
-    ends = mechanism.connect_dots_bounds()
-    return float(ends.epsilon_lower), float(ends.epsilon_upper)
-
-
 def _self_compose(one: Any, steps: int) -> Any:
     """The same release `steps` times. The library raises the number of points to this power, to see if few remain."""
     from dp_accounting.pld import privacy_loss_distribution as library
@@ -178,7 +167,7 @@ def refined(merged: tuple[Spent, ...], delta: float, most: float = MOST_WORK) ->
     Returns:
         The least one, and why it is not refined to the end, or "". Infinite where PLD cannot certify at all.
     """
-    least = min(s.steps * 48 * ULP for s in merged if s.sample_rate < 1)
+    least = min(s.steps * 48 * ULP for s in merged if of(s).squared_mu(s) is None)
     if len(merged) * TAIL + least > SHARE * delta:  # at the very least, on any grid
         return math.inf, f"PLD cannot certify delta = {delta:g}"
     return refine(lambda interval: at(merged, delta, interval, most), delta, most)

@@ -20,12 +20,14 @@ from veilset.core.facts import processor, selftest, versions
 from veilset.core.io import canonical, no_links, read_capped, read_json, sha256, write_bytes, write_json
 from veilset.core.listing import RECEIPT, SIGNATURE, STAMP, check_list, write_list
 from veilset.core.types import PublicInfo
-from veilset.core.words import as_html, one_line, receipt_lines
+from veilset.core.words import as_html, one_line, public_words, receipt_lines
+from veilset.privacy import mechanisms
 from veilset.privacy.accounting import Search, claim
 from veilset.privacy.known_faults import known_fault
 from veilset.privacy.ledger import MOST_LEDGER, Ledger, parse
 from veilset.privacy.noise import GENERATOR
 from veilset.privacy.plan import Plan, Release
+from veilset.privacy.public_data import read_public, written_public
 from veilset.privacy.spec import RELATION, Privacy
 
 FORMAT = "veilset-receipt/1"
@@ -117,6 +119,7 @@ def make_receipt(ledger: Ledger, plan: Plan, method: str, config: dict[str, Any]
             "processor": processor(),
             "selftest": selftest(),
         }
+        | written_public(plan.public)
     )
 
 
@@ -237,6 +240,7 @@ def verify(folder: str | Path, public_key: str | Path | None = None) -> Verifica
         result.notes.append(
             "not signed: it does not show who made it; compare the ledger's head with one from elsewhere"
         )
+    result.notes += public_words(facts)
     if result.recomputes:
         result.known_fault = known_fault(facts, ledger.lines[0]["body"]["plan"])
     result.release = result.ok and bool(facts["release"])
@@ -267,13 +271,9 @@ def _within_plan(facts: dict[str, Any], ledger: Ledger) -> str:
     _trial(start["plan"], list(plan.values()))
     steps: Counter[tuple[str, int | None]] = Counter()
     for b in ledger.bodies("charge"):
+        mechanisms.read(b)
         r = plan.get(b["release"])
-        if (
-            r is None
-            or b["mechanism"] != "gaussian"
-            or (b["sample_rate"], b["sensitivity"]) != (r.sample_rate, r.bound)
-            or b["noise_multiplier"] < r.noise_multiplier
-        ):
+        if r is None or b["mechanism"] != r.mechanism or not mechanisms.of(r).as_planned(b, r):
             raise RunError(f"release {b['release']!r} was charged otherwise than planned")
         steps[b["release"], b["part"]] += b["steps"]
         if (
@@ -291,6 +291,7 @@ def _within_plan(facts: dict[str, Any], ledger: Ledger) -> str:
         "generator": start["generator"],
         "account": start.get("account"),
         "stream": start["plan"].get("stream"),
+        "public": start["plan"].get("public"),
         "max_images_per_unit": start["plan"]["info"]["max_images_per_unit"],
         "epsilon_budget": start["plan"]["privacy"]["epsilon"],
     }
@@ -298,6 +299,7 @@ def _within_plan(facts: dict[str, Any], ledger: Ledger) -> str:
     said["stamp"] = "" if start["mode"] == "release" else RESEARCH
     said["release"] = said["stamp"] == "" and not said["inspected"]
     PublicInfo.from_json(start["plan"]["info"])  # what is declared must describe a set
+    read_public(start["plan"])
     for key, value in said.items():
         if facts.get(key) != value:
             raise RunError(f"the receipt says {key} = {facts.get(key)!r}, the ledger {value!r}")
@@ -368,6 +370,7 @@ def read_receipt(folder: str | Path) -> Receipt:
             raise ConfigError(f"{path}: its {key} is missing or of another type than a {FORMAT} has; get another copy")
     try:
         PublicInfo.from_json(facts["data"])
+        read_public(facts)
         _ = [float(facts[key] or 0) for key in ("epsilon", "epsilon_rdp", "delta")]  # thousands of digits are no float
     except (ArithmeticError, LookupError, TypeError, ValueError) as e:
         raise ConfigError(f"{path}: its declared facts or numbers describe no set ({e}); get another copy") from e

@@ -20,12 +20,14 @@ from veilset.core.listing import RECEIPT, STAMP
 from veilset.core.types import PublicInfo
 from veilset.privacy.accounting import true_positive_rate
 from veilset.privacy.ledger import MOST_LEDGER, Ledger, parse
+from veilset.privacy.mechanisms import of, read
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.receipt import LEDGER, Verification, verify
 from veilset.privacy.spec import Privacy
 
 FALSE_ALARMS = (0.001, 0.01, 0.1)  # the rows of the attacker table
 CURVE = 16  # points of its curve
+VERBS = {"grad": "gradient"}  # of the gate, in words that are not the verb's own
 LINES = 12  # ledger lines that are shown; the file has them all
 WEAK, FAIR = 0.25, 0.05  # true-positive rates at 1 % false alarms above which the page calls the protection weak, fair
 
@@ -176,7 +178,7 @@ def releases(plan: Plan) -> list[dict[str, Any]]:
     return [
         {
             "name": r.name,
-            "verb": ("noisy " if private else "exact ") + {"sum": "sum", "grad": "gradient"}[r.verb],
+            "verb": ("noisy " if private else "exact ") + VERBS.get(r.verb, r.verb),
             "times": f"{r.steps:,}" + (" a class" if r.partition else ""),
             "rate": percent(r.sample_rate) if r.sample_rate < 1 else "all units",
             "noise": f"{r.noise_multiplier:.4g}" if private else "none",
@@ -186,6 +188,14 @@ def releases(plan: Plan) -> list[dict[str, Any]]:
         }
         for r, (share, alone) in zip(plan.releases, shares, strict=True)
     ]
+
+
+def how(plan: Plan) -> list[str]:
+    """How the releases are answered, as their mechanisms say it, and which ones if not all are answered alike."""
+    named: dict[str, list[str]] = {}
+    for r in plan.releases:
+        named.setdefault(of(r).sentence(r), []).append(r.name)
+    return [words if len(named) == 1 else f"{', '.join(names)}: {words}" for words, names in named.items()]
 
 
 # ---------------------------------------------------------------------- measures
@@ -343,8 +353,8 @@ def _words(body: dict[str, Any]) -> str:
     kind = body["kind"]
     if kind == "charge":
         part = "" if body["part"] is None else f", class {body['part']}"
-        what = f"{body['steps']} × Gaussian, noise multiplier {body['noise_multiplier']:.6g}"
-        return f"charge {body['release']}{part}: {what}"
+        line = read(body)
+        return f"charge {body['release']}{part}: {line.steps} × {of(line).words(line)}"
     fixed = {"open": "open: plan, declared facts and budget", "close": "close: nothing can be asked any more"}
     return fixed.get(kind, f"{kind}: {body.get('purpose', '')}")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, RunError
 from veilset.core.io import no_links, write_bytes
+from veilset.core.words import public_words
 from veilset.report import charts, claims, evidence, samples
 from veilset.report import nearest as panels
 from veilset.report.evidence import NON_PRIVATE, RESEARCH, UNCOVERED, Evidence
@@ -193,6 +194,8 @@ def _content(
         "info": found.info,
         "samples": samples.collect(folder, found.info, images),
         "releases": evidence.releases(found.plan),
+        "how": evidence.how(found.plan),
+        "rests_on": public_words(facts),
         "figures": figures,
         "left_out": figures.left_out,
         "reads_private": evidence.private_names(figures.rows),

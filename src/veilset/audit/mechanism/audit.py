@@ -186,7 +186,7 @@ def total(spent: Sequence[Spent]) -> dict[Any, int]:
     """Steps of each kind of release, to compare a ledger with what was asked."""
     steps: dict[Any, int] = {}
     for s in spent:
-        key = (s.noise_multiplier, s.sample_rate, s.part)
+        key = replace(s, steps=1)
         steps[key] = steps.get(key, 0) + s.steps
     return steps
 
