@@ -136,10 +136,11 @@ def test_a_family_has_its_features(name: str, fitted: Any, test_split: Images) -
 
 def test_the_lower_bound_is_the_training_loss(fitted: Any, test_split: Images) -> None:
     from veilset.methods.latent import autoencoders
+    from veilset.methods.latent.common import Form
 
     model, folder = fitted("dp-cvae")
     state, info = model.fitted()
-    net, weight = autoencoders.opened(model.config, info, state, classes=10), autoencoders.Weight(1.0, 0.0)
+    net, weight = Form(told=True).opened(model.config, info, state), autoencoders.Weight(1.0, 0.0)
     weight.at(0)
     loss = autoencoders.loss_of(model.config, weight, draws=400)
     them = Candidates.of(test_split[:8])

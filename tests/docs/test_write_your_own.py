@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ import torch
 import veilset as vs
 from veilset.cli.main import main
 from veilset.core.errors import ConfigError
+from veilset.testing import check_synthesizer
 
 PAGE = Path(__file__).parents[2] / "docs" / "write-your-own.md"
 SOURCE = Path(__file__).parents[2] / "src"
@@ -137,19 +139,36 @@ def test_a_broken_plug_in_does_not_disturb_the_others(plug) -> None:
     assert vs.make("portraits").name == "portraits"
 
 
-def test_the_composed_method_fits_draws_and_names_its_releases(tmp_path: Path) -> None:
-    (tmp_path / "checked.py").write_text(block("python", "class Checked"))
-    assert len((tmp_path / "checked.py").read_text().splitlines()) <= 40
-    space: dict[str, object] = {"__name__": "checked"}
-    exec(compile((tmp_path / "checked.py").read_text(), "checked.py", "exec"), space)
-    data = vs.load("digits")
-    model = space["Checked"]()  # type: ignore[operator]
+def composed(name: str) -> vs.Synthesizer:
+    """A method of two stages, as it is printed."""
+    source = block("python", f"class {name}")
+    assert len(source.splitlines()) <= 40
+    space: dict[str, Any] = {"__name__": name.lower()}
+    exec(compile(source, f"{name.lower()}.py", "exec"), space)
+    return space[name]()
+
+
+def test_the_composed_method_fits_draws_and_names_its_releases() -> None:
+    data, model = vs.load("digits"), composed("Checked")
     plan = model.plan(data.info, vs.Privacy(4.0, 1e-4))
     assert [r.name for r in plan.releases] == ["images-mean", "images-within", "teacher-linear"]
     assert 3.9 < plan.claim().epsilon <= 4
     images = model.fit(data.train, vs.Privacy(4.0, 1e-4), seed=0).sample(200, seed=1)
     shown = vs.evaluate(images, against=data.test, metrics=["gen2real-logreg"], seeds=1)
     assert next(iter(shown)).value > 60
+
+
+def test_stages_of_ones_own_fit_and_keep_to_the_properties() -> None:
+    data, model = vs.load("digits"), composed("Widened")
+    plan = model.plan(data.info, vs.Privacy(4.0, 1e-4))
+    assert {r.name: round(share, 3) for r, (share, _) in zip(plan.releases, plan.shares(), strict=True)} == {
+        "mean-pixels": 0.9,
+        "distance-distances": 0.1,
+    }
+    images = model.fit(data.train, vs.Privacy(4.0, 1e-4), seed=0).sample(200, seed=1)
+    shown = vs.evaluate(images, against=data.test, metrics=["gen2real-logreg"], seeds=1)
+    assert next(iter(shown)).value > 60
+    check_synthesizer(type(model))
 
 
 def test_every_name_of_the_package_that_the_page_uses_is_there() -> None:

@@ -8,7 +8,8 @@ import torch
 import veilset as vs
 from veilset.methods.moments import taught_moments
 from veilset.methods.moments.dp_moments import DPMoments
-from veilset.methods.moments.taught_moments import IMAGES, TEACHER, blurred, even_out
+from veilset.methods.moments.taught_moments import blurred, even_out
+from veilset.methods.stages import learned_by
 from veilset.methods.teachers import dp_scatter
 
 
@@ -32,19 +33,16 @@ def fitted():
     return vs.make("taught-moments", recipe="plain").fit(vs.load("digits").train, vs.Privacy(10.0), seed=0)
 
 
-def _part(model, kind: str) -> dict[str, torch.Tensor]:
-    return {k.removeprefix(kind): v for k, v in model._state.items() if k.startswith(kind)}
-
-
 @pytest.mark.long
 def test_images_carry_the_label_that_the_teacher_gives(fitted) -> None:
     images = fitted.sample(500, seed=0)
-    teacher = _part(fitted, TEACHER)
+    teacher = learned_by("teacher", fitted._state)
     given = dp_scatter.scores(teacher, images.x.float() / 255, blurred).argmax(1)
     assert float((given == images.y).float().mean()) > 0.97  # all, but for what was never found and for rounding
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        plain = DPMoments(size=taught_moments.FREQUENCIES)._sample(_part(fitted, IMAGES), fitted.info_, images.y)
+        moments = learned_by("images", fitted._state)
+        plain = DPMoments(size=taught_moments.FREQUENCIES)._sample(moments, fitted.info_, images.y)
     drawn_for = dp_scatter.scores(teacher, plain, blurred).argmax(1)
     assert float((drawn_for == images.y).float().mean()) < 0.97, "nothing was left for the teacher to do"
 
@@ -53,7 +51,7 @@ def test_images_carry_the_label_that_the_teacher_gives(fitted) -> None:
 def test_a_single_class_can_be_drawn(fitted) -> None:
     images = fitted.sample(40, classes=["3"], seed=1)
     assert set(images.y.tolist()) == {3}
-    given = dp_scatter.scores(_part(fitted, TEACHER), images.x.float() / 255, blurred).argmax(1)
+    given = dp_scatter.scores(learned_by("teacher", fitted._state), images.x.float() / 255, blurred).argmax(1)
     assert float((given == 3).float().mean()) > 0.9
 
 

@@ -11,7 +11,7 @@ import torch
 
 import veilset as vs
 from veilset.core.errors import ConfigError, ModeError
-from veilset.methods.latent import autoencoders, density
+from veilset.methods.latent import autoencoders, common, density
 from veilset.methods.latent.au_gm import AUGM
 from veilset.methods.latent.dp_cvae import DPCVAE
 from veilset.methods.latent.vae_gm import VAEGM
@@ -49,7 +49,7 @@ def test_the_budget_is_shared_out_as_announced(cls):
     for epsilon in (1.0,):
         plan = cls(batch=1000, steps=400, cells=3).plan(info, vs.Privacy(epsilon))
         got = {r.name: share for r, (share, _) in zip(plan.releases, plan.shares(), strict=True)}
-        for name, wanted in autoencoders.SHARES.items():
+        for name, wanted in common.SHARES.items():
             assert wanted / 2 < got[name] < wanted * 2, (epsilon, got)
 
 

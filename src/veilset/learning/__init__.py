@@ -1,1 +1,1 @@
-"""What training loops share: DP-SGD, schedules, averages, augmentation, shrinkage. Reads no private record."""
+"""What training loops share: DP-SGD, schedules, averages, augmentation, shrinkage, cells. Reads no private record."""

@@ -1,4 +1,7 @@
-"""A method as a composition of stages: parts that plan, learn and draw, each for its own share of one budget."""
+"""A method as a composition of stages: parts that plan, learn and draw, each for its own share of one budget.
+
+`Staged` is the base of such a method, `Single` of one that has a single stage.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,20 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from veilset.core.types import PublicInfo
 from veilset.learning.dp_sgd import loop_multiplier, part_of
-from veilset.methods.base import BATCH, State
+from veilset.methods.base import BATCH, Method, State, Synthesizer
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
 Earlier = Mapping[str, State]  # what stages before learned, by their names
+S = TypeVar("S", bound="Stage")
 
 
 class Stage(ABC):
@@ -29,6 +33,11 @@ class Stage(ABC):
     """
 
     device = "cpu"
+
+    def on(self: S, device: str) -> S:
+        """The stage itself, which computes there from now on."""
+        self.device = device
+        return self
 
     @abstractmethod
     def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
@@ -64,33 +73,54 @@ class Part:
 
     Attributes:
         stage: what it is.
-        share: its part of the budget, in units of mu^2 of Gaussian privacy, where shares add up; None: the rest.
+        share: its part of the budget, in units of mu^2 of Gaussian privacy, where shares add up: a number, which the
+            weights of its releases divide among them; or a number for each of its releases, which are sums over all
+            units; None: what the other parts leave.
     """
 
     stage: Stage
-    share: float | None = None
+    share: float | Mapping[str, float] | None = None
+
+    @property
+    def given(self) -> list[float]:
+        """Its share or shares, if it has one."""
+        if isinstance(self.share, Mapping):
+            return list(self.share.values())
+        return [] if self.share is None else [self.share]
 
 
 class Compose:
     """Stages one after the other, under one budget.
 
     Args:
-        parts: name -> stage with its share, in the order in which they are planned and fitted. One has no share.
-        scale: the part whose weights stay as it planned them; the others' are relative to it.
+        parts: name -> stage with its share, in the order in which they are planned and fitted. One has no share: its
+            weights stay as it planned them, and the others' are relative to it.
         prefixed: releases are called PART-RELEASE, so that two parts may ask alike. Off for methods whose ledgers
             had plain names before there were stages; these names enter the noise of research runs.
+        memory_mb: what is held beside what the largest stage takes.
+        warnings: what the owner should know of the composition.
     """
 
-    def __init__(self, parts: Mapping[str, Part], *, scale: str, prefixed: bool = True):
-        self.parts, self._scale, self._prefixed = dict(parts), scale, prefixed
-        given = [p.share for p in self.parts.values() if p.share is not None]
-        if len(given) != len(self.parts) - 1 or not all(s > 0 for s in given) or sum(given) >= 1:
+    def __init__(
+        self,
+        parts: Mapping[str, Part],
+        *,
+        prefixed: bool = True,
+        memory_mb: float = 0,
+        warnings: Sequence[str] = (),
+    ):
+        self.parts, self._prefixed = dict(parts), prefixed
+        self._memory_mb, self._warnings = memory_mb, tuple(warnings)
+        given = [s for p in self.parts.values() for s in p.given]
+        rest = [k for k, p in self.parts.items() if p.share is None]
+        if len(rest) != 1 or not all(s > 0 for s in given) or sum(given) >= 1:
             raise ValueError(f"shares {given} of {list(self.parts)}: all but one part need one, together below 1")
-        self.shares = {k: 1 - sum(given) if p.share is None else p.share for k, p in self.parts.items()}
+        self._rest = rest[0]
+        self.shares = {k: 1 - sum(given) if k == self._rest else sum(p.given) for k, p in self.parts.items()}
 
     def budget(self, name: str, privacy: Privacy) -> Privacy:
         """What a part would have on its own."""
-        return part_of(privacy, self.shares[name])
+        return privacy if self.shares[name] == 1 else part_of(privacy, self.shares[name])
 
     def plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
         """All releases, weighted so that each part costs about its share; the price of the whole is exact.
@@ -99,28 +129,37 @@ class Compose:
             A plan with the sum of all seconds, the largest memory, and all warnings.
         """
         plans = {k: p.stage.plan(info, self.budget(k, privacy)) for k, p in self.parts.items()}
-        mu = 1 / gaussian_noise_multiplier(privacy.epsilon, privacy.delta) if privacy.private else 1.0
-        noise = {k: scale_for(plan.releases, mu * math.sqrt(self.shares[k])) for k, plan in plans.items()}
-        own = noise[self._scale]
-        releases = [
-            replace(r, name=self._called(k, r.name), weight=r.weight if k == self._scale else r.weight * noise[k] / own)
-            for k, plan in plans.items()
-            for r in plan.releases
-        ]
         return Plan(
-            tuple(releases),
+            tuple(self._weighted(plans, privacy)),
             seconds=sum(p.seconds for p in plans.values()),
-            memory_mb=max(p.memory_mb for p in plans.values()),
-            warnings=tuple(w for p in plans.values() for w in p.warnings),
+            memory_mb=max(p.memory_mb for p in plans.values()) + self._memory_mb,
+            warnings=(*(w for p in plans.values() for w in p.warnings), *self._warnings),
         )
+
+    def _weighted(self, plans: Mapping[str, Plan], privacy: Privacy) -> Iterator[Release]:
+        """The releases of all parts, under the names and with the weights that they have in the whole.
+
+        The order of the arithmetic is kept: ledgers hold weights to the last bit, and a run goes on only under its own.
+        """
+        mu = 1 / gaussian_noise_multiplier(privacy.epsilon, privacy.delta) if privacy.private else 1.0
+        own = scale_for(plans[self._rest].releases, mu * math.sqrt(self.shares[self._rest]))
+        for part, plan in plans.items():
+            share = self.parts[part].share
+            for r in plan.releases:
+                weight = r.weight
+                if isinstance(share, Mapping):
+                    one = 1 / (math.sqrt(share[r.name]) * mu * own) if privacy.private else 1.0
+                    weight = one * math.sqrt(r.steps)
+                elif share is not None:
+                    weight = r.weight * scale_for(plan.releases, mu * math.sqrt(share)) / own
+                yield replace(r, name=self._called(part, r.name), weight=weight)
 
     def fit(self, gate: Gate, info: PublicInfo, privacy: Privacy, device: str) -> dict[str, State]:
         """Fit all stages in order; returns what each learned, by its name."""
         learned: dict[str, State] = {}
         for name, part in self.parts.items():
-            part.stage.device = device
             asked = Asked(gate, lambda release, name=name: self._called(name, release))  # type: ignore[misc]
-            learned[name] = part.stage.fit(asked, info, self.budget(name, privacy), learned)
+            learned[name] = part.stage.on(device).fit(asked, info, self.budget(name, privacy), learned)
         return learned
 
     def _called(self, part: str, release: str) -> str:
@@ -172,3 +211,52 @@ def scale_for(releases: Sequence[Release], mu: float) -> float:
     if any(r.sample_rate < 1 for r in releases):
         raise ValueError("a stage with several releases, one of them subsampled: give the loop a stage of its own")
     return math.sqrt(sum(r.steps / r.weight**2 for r in releases)) / mu
+
+
+class Staged(Method):
+    """Base of a method that is a composition of stages. It says which, and what of all that they learned it keeps.
+
+    `class Mine(Staged, veilset.Synthesizer)` overrides `_stages` and `_sample`; a teacher, `_stages` and `_predict`.
+    """
+
+    @abstractmethod
+    def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
+        """The stages, by declared facts and the whole budget."""
+
+    def _kept(self, learned: Earlier, info: PublicInfo) -> State:
+        """The tensors of the model, of what the stages learned; all of them, unless a method says otherwise."""
+        return named(learned)
+
+    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+        return self._stages(info, privacy).plan(info, privacy)
+
+    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
+        learned = self._stages(info, plan.budget).fit(gate, info, plan.budget, self.device)
+        return self._kept(learned, info)
+
+
+class Single(Staged, Synthesizer):
+    """Base of a synthesizer of one stage, which names its releases and tensors: overrides `_stage`."""
+
+    @abstractmethod
+    def _stage(self) -> Stage:
+        """The stage, which has the whole budget."""
+
+    def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
+        return Compose({self.name: Part(self._stage())}, prefixed=False)
+
+    def _kept(self, learned: Earlier, info: PublicInfo) -> State:
+        return learned[self.name]
+
+    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        return self._stage().on(self.device).draw(state, info, labels)
+
+
+def named(learned: Earlier) -> State:
+    """The tensors of all stages, as STAGE.NAME."""
+    return {f"{stage}.{name}": v for stage, state in learned.items() for name, v in state.items()}
+
+
+def learned_by(stage: str, state: State) -> State:
+    """What a stage learned, of the tensors of a model that `named` made."""
+    return {name.removeprefix(f"{stage}."): v for name, v in state.items() if name.startswith(f"{stage}.")}

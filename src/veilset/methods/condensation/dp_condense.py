@@ -29,7 +29,7 @@ Differs from the papers and their code:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -41,11 +41,10 @@ from veilset.learning.dp_sgd import cosine
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.condensation.common import each, picked
 from veilset.methods.moments.dp_moments import Moments
-from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage
+from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage, Staged
 from veilset.networks.dct import dct
 from veilset.networks.embeddings import Embeddings
 from veilset.networks.precision import fast_dtype
-from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
@@ -77,7 +76,7 @@ class Config:
     )
 
 
-class DPCondense(Synthesizer):
+class DPCondense(Staged, Synthesizer):
     """Few images whose random embeddings have the private means."""
 
     name = "dp-condense"
@@ -87,24 +86,18 @@ class DPCondense(Synthesizer):
         | {"steps": 10_000, "networks_a_step": 1}
     }
 
-    def _stages(self, info: PublicInfo) -> Compose:
+    def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
         """Moments, where the images start, and the embeddings."""
         matching = Matching(self.config, each(self.config.per_class, PER_CLASS, info))
         if self.config.start == "noise":
-            return Compose({"matching": Part(matching)}, scale="matching", prefixed=False)
-        parts = {"moments": Part(Moments(), self.config.share), "matching": Part(matching)}
-        return Compose(parts, scale="matching", prefixed=False)
-
-    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        plan = self._stages(info).plan(info, privacy)
-        if self.config.start == "noise":
-            return plan
+            return Compose({"matching": Part(matching)}, prefixed=False)
         with torch.device("meta"):  # draws nothing
             size = Embeddings(info.shape, 1, self.config.width, False, torch.float32).size
-        return replace(plan, memory_mb=plan.memory_mb + 4e-6 * self.config.networks * size**2)  # the axes
+        parts = {"moments": Part(Moments(), self.config.share), "matching": Part(matching)}
+        return Compose(parts, prefixed=False, memory_mb=4e-6 * self.config.networks * size**2)  # the axes
 
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        return self._stages(info).fit(gate, info, plan.budget, self.device)["matching"]
+    def _kept(self, learned: Earlier, info: PublicInfo) -> State:
+        return learned["matching"]
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         return picked(state["x"], labels)

@@ -31,11 +31,11 @@ from torch import nn
 from veilset.core.config import option
 from veilset.core.types import PublicInfo
 from veilset.learning.dp_sgd import dp_sgd
-from veilset.methods.base import State, Synthesizer
+from veilset.methods.base import State
 from veilset.methods.condensation.common import picked
+from veilset.methods.stages import Asked, Earlier, Single, Stage
 from veilset.methods.teachers import dp_scatter
 from veilset.networks import scattering
-from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
 from veilset.privacy.spec import Privacy
 
@@ -52,13 +52,24 @@ class Config:
     ridge: float = option(0.001, "ridge, relative to the mean square of the support features", gt=0)
 
 
-class DPKIP(Synthesizer):
+class DPKIP(Single):
     """Kernel inducing points on scattering features."""
 
     name = "dp-kip"
     Config = Config
 
-    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+    def _stage(self) -> Stage:
+        return Support(self.config)
+
+
+class Support(Stage):
+    """Support images, changed along noisy gradients of the classifier that they make."""
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """One loop."""
         c = self.config
         batch = c.batch or dp_scatter.batch_of(info)
         release = dp_sgd("targets", info, batch=batch, steps=c.steps, bound=c.clip)
@@ -70,7 +81,8 @@ class DPKIP(Synthesizer):
             memory_mb=estimate.memory_mb + 1e-3 * support,
         )
 
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """ "x", the images [K, S, C, H, W]."""
         c, classes = self.config, len(info.classes)
         y = torch.eye(classes).repeat_interleave(c.per_class, 0).to(self.device) - 1 / classes
         support = nn.ParameterDict({"x": 0.5 + START * torch.randn(len(y), *info.shape)}).to(self.device)
@@ -88,7 +100,8 @@ class DPKIP(Synthesizer):
                 support["x"].clamp_(0, 1)
         return {"x": support["x"].detach().unflatten(0, (classes, c.per_class))}
 
-    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+    def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """The images, repeated."""
         return picked(state["x"], labels)
 
 

@@ -64,11 +64,10 @@ from veilset.methods.condensation.gradient_matching import (
     train_on,
 )
 from veilset.methods.moments.dp_moments import Moments
-from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage
+from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage, Staged
 from veilset.networks.convnet import UNIT, ConvNet
 from veilset.networks.generators import CodeImages
 from veilset.networks.precision import fast
-from veilset.privacy.gate import Gate
 from veilset.privacy.gradients import Loss
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
@@ -123,7 +122,7 @@ def _published(per_class: int) -> dict[str, Any]:
     return {"per_class": per_class, **network, "optimizer": "sgd", "rate": 0.1, **PLAIN}
 
 
-class PrivateSet(Synthesizer):
+class PrivateSet(Staged, Synthesizer):
     """Gradient matching at the gate."""
 
     name = "private-set"
@@ -134,22 +133,19 @@ class PrivateSet(Synthesizer):
         "prior": _published(10) | {"stages": 2, "epochs": 10, "prior": True, "optimizer": "adam", "rate": 0.01},
     }
 
-    def _stages(self) -> Compose:
+    def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
         """Moments, where the images start, and the loop."""
         c = self.config
         if started(c) == "noise":
-            return Compose({"match": Part(self._matching())}, scale="match", prefixed=False)
+            return Compose({"match": Part(self._matching())}, prefixed=False)
         parts = {"moments": Part(Moments(), c.share), "match": Part(self._matching())}
-        return Compose(parts, scale="match", prefixed=False)
+        return Compose(parts, prefixed=False)
 
     def _matching(self) -> Matching:
         return Matching(self.config)
 
-    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        return self._stages().plan(info, privacy)
-
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        return self._stages().fit(gate, info, plan.budget, self.device)["match"]
+    def _kept(self, learned: Earlier, info: PublicInfo) -> State:
+        return learned["match"]
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         return picked(state["x"], labels)

@@ -39,8 +39,8 @@ import torch
 from veilset.core.config import option
 from veilset.core.types import PublicInfo
 from veilset.learning.dp_sgd import average, cosine, descend, dp_sgd
-from veilset.methods.base import State, Synthesizer
-from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage
+from veilset.methods.base import State
+from veilset.methods.stages import Asked, Earlier, Single, Stage
 from veilset.networks.diffusion import (
     EDM,
     HIGHEST,
@@ -58,7 +58,6 @@ from veilset.networks.diffusion import (
 from veilset.networks.perceptron import Perceptron
 from veilset.networks.precision import fast
 from veilset.networks.unet import UNet
-from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
 from veilset.privacy.spec import Privacy
 
@@ -141,21 +140,21 @@ class Denoiser(Stage):
 
     Args:
         config: parameters.
-        epsilon: of the whole budget, which the size of the perceptron follows.
+        sized: the budget that the size of the perceptron follows, if not its own.
     """
 
-    def __init__(self, config: Config, epsilon: float = 1.0):
-        self.config, self._epsilon = config, epsilon
+    def __init__(self, config: Config, sized: Privacy | None = None):
+        self.config, self._sized = config, sized
 
     def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
         """One loop of weight 1."""
         c, batch = self.config, self._batch(info)
         train = dp_sgd("train", info, batch=batch, steps=c.steps, bound=c.bound)
-        return Plan((train,), seconds=10 + self.seconds(info) * c.steps * batch * c.copies, memory_mb=600)
+        return Plan((train,), seconds=10 + self.seconds(info, budget) * c.steps * batch * c.copies, memory_mb=600)
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
         """The averaged weights."""
-        return self.train(gate, info, self.network(info, *self.size(info)))
+        return self.train(gate, info, self.network(info, *self.size(info, budget)))
 
     def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         """Images from pure noise."""
@@ -218,9 +217,9 @@ class Denoiser(Stage):
         )  # fmt: skip
         return net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def size(self, info: PublicInfo) -> tuple[int, int]:
+    def size(self, info: PublicInfo, budget: Privacy) -> tuple[int, int]:
         """Width and blocks of the perceptron: the more the noise permits, the more parameters."""
-        c, rich = self.config, self._epsilon * info.units >= 2e5
+        c, rich = self.config, (self._sized or budget).epsilon * info.units >= 2e5
         return c.width or (256 if rich else 128), int(rich) if c.blocks is None else c.blocks
 
     def _patch(self, info: PublicInfo) -> int:
@@ -247,41 +246,30 @@ class Denoiser(Stage):
     def _batch(self, info: PublicInfo) -> int:
         return int(self.config.batch or max(1, min(2048, info.units // 8)))
 
-    def seconds(self, info: PublicInfo) -> float:
+    def seconds(self, info: PublicInfo, budget: Privacy) -> float:
         """Seconds to train on one copy of one record, about."""
         c = self.config
         if c.network == "perceptron":
-            width, blocks = self.size(info)
+            width, blocks = self.size(info, budget)
             return (3 * c.frequencies * width + 2 * blocks * width**2) * 4e-10
         positions = math.prod(info.shape[1:]) / self._patch(info) ** 2
         return positions / 196 * ((c.width or 16) / 16) ** 1.5 * (c.blocks or 1) * 3e-4
 
 
-class DPDiffusion(Synthesizer):
+class DPDiffusion(Single):
     """Small diffusion model by DP-SGD, several noise draws a record."""
 
     name = "dp-diffusion"
     Config: ClassVar[type] = Config
     recipes: ClassVar = {"paper": PUBLISHED}
 
-    def _stages(self, epsilon: float) -> Compose:
-        return Compose({"train": Part(Denoiser(self.config, epsilon))}, scale="train", prefixed=False)
-
-    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        return self._stages(privacy.epsilon).plan(info, privacy)
-
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        return self._stages(plan.budget.epsilon).fit(gate, info, plan.budget, self.device)["train"]
+    def _stage(self) -> Denoiser:
+        return Denoiser(self.config)
 
     def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> State:
         """denoising: minus the loss of training, mean of ten levels and two draws."""
         state, info = self.fitted()
-        return {"denoising": Denoiser(self.config).denoising(state, info, x, y)}
-
-    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        stage = Denoiser(self.config)
-        stage.device = self.device
-        return stage.draw(state, info, labels)
+        return {"denoising": self._stage().denoising(state, info, x, y)}
 
 
 def size_of(weights: State) -> tuple[int, int]:

@@ -46,15 +46,14 @@ from veilset.methods.base import State, Synthesizer
 from veilset.methods.diffusion import dp_diffusion
 from veilset.methods.diffusion.dp_diffusion import PUBLISHED, Denoiser, Network
 from veilset.methods.moments.dp_moments import Moments, likelihood
-from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage
+from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage, Staged, learned_by, named
 from veilset.networks.diffusion import HIGHEST, errors, spread
 from veilset.networks.precision import fast
-from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
 POOL = 20_000  # images drawn from a `dp-moments` model, once, to pre-train on
-MOMENTS, KEPT = "moments.", ("mean", "root", "part", "basis")  # what a `dp-moments` model keeps
+MOMENTS = "moments"  # whose tensors a model keeps beside those of its network
 Draw = Callable[[int], tuple[torch.Tensor, torch.Tensor]]  # n -> images [n, C, H, W] in [0, 1], labels [n]
 
 
@@ -81,7 +80,7 @@ class Config(dp_diffusion.Config):
     warm_rate: float = option(5e-3, "top learning rate of pre-training", gt=0)
 
 
-class DPFETA(Synthesizer):
+class DPFETA(Staged, Synthesizer):
     """Noisy class summaries first, then a diffusion model by DP-SGD."""
 
     name = "dp-feta"
@@ -92,34 +91,29 @@ class DPFETA(Synthesizer):
         | {"warm_rate": 3e-4}
     }
 
-    def _stages(self, epsilon: float) -> Compose:
+    def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
         c = self.config
         moments = c.warm_start == "moments"
         first: Stage = Moments() if moments else Central(c)
-        parts = {"first": Part(first, c.share or (0.3 if moments else 0.1)), "train": Part(Warmed(c, epsilon))}
-        return Compose(parts, scale="train", prefixed=False)
+        parts = {"first": Part(first, c.share or (0.3 if moments else 0.1)), "train": Part(Warmed(c, privacy))}
+        return Compose(parts, prefixed=False)
 
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        plan = self._stages(privacy.epsilon).plan(info, privacy)
-        return replace(plan, memory_mb=700)
+        return replace(super()._plan(info, privacy), memory_mb=700)
 
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        learned = self._stages(plan.budget.epsilon).fit(gate, info, plan.budget, self.device)
-        if self.config.warm_start != "moments":
-            return learned["train"]
-        return learned["train"] | {MOMENTS + k: v for k, v in learned["first"].items()}
+    def _kept(self, learned: Earlier, info: PublicInfo) -> State:
+        moments = named({MOMENTS: learned["first"]}) if self.config.warm_start == "moments" else {}
+        return learned["train"] | moments
 
     def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> State:
         """denoising, as of dp-diffusion; likelihood of the moments, if they were bought."""
         state, info = self.fitted()
         features = {"denoising": Warmed(self.config).denoising(state, info, x, y)}
-        moments = {k.removeprefix(MOMENTS): v for k, v in state.items() if k.startswith(MOMENTS)}
+        moments = learned_by(MOMENTS, state)
         return features | (likelihood(moments, x, y) if moments else {})
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        stage = Warmed(self.config)
-        stage.device = self.device
-        return stage.draw(state, info, labels)
+        return Warmed(self.config).on(self.device).draw(state, info, labels)
 
 
 class Central(Stage):
@@ -158,20 +152,21 @@ class Warmed(Denoiser):
     def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
         """The loop, and pre-training, which costs time alone."""
         c, plan = self.config, super().plan(info, budget)
-        return replace(plan, seconds=plan.seconds + self.seconds(info) * c.warm_steps * c.warm_batch)
+        return replace(plan, seconds=plan.seconds + self.seconds(info, budget) * c.warm_steps * c.warm_batch)
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
         """The averaged weights."""
         first = earlier["first"]
         draw = _pool(first, info) if self.config.warm_start == "moments" else _around(first)
-        return self.train(gate, info, self._pretrained(info, draw))
+        net = self.network(info, *self.size(info, budget))
+        return self.train(gate, info, self._pretrained(net, draw, len(info.classes)))
 
     def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         """Images from noise, or from new images of the moments."""
-        weights = {k: v for k, v in state.items() if not k.startswith(MOMENTS)}
+        weights = {k: v for k, v in state.items() if not k.startswith(f"{MOMENTS}.")}
         if self._entry == HIGHEST:
             return super().draw(weights, info, labels)
-        x = Moments().draw({k: state[MOMENTS + k] for k in KEPT}, info, labels)
+        x = Moments().draw(learned_by(MOMENTS, state), info, labels)
         return self.drawn(weights, info, labels, 2 * x - 1, self._entry)
 
     @property
@@ -183,10 +178,9 @@ class Warmed(Denoiser):
         """About those that the sampler will ask for: nearly all lie below `entry`, and few far below."""
         return super()._levels if self._entry > 2 else (math.log(self._entry) - 0.65, 0.8)
 
-    def _pretrained(self, info: PublicInfo, draw: Draw) -> Network:
-        """A network trained on public draws, its weights averaged."""
-        c, kind, none = self.config, self.kind, len(info.classes)
-        net = self.network(info, *self.size(info))
+    def _pretrained(self, net: Network, draw: Draw, none: int) -> Network:
+        """The network, trained on public draws of K = `none` classes, its weights averaged."""
+        c, kind = self.config, self.kind
         adam, mean = torch.optim.Adam(net.parameters(), c.warm_rate), average(net, 0.99)
         for t in progress(range(c.warm_steps), "pre-training"):
             adam.param_groups[0]["lr"] = c.warm_rate * cosine(t, c.warm_steps)

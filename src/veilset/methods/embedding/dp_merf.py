@@ -32,10 +32,10 @@ from veilset.core.config import option
 from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
 from veilset.learning.densities import log_density
-from veilset.methods.base import State, Synthesizer
+from veilset.methods.base import State
+from veilset.methods.stages import Asked, Earlier, Single, Stage
 from veilset.networks.generators import CellGenerator, ConvGenerator
 from veilset.networks.precision import fast_dtype
-from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
@@ -61,7 +61,7 @@ class Config:
     code: int = option(20, "length of the latent code", ge=1)
 
 
-class DPMERF(Synthesizer):
+class DPMERF(Single):
     """Random-feature mean embedding, one release, conditional generator."""
 
     name = "dp-merf"
@@ -81,13 +81,33 @@ class DPMERF(Synthesizer):
         }
     }
 
-    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+    def _stage(self) -> Stage:
+        return Embedding(self.config)
+
+    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        """likelihood: log density of the generator's Gaussian cells, if it has them."""
+        state, _ = self.fitted()
+        if self.config.generator != "cells":
+            return {}
+        part = torch.full(state["mean"].shape[:2], 1 / state["mean"].shape[1])
+        return {"likelihood": log_density(state["mean"], state["factor"], part, x.flatten(1) @ state["basis"].T, y)}
+
+
+class Embedding(Stage):
+    """The mean embedding of each class, and a generator whose images have it."""
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """One sum."""
         c = self.config
         rows = c.frequencies * c.scales
         work = rows * info.pixels * (info.units + 3.0 * c.steps * max(c.batch, 2 * len(info.classes)))
         return Plan((Release(name="embedding", bound=1.0),), seconds=5 + work / 8e10, memory_mb=450 + rows / 20)
 
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """The generator's averaged weights."""
         c, classes = self.config, len(info.classes)
         lengths = torch.tensor([math.sqrt(info.pixels / 7) / 2**j for j in range(c.scales)]).repeat_interleave(
             c.frequencies
@@ -154,15 +174,8 @@ class DPMERF(Synthesizer):
             net(torch.randn(len(y), self.config.code).to(self.device), y, cell)
         return dict(net.state_dict())
 
-    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
-        """likelihood: log density of the generator's Gaussian cells, if it has them."""
-        state, _ = self.fitted()
-        if self.config.generator != "cells":
-            return {}
-        part = torch.full(state["mean"].shape[:2], 1 / state["mean"].shape[1])
-        return {"likelihood": log_density(state["mean"], state["factor"], part, x.flatten(1) @ state["basis"].T, y)}
-
-    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+    def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """Images of the generator, from random codes and cells."""
         net = self._generator(info)
         net.load_state_dict(state)
         cell = torch.randint(net.cells, (len(labels),))

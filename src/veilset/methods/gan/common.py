@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from torch import nn
 
 from veilset.core.errors import RunError
 from veilset.core.types import PublicInfo
+from veilset.learning.dp_sgd import average, descend
 from veilset.methods.base import State
+from veilset.methods.stages import Asked, Earlier, Single, Stage
 from veilset.networks.critics import class_loss, fake_loss, generator_loss, real_loss, score
 from veilset.networks.gan_generators import Codes, settle
 from veilset.networks.precision import fast
@@ -20,6 +23,8 @@ from veilset.privacy.draws import Uniform
 from veilset.privacy.gradients import Clipped, Loss, Total
 from veilset.privacy.run.run_store import RunStore
 from veilset.privacy.spec import Privacy
+
+POOL = 1000  # generated images that the critic steps between two generator steps share
 
 
 class Fakes:
@@ -224,6 +229,8 @@ def mixture(net: Any, state: State, labels: torch.Tensor, codes: Codes = torch.r
     return out
 
 
+# ---------------------------------------------------------------------- pace
+
 RATIOS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
@@ -280,6 +287,113 @@ def clamp(net: nn.Module, limit: float | None) -> None:
     if limit is not None:
         for p in net.parameters():
             p.clamp_(-limit, limit)
+
+
+# ---------------------------------------------------------------------- stage and method
+
+
+class Game(Stage):
+    """A critic that learns from the gate, by the loop "critic", and a generator that learns from the critic.
+
+    Args:
+        config: parameters; used here are `fakes`, `loss`, `batch`, `ratio`, `average`, `copies` and `diversity`.
+
+    Attributes:
+        codes: what draws latent codes.
+    """
+
+    codes: Codes = staticmethod(torch.randn)
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    @abstractmethod
+    def critic(self, info: PublicInfo) -> Any:
+        """A new critic."""
+
+    @abstractmethod
+    def generator(self, info: PublicInfo) -> Any:
+        """A new generator."""
+
+    @abstractmethod
+    def optimisers(self, critic: Any, generator: Any) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """(the critic's, the generator's)."""
+
+    @abstractmethod
+    def rates(self, t: int, steps: int) -> tuple[float, float]:
+        """Learning rates at step t of so many: (the critic's, the generator's)."""
+
+    @abstractmethod
+    def made(self, info: PublicInfo) -> int:
+        """Generated images a generator step."""
+
+    @property
+    @abstractmethod
+    def weights(self) -> tuple[float, float]:
+        """Of the class heads' cross-entropy: (on records, on generated images for the generator)."""
+
+    @property
+    def limit(self) -> float | None:
+        """Of the critic's weights; None: they are free."""
+        return None
+
+    def pace(self, budget: Privacy) -> Pace | None:
+        """When the generator has its turn; None: always after `ratio` critic steps."""
+        return None
+
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """The generators of the album."""
+        c, release, classes = self.config, gate.release("critic"), len(info.classes)
+        nets = self.critic(info), self.generator(info)
+        critic, generator = (net.to(self.device, memory_format=torch.channels_last) for net in nets)
+        clamp(critic, self.limit)
+        fakes = Fakes(classes, max(1, POOL // classes), info.shape, self.device, self.codes)
+        fakes.renew(generator)
+        paired, (classify, guide) = c.fakes == "paired", self.weights
+        loss = pair_loss(c.loss, fakes, classify) if paired else record_loss(c.loss, classify)
+        rest = None if paired else FakePart(c.loss, critic, release.bound, info.shape, self.device)
+        (ours, theirs), mean = self.optimisers(critic, generator), average(generator, c.average)
+        pace, album, batch = self.pace(budget), Album(c.copies, release.steps), self.made(info)
+        state = {"critic": critic, "generator": generator, "mean": mean, "ours": ours, "theirs": theirs, "fakes": fakes}
+
+        def best() -> Any:
+            return mean.module if c.average and int(mean.n_averaged) else generator
+
+        for t in gate.loop("critic", state | {"album": album} | ({"pace": pace} if pace else {})):
+            ours.param_groups[0]["lr"], theirs.param_groups[0]["lr"] = self.rates(t, release.steps)
+            with fast():
+                grads = gate.grad("critic", loss, critic, draws=PAIR if paired else None)
+                if rest is not None:
+                    rest.add(grads, critic, *fakes.draw(c.batch))
+            descend(ours, critic, grads)
+            clamp(critic, self.limit)
+            if pace.due() if pace else (t + 1) % c.ratio == 0:
+                if pace:
+                    pace.judge(critic, fakes)
+                teach(generator, critic, theirs, c.loss, batch, guide, self.codes, c.diversity)
+                mean.update_parameters(generator)
+                fakes.renew(generator)
+            album.look(t, best())
+        return album.settled(best(), max(2, batch), self.codes)
+
+    def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        """Images of all generators of the album."""
+        return mixture(self.generator(info), state, labels, self.codes)
+
+
+class Adversarial(Single):
+    """Base of the methods whose one stage is such a game."""
+
+    @abstractmethod
+    def _stage(self) -> Game: ...
+
+    def critic(self, info: PublicInfo) -> Any:
+        """A new critic."""
+        return self._stage().critic(info)
+
+    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        """critic: the score of the trained critic, which the run's private folder holds."""
+        return scored(self.critic(self.fitted()[1]), folder, x, y)
 
 
 def scored(critic: Any, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -24,37 +24,19 @@ Differs from the paper and its code:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from veilset.core.config import option
 from veilset.core.types import PublicInfo
-from veilset.learning.dp_sgd import average, descend, dp_sgd
-from veilset.methods.base import State, Synthesizer
-from veilset.methods.gan.common import (
-    PAIR,
-    Album,
-    FakePart,
-    Fakes,
-    default_steps,
-    low,
-    mixture,
-    pair_loss,
-    record_loss,
-    scored,
-    teach,
-)
+from veilset.learning.dp_sgd import dp_sgd
+from veilset.methods.gan.common import POOL, Adversarial, Game, default_steps, low
 from veilset.networks.activations import NAMES
 from veilset.networks.critics import LOSSES, ConvCritic, MLPCritic
 from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator, uniform
-from veilset.networks.precision import fast
-from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
 from veilset.privacy.spec import Privacy
-
-POOL = 1000  # generated images that the critic steps between two generator steps share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +71,7 @@ class Config:
     code: int = option(100, "length of the latent code, uniform in (-1, 1)", ge=1)
 
 
-class DPCGAN(Synthesizer):
+class DPCGAN(Adversarial):
     """Conditional GAN, real and generated parts clipped apart."""
 
     name = "dp-cgan"
@@ -150,56 +132,26 @@ class DPCGAN(Synthesizer):
         },
     }
 
-    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+    def _stage(self) -> Apart:
+        return Apart(self.config)
+
+
+class Apart(Game):
+    """The game of `dp-cgan`: uniform codes, and a rate of the critic that falls."""
+
+    config: Config
+    codes = staticmethod(uniform)
+
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """The critic's loop."""
         c = self.config
-        steps = c.steps or default_steps(info, privacy)
+        steps = c.steps or default_steps(info, budget)
         release = dp_sgd("critic", info, batch=c.batch, steps=steps, bound=c.bound)
         uses = 12 if c.architecture == "advanced" else 1  # a convolution uses its weights at many places
-        nets = self.critic(info), self._generator(info)
+        nets = self.critic(info), self.generator(info)
         critic, maker = (uses * sum(p.numel() for p in net.parameters()) for net in nets)
         work = 6.0 * c.batch * critic + (3.0 * c.batch / 2 + POOL) * maker / c.ratio
         return Plan((release,), seconds=10 + steps * (0.015 + work / 2e10), memory_mb=500 + 1e-3 * critic)
-
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        c, classes, paired = self.config, len(info.classes), self.config.fakes == "paired"
-        steps = plan["critic"].steps
-        nets = self.critic(info), self._generator(info)
-        critic, generator = (net.to(self.device, memory_format=torch.channels_last) for net in nets)
-        fakes = Fakes(classes, max(1, POOL // classes), info.shape, self.device, uniform)
-        fakes.renew(generator)
-        classify = 0.0 if self._one_head else c.classify
-        loss = pair_loss(c.loss, fakes, classify) if paired else record_loss(c.loss, classify)
-        rest = None if paired else FakePart(c.loss, critic, c.bound, info.shape, self.device)
-        ours: torch.optim.Optimizer = torch.optim.Adam(critic.parameters(), c.rate, betas=(0.5, 0.999))
-        if c.optimiser == "sgd":
-            ours = torch.optim.SGD(critic.parameters(), c.rate, momentum=c.momentum)
-        theirs = torch.optim.Adam(generator.parameters(), c.generator_rate, betas=(0.5, 0.999))
-        mean, batch = average(generator, c.average), max(2 * classes, min(c.batch // 2, 500))
-        state = {"critic": critic, "generator": generator, "mean": mean, "ours": ours, "theirs": theirs, "fakes": fakes}
-        state["album"] = album = Album(c.copies, steps)
-        for t in gate.loop("critic", state):
-            ours.param_groups[0]["lr"] = c.rate + (c.last_rate - c.rate) * min(1.0, t / min(steps, 10000))
-            with fast():
-                grads = gate.grad("critic", loss, critic, draws=PAIR if paired else None)
-                if rest is not None:
-                    rest.add(grads, critic, *fakes.draw(c.batch))
-            descend(ours, critic, grads)
-            if (t + 1) % c.ratio == 0:
-                teach(generator, critic, theirs, c.loss, batch, codes=uniform, diversity=c.diversity)
-                mean.update_parameters(generator)
-                fakes.renew(generator)
-            album.look(t, mean.module if c.average and int(mean.n_averaged) else generator)
-        best = mean.module if c.average and int(mean.n_averaged) else generator
-        return album.settled(best, batch, uniform)
-
-    @property
-    def _one_head(self) -> bool:
-        """The critic is told the label instead of having a head a class."""
-        return bool(self.config.architecture == "vanilla" and self.config.labels == "input")
-
-    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
-        """critic: the score of the trained critic, which the run's private folder holds."""
-        return scored(self.critic(self.fitted()[1]), folder, x, y)
 
     def critic(self, info: PublicInfo) -> Any:
         """A new critic."""
@@ -208,12 +160,33 @@ class DPCGAN(Synthesizer):
             return ConvCritic(info.shape, classes, c.width or 16, c.activation, c.norm)
         return MLPCritic(info.shape, classes, (c.width or 128,), c.activation, c.labels, low(info, c.basis))
 
-    def _generator(self, info: PublicInfo) -> Any:
+    def generator(self, info: PublicInfo) -> Any:
+        """A new generator."""
         c, classes = self.config, len(info.classes)
         width = c.generator_width or c.width
         if c.architecture == "advanced":
             return DeconvGenerator(info.shape, classes, c.code, width or 16)
         return MLPGenerator(info.shape, classes, c.code, (width or 128,), c.generator_norm, low(info, c.basis))
 
-    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        return mixture(self._generator(info), state, labels, uniform)
+    def optimisers(self, critic: Any, generator: Any) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """Adam for the generator."""
+        c = self.config
+        ours: torch.optim.Optimizer = torch.optim.Adam(critic.parameters(), c.rate, betas=(0.5, 0.999))
+        if c.optimiser == "sgd":
+            ours = torch.optim.SGD(critic.parameters(), c.rate, momentum=c.momentum)
+        return ours, torch.optim.Adam(generator.parameters(), c.generator_rate, betas=(0.5, 0.999))
+
+    def rates(self, t: int, steps: int) -> tuple[float, float]:
+        """The critic's changes along a line."""
+        c = self.config
+        return c.rate + (c.last_rate - c.rate) * min(1.0, t / min(steps, 10000)), c.generator_rate
+
+    def made(self, info: PublicInfo) -> int:
+        """Half as many as records, within bounds."""
+        return max(2 * len(info.classes), min(self.config.batch // 2, 500))
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """None without class heads: the critic is then told the label."""
+        c = self.config
+        return 0.0 if c.architecture == "vanilla" and c.labels == "input" else c.classify, 0.0

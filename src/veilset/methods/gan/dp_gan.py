@@ -25,8 +25,9 @@ Differs from the papers and their code:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -34,32 +35,13 @@ import torch
 from veilset.core.config import option
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
-from veilset.learning.dp_sgd import average, descend, dp_sgd
-from veilset.methods.base import State, Synthesizer
-from veilset.methods.gan.common import (
-    PAIR,
-    Album,
-    FakePart,
-    Fakes,
-    Pace,
-    clamp,
-    default_steps,
-    low,
-    mixture,
-    pair_loss,
-    record_loss,
-    scored,
-    teach,
-)
+from veilset.learning.dp_sgd import dp_sgd
+from veilset.methods.gan.common import POOL, Adversarial, Game, Pace, default_steps, low
 from veilset.networks.activations import NAMES
 from veilset.networks.critics import LOSSES, ConvCritic, MLPCritic, weight_clip_bound
 from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator
-from veilset.networks.precision import fast
-from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
 from veilset.privacy.spec import Privacy
-
-POOL = 1000  # generated images that the critic steps between two generator steps share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +90,7 @@ class Config:
     code: int = option(32, "length of the latent code", ge=1)
 
 
-class DPGAN(Synthesizer):
+class DPGAN(Adversarial):
     """Conditional GAN, critic by DP-SGD."""
 
     name = "dp-gan"
@@ -160,9 +142,19 @@ class DPGAN(Synthesizer):
         },
     }  # fmt: skip
 
-    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
+    def _stage(self) -> Limited:
+        return Limited(self.config)
+
+
+class Limited(Game):
+    """The game of `dp-gan`: weights of the critic may be limited, and the number of its steps may adapt."""
+
+    config: Config
+
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """The critic's loop."""
         c, bound = self.config, self.config.bound
-        steps = c.steps or default_steps(info, privacy)
+        steps = c.steps or default_steps(info, budget)
         if c.critic == "mlp" and c.labels == "input" and c.classify:
             raise ConfigError(
                 f"classify = {c.classify:g}: must be 0 with labels = 'input', which leaves the critic no class heads; "
@@ -180,49 +172,10 @@ class DPGAN(Synthesizer):
         release = dp_sgd("critic", info, batch=c.batch, steps=steps, bound=bound)
         # A row costs about three passes; a processor core does about 3e10 multiplications a second.
         critic = sum(p.numel() for p in self.critic(info).parameters()) * (12 if c.critic == "conv" else 1)
-        maker = sum(p.numel() for p in self._generator(info).parameters()) * (8 if c.generator == "deconv" else 1)
+        maker = sum(p.numel() for p in self.generator(info).parameters()) * (8 if c.generator == "deconv" else 1)
         work = 6.0 * c.batch * critic + (3.0 * c.generator_batch + POOL) * maker / c.ratio
         memory = 500 + 2e-6 * 8 * critic * 64
         return Plan((release,), seconds=10 + steps * (0.015 + work / 2e10), memory_mb=memory)
-
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        c, classes, bound = self.config, len(info.classes), plan["critic"].bound
-        steps = plan["critic"].steps
-        nets = self.critic(info), self._generator(info)
-        critic, generator = (net.to(self.device, memory_format=torch.channels_last) for net in nets)
-        limit = c.limit if c.sensitivity == "weight-clip" else None
-        clamp(critic, limit)
-        fakes = Fakes(classes, max(1, POOL // classes), info.shape, self.device)
-        fakes.renew(generator)
-        paired = c.fakes == "paired"
-        loss = pair_loss(c.loss, fakes, c.classify) if paired else record_loss(c.loss, c.classify)
-        rest = None if paired else FakePart(c.loss, critic, bound, info.shape, self.device)
-        least = c.threshold or (0.6 if plan.budget.epsilon >= 5 else 0.7)
-        pace = Pace(c.ratio, least if c.adaptive else None, c.grace)
-        mean, ours, theirs = average(generator, c.average), self._optimiser(critic), self._optimiser(generator)
-        ours.param_groups[0]["lr"] = c.rate
-        state = {"critic": critic, "generator": generator, "mean": mean, "ours": ours, "theirs": theirs}
-        album = Album(c.copies, steps)
-        for t in gate.loop("critic", state | {"pace": pace, "fakes": fakes, "album": album}):
-            with fast():
-                grads = gate.grad("critic", loss, critic, draws=PAIR if paired else None)
-                if rest is not None:
-                    rest.add(grads, critic, *fakes.draw(c.batch))
-            descend(ours, critic, grads)
-            clamp(critic, limit)
-            if pace.due():
-                pace.judge(critic, fakes)
-                theirs.param_groups[0]["lr"] = c.generator_rate * min(1.0, 2.04 - 2 * t / steps)
-                teach(generator, critic, theirs, c.loss, c.generator_batch, c.guide, diversity=c.diversity)
-                mean.update_parameters(generator)
-                fakes.renew(generator)
-            album.look(t, mean.module if c.average and int(mean.n_averaged) else generator)
-        best = mean.module if c.average and int(mean.n_averaged) else generator
-        return album.settled(best, max(2, c.generator_batch))
-
-    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
-        """critic: the score of the trained critic, which the run's private folder holds."""
-        return scored(self.critic(self.fitted()[1]), folder, x, y)
 
     def critic(self, info: PublicInfo) -> Any:
         """A new critic."""
@@ -232,7 +185,8 @@ class DPGAN(Synthesizer):
         layers = 1 if c.labels == "input" else 2
         return MLPCritic(info.shape, classes, (c.width or 128,) * layers, c.activation, c.labels, self._basis(info))
 
-    def _generator(self, info: PublicInfo) -> Any:
+    def generator(self, info: PublicInfo) -> Any:
+        """A new generator."""
         c, classes = self.config, len(info.classes)
         if c.generator == "deconv":
             return DeconvGenerator(info.shape, classes, c.code, c.generator_width or 16)
@@ -242,10 +196,35 @@ class DPGAN(Synthesizer):
         """Low frequencies of both networks; pixels where the bound on weights needs inputs in [0, 1]."""
         return 0 if self.config.sensitivity == "weight-clip" else low(info, self.config.basis)
 
-    def _optimiser(self, net: Any) -> torch.optim.Optimizer:
-        if self.config.optimiser == "rmsprop":
-            return torch.optim.RMSprop(net.parameters(), self.config.generator_rate)
-        return torch.optim.Adam(net.parameters(), self.config.generator_rate, betas=(0.5, 0.999))
+    def optimisers(self, critic: Any, generator: Any) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+        """Of one kind."""
+        c = self.config
+        if c.optimiser == "rmsprop":
+            kind: Callable[..., torch.optim.Optimizer] = torch.optim.RMSprop
+        else:
+            kind = partial(torch.optim.Adam, betas=(0.5, 0.999))
+        return kind(critic.parameters(), c.rate), kind(generator.parameters(), c.generator_rate)
 
-    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        return mixture(self._generator(info), state, labels)
+    def rates(self, t: int, steps: int) -> tuple[float, float]:
+        """The generator's falls to nearly nothing in the second half."""
+        return self.config.rate, self.config.generator_rate * min(1.0, 2.04 - 2 * t / steps)
+
+    def made(self, info: PublicInfo) -> int:
+        """As asked."""
+        return self.config.generator_batch
+
+    def pace(self, budget: Privacy) -> Pace:
+        """One that adapts, if asked."""
+        c = self.config
+        least = c.threshold or (0.6 if budget.epsilon >= 5 else 0.7)
+        return Pace(c.ratio, least if c.adaptive else None, c.grace)
+
+    @property
+    def limit(self) -> float | None:
+        """Of the critic's weights."""
+        return self.config.limit if self.config.sensitivity == "weight-clip" else None
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """Of the class heads' cross-entropy."""
+        return self.config.classify, self.config.guide

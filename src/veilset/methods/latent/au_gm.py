@@ -21,7 +21,6 @@ Differs from the paper:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -30,10 +29,10 @@ from torch.nn import functional as F
 from veilset.core.config import option
 from veilset.core.errors import ConfigError
 from veilset.core.types import Images, PublicInfo
-from veilset.methods.base import State, Synthesizer
+from veilset.methods.base import State
 from veilset.methods.latent import autoencoders, density
-from veilset.networks.vae import VAE, Frame
-from veilset.privacy.gate import Gate
+from veilset.methods.latent.common import Autoencoder, Form
+from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage
 from veilset.privacy.plan import Plan
 from veilset.privacy.spec import Privacy
 
@@ -46,7 +45,7 @@ class Config(autoencoders.Options):
     public: str = option("digits", "built-in set or path, declared public and with all classes, for codes public")
 
 
-class AUGM(Synthesizer):
+class AUGM(Autoencoder):
     """Autoencoder under DP-SGD: `encode` turns images into codes; samples are decoded from class Gaussians of codes."""
 
     name = "au-gm"
@@ -65,46 +64,44 @@ class AUGM(Synthesizer):
         if x.dtype != torch.uint8 or x.shape[1:] != torch.Size(info.shape):
             raise ConfigError(f"x is {x.dtype} {list(x.shape)}: must be uint8 [n, {', '.join(map(str, info.shape))}]")
         with torch.no_grad():
-            return self._net(state, info).encode(x.float() / 255, torch.zeros(len(x), dtype=torch.int64))[0]
+            net = self._form.opened(self.config, info, state)
+            return net.encode(x.float() / 255, torch.zeros(len(x), dtype=torch.int64))[0]
 
-    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        if self.config.codes == "public":
-            _public(self.config.public, info)
-        return autoencoders.plan(self.config, info, privacy)
+    @property
+    def _form(self) -> Form:
+        return Form(variational=False)
 
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        c = self.config
-        public = autoencoders.frame(gate, info, c, rows=1, device=self.device)
-        net = autoencoders.network(c, info, public, classes=1, variational=False).to(self.device)
-        net = autoencoders.train(gate, net, c, told=False)
-        if c.codes == "released":
-            cells = density.cells_of(c.cells, info, plan.budget)
-            drawn = density.fit(gate, net, cells, lambda x, y: net.encode(x, y * 0))
-        else:
-            x, y = _public(c.public, info)
-            with torch.no_grad():
-                drawn = density.public(
-                    net.encode(x.to(self.device), y.to(self.device) * 0)[0].cpu(), y, len(info.classes)
-                )
-        return dict(net.state_dict()) | drawn
+    def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
+        made, c = super()._stages(info, privacy), self.config
+        public = {"codes": Part(PublicCodes(c, self._form), {})} if c.codes == "public" else {}
+        return Compose(made.parts | public, prefixed=False)
 
-    def _net(self, state: State, info: PublicInfo) -> VAE:
-        c, own = self.config, {k: v for k, v in state.items() if k not in density.NAMES}
-        public = Frame.like(own, logits=c.pixels == "bernoulli")
-        net = autoencoders.network(c, info, public, classes=1, variational=False)
-        net.load_state_dict(own)
-        return net
+    def _codes(self, state: State, labels: torch.Tensor) -> torch.Tensor:
+        return super()._codes(state, labels).clamp(-1, 1)
 
-    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> State:
-        """reconstruction, of the point code."""
-        state, info = self.fitted()
-        net = autoencoders.opened(self.config, info, state, classes=1, variational=False)
-        decoded = net.decode(net.encode(x, y * 0)[0], y * 0)
-        return {"reconstruction": -autoencoders.error(self.config, decoded, x)}
 
-    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        z = density.draw(state, labels).clamp(-1, 1)
-        return autoencoders.seen(self._net(state, info).decode(z, labels * 0), self.config)
+class PublicCodes(Stage):
+    """One Gaussian a class of the codes of a public set; asks nothing."""
+
+    def __init__(self, config: Config, form: Form):
+        self.config, self.form = config, form
+
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """Nothing.
+
+        Raises:
+            ConfigError: the set is not declared public, has no test split, or lacks a class.
+        """
+        _public(self.config.public, info)
+        return Plan(())
+
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """ "part", "mean" and "root", as if they were released."""
+        x, y = _public(self.config.public, info)
+        with torch.random.fork_rng(), torch.no_grad():
+            net = self.form.opened(self.config, info, earlier["networks"]).to(self.device)
+            codes = net.encode(x.to(self.device), y.to(self.device) * 0)[0].cpu()
+        return density.public(codes, y, len(info.classes))
 
 
 def _public(name: str, info: PublicInfo) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What the autoencoder methods share: parameters, plan, paid statistics, and the loop of clipped gradients."""
+"""What the autoencoder methods are made of: parameters, paid statistics, and the loop of clipped gradients."""
 
 from __future__ import annotations
 
@@ -11,18 +11,14 @@ import torch
 from torch.nn import functional as F
 
 from veilset.core.config import option
-from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
-from veilset.learning.dp_sgd import average, descend, dp_sgd, loop_multiplier
+from veilset.learning.dp_sgd import average, descend
 from veilset.methods.base import State
-from veilset.methods.latent import density
+from veilset.methods.stages import Asked
 from veilset.networks.activations import NAMES
 from veilset.networks.dct import half, low_frequencies, whole
 from veilset.networks.precision import fast
 from veilset.networks.vae import VAE, Frame
-from veilset.privacy.accounting import gaussian_noise_multiplier
-from veilset.privacy.gate import Gate
-from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
 COUNT = 0.3  # the constant that counts units, relative to the bound beside it
@@ -30,7 +26,6 @@ CODES = 10  # codes drawn a record, for the evidence lower bound
 RADIUS = 0.6  # images are clipped to this norm in units of sqrt(C H W) when class means are taken
 SPREAD = 0.22  # about the norm of an image's offset from its class mean, in the same units
 FREQUENCIES = 136  # those with u + v < 16: what principal directions are made of
-SHARES = {"mean": 0.1, "spread": 0.15, "codes": 0.1, "cells": 0.1, "within": 0.25}  # of 1 / noise_multiplier^2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,73 +77,6 @@ PLAIN = {  # an autoencoder on pixels as in the literature: no paid sums, nothin
 }  # fmt: skip
 PLAIN_VAE = PLAIN | {"warm": 0.0, "codes": "normal"}
 
-# ---------------------------------------------------------------------- plan
-
-
-def plan(c: Any, info: PublicInfo, privacy: Privacy, *, partition: str | None = None) -> Plan:
-    """The releases (arguments as there) with an estimate of time and memory.
-
-    Raises:
-        ConfigError: parameters that do not fit together, or to the shape.
-    """
-    if c.network == "conv" and c.basis != "pixels":
-        raise ConfigError(f"basis = {c.basis!r}: convolutions work on pixels; use basis pixels, or network dense")
-    if c.network == "conv" and min(info.shape[1:]) < 2:
-        raise ConfigError(f"shape = {list(info.shape)}: convolutions need sides of at least 2; use network dense")
-    if c.steps is not None and c.epochs is not None:
-        raise ConfigError(f"steps and epochs = {c.steps}, {c.epochs:g}: give one of them")
-    asked = releases(c, info, privacy, partition=partition)
-    loop = next(r for r in asked if r.name == "gradient")
-    wide = (c.size if c.basis != "pixels" else info.pixels) if c.network == "dense" else 20 * c.hidden
-    decoded = 100 * info.pixels if c.pixels == "bernoulli" else 0
-    each = getattr(c, "draws", 1) * (6 * c.hidden * (wide + 2 * c.latent) + decoded) + 20_000
-    work = each * loop.sample_rate * info.units * loop.steps
-    calls = loop.steps * (len(info.classes) if partition else 1)
-    return Plan(
-        asked, seconds=5 + work / 2e10 + 3e-4 * info.units + 3e-3 * calls, memory_mb=500 + wide * c.hidden / 5e3
-    )
-
-
-def releases(c: Any, info: PublicInfo, privacy: Privacy, *, partition: str | None = None) -> tuple[Release, ...]:
-    """Everything an autoencoder asks, with noise shared out between one-shot sums and the loop of gradients.
-
-    Args:
-        c: the parameters.
-        info, privacy: declared facts and budget.
-        partition: "class" for one loop a class.
-    """
-    batch, steps = schedule(c, info, privacy)
-    gradient = dp_sgd("gradient", info, batch=batch, steps=steps, bound=c.bound, partition=partition)
-    shares = _shares(c, info, privacy)
-    bounds = {"mean": clip_of(info) * math.hypot(1, COUNT), "spread": 1.0} | density.BOUNDS
-    weights = dict.fromkeys(shares, 1.0)
-    if privacy.private and shares:
-        one = 1 / gaussian_noise_multiplier(privacy.epsilon, privacy.delta)
-        own = loop_multiplier(one * math.sqrt(1 - sum(shares.values())), gradient.sample_rate, steps)
-        weights = {name: 1 / (math.sqrt(s) * one * own) for name, s in shares.items()}
-    times = {"cells": density.ROUNDS}
-    sums = [
-        Release(name=name, bound=bounds[name], steps=n, weight=w * math.sqrt(n))
-        for name, w in weights.items()
-        for n in [times.get(name, 1)]
-    ]
-    return (
-        *(r for r in sums if r.name not in density.BOUNDS),
-        gradient,
-        *(r for r in sums if r.name in density.BOUNDS),
-    )
-
-
-def _shares(c: Any, info: PublicInfo, privacy: Privacy) -> dict[str, float]:
-    """The part of the budget that each one-shot sum gets; the gradients have the rest."""
-    released = c.codes == "released"
-    several = released and density.cells_of(c.cells, info, privacy) > 1
-    asked = {"mean": c.centre, "spread": c.basis == "principal", "codes": released, "cells": several, "within": several}
-    shares = {name: SHARES[name] for name, wanted in asked.items() if wanted}
-    if released and not several:
-        shares["codes"] = sum(SHARES[name] for name in density.BOUNDS)
-    return shares
-
 
 def schedule(c: Options, info: PublicInfo, privacy: Privacy) -> tuple[int, int]:
     """(expected batch, steps) from the parameters, or else from declared facts."""
@@ -168,11 +96,11 @@ def clip_of(info: PublicInfo) -> float:
 # ---------------------------------------------------------------------- paid statistics
 
 
-def frame(gate: Gate, info: PublicInfo, c: Options, *, rows: int, device: str) -> Frame:
+def frame(gate: Asked, info: PublicInfo, c: Options, *, rows: int, device: str) -> Frame:
     """Ask for the means and the principal directions, if planned, and build the public frame of the networks.
 
     Args:
-        gate: with the releases "mean" and "spread" of `releases`.
+        gate: with the releases "mean" and "spread", as far as the parameters need them.
         info, c: declared facts, parameters.
         rows: K for a mean image a class, 1 for one of all classes.
         device: where it is used.
@@ -192,14 +120,14 @@ def frame(gate: Gate, info: PublicInfo, c: Options, *, rows: int, device: str) -
             r = low @ (x.flatten() - there[y if inside else y * 0])
             return half(r / r.norm().clamp_min(1e-6))
 
-        release = gate.plan["spread"]
+        release = gate.release("spread")
         spread = whole(gate.sum("spread", products).float(), len(low)) / info.units
         basis, scale = _principal(spread, low.cpu(), c.size, release.noise_multiplier / info.units)
         scale *= SPREAD * math.sqrt(info.pixels)
     return Frame(centre, basis, scale, c.pixels == "bernoulli").to(device)
 
 
-def _means(gate: Gate, info: PublicInfo, basis: torch.Tensor, rows: int) -> torch.Tensor:
+def _means(gate: Asked, info: PublicInfo, basis: torch.Tensor, rows: int) -> torch.Tensor:
     """Noisy mean images [rows, P], smooth and within [0, 1]: sums of clipped coordinates and of a constant."""
     bound = clip_of(info)
 
@@ -280,8 +208,10 @@ def loss_of(c: Options, weight: Weight, *, draws: int = 1, told: bool = True) ->
     return loss
 
 
-def train(gate: Gate, net: VAE, c: Options, *, part: int | None = None, told: bool = True, factor: float = 1.0) -> VAE:
-    """The loop of clipped gradients of release "gradient"; returns the network with averaged weights.
+def train(
+    gate: Asked, net: VAE, c: Options, *, part: int | None = None, told: bool = True, factor: float = 1.0
+) -> State:
+    """The loop of clipped gradients of release "gradient"; returns the averaged weights.
 
     Args:
         gate: with that release planned.
@@ -291,7 +221,7 @@ def train(gate: Gate, net: VAE, c: Options, *, part: int | None = None, told: bo
         told: the network is told the class.
         factor: on gradients, which `gate.grad` divides by the units of all classes even if only one is trained on.
     """
-    steps = gate.plan["gradient"].steps
+    steps = gate.release("gradient").steps
     weight = Weight(getattr(c, "kl", 0.0), getattr(c, "warm", 0.0) * steps)  # plain autoencoders have neither
     draws = getattr(c, "draws", 1)
     loss, own = loss_of(c, weight, draws=draws, told=told), {"code": (draws, c.latent)} if net.variational else None
@@ -306,9 +236,7 @@ def train(gate: Gate, net: VAE, c: Options, *, part: int | None = None, told: bo
             grads = gate.grad("gradient", loss, net, part=part, draws=own)
         descend(adam, net, {k: g * factor for k, g in grads.items()})
         mean.update_parameters(net)
-    averaged = mean.module
-    assert isinstance(averaged, VAE)
-    return averaged
+    return dict(mean.module.state_dict())
 
 
 # ---------------------------------------------------------------------- samples
@@ -326,17 +254,14 @@ def seen(image: torch.Tensor, c: Options) -> torch.Tensor:
 # ---------------------------------------------------------------------- what attacks measure
 
 
-def opened(c: Options, info: PublicInfo, state: State, *, classes: int, variational: bool = True) -> VAE:
-    """The network of a fitted state."""
-    own = {k: v for k, v in state.items() if k not in density.NAMES}
-    net = network(c, info, Frame.like(own, logits=c.pixels == "bernoulli"), classes=classes, variational=variational)
-    net.load_state_dict(own)
-    return net
-
-
 def lower_bound(c: Options, net: VAE, x: torch.Tensor, y: torch.Tensor) -> State:
-    """elbo, the evidence lower bound (mean of CODES codes), and reconstruction, of the mean code: each [n]."""
+    """elbo, the evidence lower bound (mean of CODES codes), and reconstruction, of the mean code: each [n].
+
+    Codes that are points have a reconstruction only.
+    """
     mean, log_variance = net.encode(x, y)
+    if not net.variational:
+        return {"reconstruction": -error(c, net.decode(mean, y), x)}
     divergence = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum(1)
     loss = torch.zeros(len(x))
     for _ in range(CODES):

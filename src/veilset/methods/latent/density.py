@@ -13,15 +13,16 @@ from typing import Any
 import torch
 
 from veilset.core.types import PublicInfo
+from veilset.learning.cells import private_kmeans
 from veilset.learning.shrinkage import shrunk_towards
+from veilset.methods.base import State
 from veilset.methods.moments.dp_moments import cells_for
+from veilset.methods.stages import Asked
 from veilset.networks.dct import half, whole
 from veilset.networks.vae import VAE
-from veilset.privacy.gate import Gate
 from veilset.privacy.spec import Privacy
 
 Encode = Callable[[torch.Tensor, torch.Tensor], Any]
-State = dict[str, torch.Tensor]
 COUNT = 0.3  # the constant that counts units, relative to the bound beside it
 REACH = 1.2  # codes count in full up to this norm, in units of what is usual
 SQUASHED = 0.45  # root mean square of a code in (-1, 1), about
@@ -37,7 +38,7 @@ def cells_of(cells: int | None, info: PublicInfo, privacy: Privacy) -> int:
     return cells or cells_for(info, privacy, CELLS)
 
 
-def fit(gate: Gate, net: VAE, cells: int, encode: Encode | None = None) -> State:
+def fit(gate: Asked, net: VAE, cells: int, encode: Encode) -> State:
     """Ask for the sums and describe each class by Gaussians.
 
     Coordinates of the code are weighted by how far they move an image, as far as that is public, so that most of the
@@ -47,14 +48,14 @@ def fit(gate: Gate, net: VAE, cells: int, encode: Encode | None = None) -> State
         gate: with the releases "codes", and "cells" and "within" if there is more than one cell.
         net: tells the weights. It must have been released, and so must whatever `encode` uses.
         cells: Gaussians a class, M.
-        encode: images [1, C, H, W] and labels [1] to means and log-variances of codes [1, latent]; default the net's.
+        encode: images [1, C, H, W] and labels [1] to means and log-variances of codes [1, latent].
 
     Returns:
         "part" [K, M] shares of the cells, "mean" [K, M, latent], "root" [K, M, latent, latent] of their covariances.
     """
     weight = net.weights()
     share = weight / float(REACH * weight.norm() * (1.0 if net.variational else SQUASHED))
-    look = _Look(encode or net.encode, share)
+    look = _Look(encode, share)
     with torch.no_grad():
         mean, cov, n = _moments(gate, look, net.latent)
         state = {"part": torch.ones(len(mean), 1), "mean": mean[:, None], "root": _root(cov)[:, None]}
@@ -85,7 +86,7 @@ def _within(v: torch.Tensor, bound: float) -> torch.Tensor:
     return v * (bound / v.norm().clamp_min(bound))
 
 
-def _moments(gate: Gate, look: _Look, d: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _moments(gate: Asked, look: _Look, d: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Means [K, d], covariances [K, d, d] and counts [K] of the codes of each class."""
     bound, expected = BOUNDS["codes"], gate.info.units / len(gate.info.classes)
 
@@ -98,43 +99,43 @@ def _moments(gate: Gate, look: _Look, d: int) -> tuple[torch.Tensor, torch.Tenso
     mean = answer[:, :d] / n[:, None]
     own = whole(answer[:, d:-1], d) / n[:, None, None] - mean[:, :, None] * mean[:, None]
     pooled = (own * n[:, None, None]).sum(0) / n.sum()
-    noise = gate.plan["codes"].noise_multiplier * bound / n
+    noise = gate.deviation("codes") / n
     return mean, torch.stack([shrunk_towards(pooled, m, float(s)) for m, s in zip(own, noise, strict=True)]), n
 
 
-def _cells(gate: Gate, look: _Look, mean: torch.Tensor, cov: torch.Tensor, n: torch.Tensor, cells: int) -> State:
+def _cells(gate: Asked, look: _Look, mean: torch.Tensor, cov: torch.Tensor, n: torch.Tensor, cells: int) -> State:
     """Private k-means inside each class, from centres drawn from its Gaussian; then moments of its cells."""
-    d, noise = mean.shape[1], {r.name: r.noise_multiplier * r.bound for r in gate.plan.releases}
+    d, noise = mean.shape[1], gate.deviation("within")
     centre = mean[:, None] + torch.randn(len(mean), cells, d) @ _root(cov).mT
 
-    def nearest(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def nearest(
+        x: torch.Tensor, y: torch.Tensor, centre: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         first, variance = look(x, y)
         r = first - centre.to(first)[y]
         cell = r.square().sum(-1).argmin()
         return cell, r[cell], variance
 
-    def offset(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        cell, r, _ = nearest(x, y)
-        return cell, torch.cat([_within(r, NEAR), r.new_full((1,), COUNT * NEAR)])
+    def ask(centre: torch.Tensor) -> torch.Tensor:
+        def offset(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            cell, r, _ = nearest(x, y, centre)
+            return cell, torch.cat([_within(r, NEAR), r.new_full((1,), COUNT * NEAR)])
+
+        return gate.sum("cells", offset, by_class=True, cells=cells)
 
     def products(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        cell, r, variance = nearest(x, y)
+        cell, r, variance = nearest(x, y, centre)
         return cell, _within(_second(r, variance), NEAR**2)
 
-    values, axes = torch.linalg.eigh(cov)
-    prior = (values / 2).clamp_min(1e-6)[:, None]  # about half of a class's spread lies between its cells
-    for _ in range(ROUNDS):
-        answer = gate.sum("cells", offset, by_class=True, cells=cells).float()
-        size = (answer[..., -1] / (COUNT * NEAR)).clamp_min(gate.info.units / len(mean) / cells / 10)
-        error = (noise["cells"] / size).square()[..., None]
-        moved = centre + answer[..., :-1] / size[..., None] - mean[:, None]
-        centre = mean[:, None] + (moved @ axes * prior / (prior + error)) @ axes.mT  # Wiener filter
-        part = size / size.sum(1, keepdim=True)
+    least = gate.info.units / len(mean) / cells / 10
+    centre, part = private_kmeans(
+        ask, mean, cov, centre, rounds=ROUNDS, constant=COUNT * NEAR, deviation=gate.deviation("cells"), least=least
+    )
 
     spread, count = whole(gate.sum("within", products, by_class=True, cells=cells).float(), d), part * n[:, None]
     pooled = spread.sum(1) / n[:, None, None]
     cov = torch.stack([
-        torch.stack([shrunk_towards(p, m / k, noise["within"] / float(k)) for m, k in zip(own, ks, strict=True)])
+        torch.stack([shrunk_towards(p, m / k, noise / float(k)) for m, k in zip(own, ks, strict=True)])
         for p, own, ks in zip(pooled, spread, count, strict=True)
     ])  # fmt: skip
     return {"part": part, "mean": centre, "root": _root(cov)}
@@ -147,18 +148,6 @@ def public(codes: torch.Tensor, labels: torch.Tensor, classes: int) -> State:
     own = torch.stack([r[labels == k].T @ r[labels == k] / (labels == k).sum() for k in range(classes)])
     root = _root((r.T @ r / len(r) + own) / 2)
     return {"part": torch.ones(classes, 1), "mean": mean[:, None], "root": root[:, None]}
-
-
-def draw(state: State, labels: torch.Tensor) -> torch.Tensor:
-    """Codes [n, latent] from the Gaussians of the labels [n]."""
-    cells = state["part"].shape[1]
-    row = labels * cells + torch.multinomial(state["part"][labels], 1)[:, 0]
-    mean, root = state["mean"].flatten(0, 1), state["root"].flatten(0, 1)
-    e = torch.randn(len(labels), mean.shape[1])
-    out = mean[row]
-    for r in row.unique():  # one product a cell, instead of one gathered matrix an image
-        out[row == r] += e[row == r] @ root[r].T
-    return out
 
 
 def _root(m: torch.Tensor) -> torch.Tensor:

@@ -28,21 +28,16 @@ At epsilon 10 and below the sums carry the result: on validation images of MNIST
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 
-from veilset.core.types import PublicInfo
-from veilset.methods.base import State, Synthesizer
-from veilset.methods.latent import autoencoders, density
-from veilset.networks.vae import Frame
-from veilset.privacy.gate import Gate
-from veilset.privacy.plan import Plan
-from veilset.privacy.spec import Privacy
+from veilset.methods.base import State
+from veilset.methods.latent import autoencoders
+from veilset.methods.latent.common import Autoencoder, Form
 
 
-class DPCVAE(Synthesizer):
+class DPCVAE(Autoencoder):
     """Class-conditional variational autoencoder under DP-SGD."""
 
     name = "dp-cvae"
@@ -52,32 +47,11 @@ class DPCVAE(Synthesizer):
         "gradients": {"basis": "cosine", "size": 136, "centre": False, "linear": False, "codes": "normal", "latent": 8},
     }
 
-    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        return autoencoders.plan(self.config, info, privacy)
+    @property
+    def _form(self) -> Form:
+        return Form(told=True)
 
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        c, classes = self.config, len(info.classes)
-        public = autoencoders.frame(gate, info, c, rows=classes, device=self.device)
-        net = autoencoders.network(c, info, public, classes=classes).to(self.device)
-        net = autoencoders.train(gate, net, c)
-        state = dict(net.state_dict())
-        if c.codes == "released":
-            state |= density.fit(gate, net, density.cells_of(c.cells, info, plan.budget))
-        return state
-
-    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> State:
-        """elbo and reconstruction, see `autoencoders.lower_bound`."""
-        state, info = self.fitted()
-        net = autoencoders.opened(self.config, info, state, classes=len(info.classes))
-        return autoencoders.lower_bound(self.config, net, x, y)
-
-    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        c, state = self.config, dict(state)
-        z = torch.randn(len(labels), c.latent)
-        if c.codes == "released":
-            z = density.draw({name: state.pop(name) for name in density.NAMES}, labels)
-        net = autoencoders.network(
-            c, info, Frame.like(state, logits=c.pixels == "bernoulli"), classes=len(info.classes)
-        )
-        net.load_state_dict(state)
-        return autoencoders.seen(net.decode(z, labels), c)
+    def _codes(self, state: State, labels: torch.Tensor) -> torch.Tensor:
+        if self.config.codes == "released":
+            torch.randn(len(labels), self.config.latent)  # not used, but a seed draws the images that it always drew
+        return super()._codes(state, labels)

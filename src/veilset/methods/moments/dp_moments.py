@@ -28,13 +28,13 @@ import torch
 from veilset.core.config import option
 from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
+from veilset.learning.cells import draw, private_kmeans
 from veilset.learning.densities import log_density
 from veilset.learning.shrinkage import shrunk, shrunk_towards
-from veilset.methods.base import State, Synthesizer
-from veilset.methods.stages import Asked, Earlier, Stage
+from veilset.methods.base import State
+from veilset.methods.stages import Asked, Earlier, Single, Stage
 from veilset.networks.dct import half, low_frequencies, whole
 from veilset.privacy.accounting import gaussian_noise_multiplier
-from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
@@ -104,16 +104,12 @@ class Moments(Stage):
             spread = whole(answer, d) / count[:, None, None]
             noise = gate.deviation("spread")
             class_cov = torch.stack([shrunk(m, noise / float(n)) for m, n in zip(spread, count, strict=True)])
-            values, axes = torch.linalg.eigh(class_cov)
-            prior = (values / 2).clamp_min(1e-6)[:, None]  # about half of a class's spread lies between its cells
-            centre = mean[:, None] + torch.randn(classes, cells, d) @ _root(class_cov)
-            for _ in range(self.config.rounds):
-                answer = gate.sum("cells", _offset(basis, centre, c), by_class=True, cells=cells).float()
-                n = (answer[..., -1] / (COUNT * c)).clamp_min(expected / cells / 10)
-                error = (gate.deviation("cells") / n).square()[..., None]
-                moved = centre + answer[..., :-1] / n[..., None] - mean[:, None]
-                centre = mean[:, None] + (moved @ axes * prior / (prior + error)) @ axes.mT  # Wiener filter
-                part = n / n.sum(1, keepdim=True)
+            centre, part = private_kmeans(
+                lambda centre: gate.sum("cells", _offset(basis, centre, c), by_class=True, cells=cells),
+                mean, class_cov, mean[:, None] + torch.randn(classes, cells, d) @ _root(class_cov),
+                rounds=self.config.rounds, constant=COUNT * c, deviation=gate.deviation("cells"),
+                least=expected / cells / 10,
+            )  # fmt: skip
         answer = gate.sum("within", _products(basis, centre, c), by_class=True, cells=cells).float()
         within, n = whole(answer, d), part * count[:, None]
 
@@ -131,17 +127,8 @@ class Moments(Stage):
 
     def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         """Clamped draws from the Gaussians of the labels."""
-        cells = state["part"].shape[1]
-        row = labels * cells + torch.multinomial(state["part"][labels], 1)[:, 0]
-        mean, root, e = (
-            state["mean"].flatten(0, 1),
-            state["root"].flatten(0, 1),
-            torch.randn(len(labels), len(state["basis"])),
-        )
-        out = torch.empty_like(e)
-        for r in row.unique():  # one product a cell, instead of one gathered matrix an image
-            out[row == r] = mean[r] + e[row == r] @ root[r].T
-        return (out @ state["basis"]).clamp(0, 1).unflatten(1, info.shape)
+        coordinates = draw(state["mean"], state["root"], state["part"], labels)
+        return (coordinates @ state["basis"]).clamp(0, 1).unflatten(1, info.shape)
 
 
 def likelihood(state: State, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -149,22 +136,14 @@ def likelihood(state: State, x: torch.Tensor, y: torch.Tensor) -> dict[str, torc
     return {"likelihood": log_density(state["mean"], state["root"], state["part"], x.flatten(1) @ state["basis"].T, y)}
 
 
-class DPMoments(Synthesizer):
+class DPMoments(Single):
     """Class means and covariances in a low-frequency basis."""
 
     name = "dp-moments"
     Config = Config
 
-    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        return Moments(self.config).plan(info, privacy)
-
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        stage = Moments(self.config)
-        stage.device = self.device
-        return stage.fit(Asked(gate), info, plan.budget, {})
-
-    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        return Moments(self.config).draw(state, info, labels)
+    def _stage(self) -> Stage:
+        return Moments(self.config)
 
     def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """likelihood: log density of the Gaussian cells."""

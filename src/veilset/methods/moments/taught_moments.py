@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import ClassVar
@@ -39,15 +39,14 @@ from veilset.methods.base import BATCH, State, Synthesizer
 from veilset.methods.moments import selection, texture
 from veilset.methods.moments.dp_moments import Config as MomentsConfig
 from veilset.methods.moments.dp_moments import Moments, cells_for, likelihood
-from veilset.methods.stages import Compose, Earlier, Part
+from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage, Staged, learned_by, named
 from veilset.methods.teachers import dp_scatter
 from veilset.networks.dct import low_frequencies
-from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan
 from veilset.privacy.spec import Privacy
 
-DETAIL, CHOICE = "detail", "choice"  # releases
-IMAGES, TEACHER, CURVES, MOVED = "images.", "teacher.", "detail.curves", "choice.moved"  # in the state
+DETAIL, EVENED, CHOICE = "detail", "evened", "choice"  # stages
+CURVES, MOVED = "detail.curves", "choice.moved"  # in the state
 FREQUENCIES = 136  # as many as dp-moments has by default
 CELLS = 0.055  # half of dp-moments': what fewer, broader Gaussians draw wrongly, the teacher puts under the right label
 ROUNDS = 8  # of drawing again; a label that still has no image then keeps one that was drawn for it
@@ -69,41 +68,30 @@ class Config:
     choose: bool = option(True, "let the private images choose whether with this detail, and whether images are moved")
 
 
-class TaughtMoments(Synthesizer):
+class TaughtMoments(Staged, Synthesizer):
     """Class Gaussians for images, a private linear classifier for their labels."""
 
     name = "taught-moments"
     Config = Config
     recipes: ClassVar = {"plain": {"detail": False, "choose": False}}
 
-    def _stages(self, info: PublicInfo, privacy: Privacy, forms: list[State]) -> Compose:
-        """Images, their texture, the teacher, and the choice among forms, which are put into the list."""
+    def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
+        """Images, their texture, the teacher, and the choice among forms."""
         c = self.config
-        parts, _ = self._parts(info, privacy)
-        stages = {"images": Part(self._moments(info, privacy))}
+        parts, told = self._parts(info, privacy)
+        cells = c.cells or cells_for(info, privacy, CELLS)
+        images = Moments(MomentsConfig(size=FREQUENCIES, cells=cells, draws=c.draws), sized=privacy)
+        stages = {"images": Part(images)}
         if DETAIL in parts:
-            stages[DETAIL] = Part(texture.Texture(stages["images"].stage, "images"), parts[DETAIL])
+            stages[DETAIL] = Part(texture.Texture(images, "images"), parts[DETAIL])
         teacher = dp_scatter.Config(steps=c.steps, batch=c.batch)
-        stages["teacher"] = Part(dp_scatter.Linear(teacher, privacy.epsilon, blurred), c.share)
+        stages["teacher"] = Part(dp_scatter.Linear(teacher, blurred, privacy), c.share)
+        stages[EVENED] = Part(Evened(), {})
         if CHOICE in parts:
-
-            def draws(earlier: Earlier) -> list[selection.Draw]:
-                forms[:] = self._forms(earlier, info)
-                return [partial(self._labelled, form, info) for form in forms]
-
-            stages[CHOICE] = Part(selection.Selection(_kinds(parts), draws), parts[CHOICE])
-        return Compose(stages, scale="images", prefixed=False)
-
-    def _moments(self, info: PublicInfo, privacy: Privacy) -> Moments:
-        cells = self.config.cells or cells_for(info, privacy, CELLS)
-        return Moments(MomentsConfig(size=FREQUENCIES, cells=cells, draws=self.config.draws), sized=privacy)
-
-    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        _, told = self._parts(info, privacy)
-        stages = self._stages(info, privacy, [])
-        plan = stages.plan(info, privacy)
-        memory = plan.memory_mb + (selection.MEMORY if CHOICE in stages.parts else 0.0)
-        return replace(plan, memory_mb=memory, warnings=told)
+            draws = selection.Selection(_kinds(parts), lambda e: [partial(labelled, form, info) for form in forms(e)])
+            stages[CHOICE] = Part(draws, parts[CHOICE])
+        memory = selection.MEMORY if CHOICE in parts else 0.0
+        return Compose(stages, prefixed=False, memory_mb=memory, warnings=told)
 
     def _parts(self, info: PublicInfo, privacy: Privacy) -> tuple[dict[str, float], tuple[str, ...]]:
         """(parts of the budget for what is asked beside images and teacher, what is left out for want of units)."""
@@ -122,21 +110,11 @@ class TaughtMoments(Synthesizer):
                 told.append(_left_out(CHOICE, "so that images are not moved", info, least))
         return parts, tuple(told)
 
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        forms: list[State] = []
-        learned = self._stages(info, plan.budget, forms).fit(gate, info, plan.budget, self.device)
+    def _kept(self, learned: Earlier, info: PublicInfo) -> State:
+        several = forms(learned)
         if CHOICE not in learned:
-            return self._forms(learned, info)[0]
-        chosen = learned[CHOICE]
-        return forms[int(chosen["which"])] | {MOVED: chosen["moved"]}
-
-    def _forms(self, earlier: Earlier, info: PublicInfo) -> list[State]:
-        """States to choose from, the preferred one first: with texture, and without."""
-        kinds = [{IMAGES + k: v for k, v in earlier["images"].items()}]
-        if DETAIL in earlier:
-            kinds.insert(0, kinds[0] | {CURVES: earlier[DETAIL]["curves"]})
-        teacher = {TEACHER + k: v.detach().cpu() for k, v in earlier["teacher"].items()}
-        return [self._balanced(kind | teacher, info) for kind in kinds]
+            return several[0]
+        return several[int(learned[CHOICE]["which"])] | {MOVED: learned[CHOICE]["moved"]}
 
     def _notes(self, state: State) -> tuple[str, ...]:
         form = "with fine detail" if CURVES in state else "without fine detail"
@@ -144,7 +122,7 @@ class TaughtMoments(Synthesizer):
 
     def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """likelihood: log density of the Gaussian cells."""
-        return likelihood(_part(self.fitted()[0], IMAGES), x, y)
+        return likelihood(learned_by("images", self.fitted()[0]), x, y)
 
     def labels(self, x: torch.Tensor) -> torch.Tensor:
         """What the classifier of a fitted model calls images [n, C, H, W] in [0, 1], all classes equally often."""
@@ -152,38 +130,58 @@ class TaughtMoments(Synthesizer):
         logits = torch.cat([_scores(state, part) for part in x.split(BATCH)])
         return (logits + even_out(logits)).argmax(1)
 
-    def _balanced(self, state: State, info: PublicInfo) -> State:
-        """The state, its teacher's offsets set so that what it draws gets all labels equally often."""
-        logits = torch.cat([_scores(state, self._drawn(state, info, part)) for part in _each(info, TRIED).split(BATCH)])
-        return state | {TEACHER + "bias": state[TEACHER + "bias"] + even_out(logits)}
-
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        images = self._labelled(state, info, labels)
+        images = labelled(state, info, labels)
         return selection.moved(images) if state.get(MOVED) else images
 
-    def _labelled(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        """Images that the teacher gives these labels, but for the few that it gives to none in all rounds."""
-        out, open_ = torch.zeros(len(labels), *info.shape), torch.arange(len(labels))
-        for _ in range(ROUNDS):
-            drawn = self._drawn(state, info, labels[open_])
-            taught = _scores(state, drawn).argmax(1)
-            out[open_] = drawn  # what has no better image by the last round keeps this
-            left = []
-            for k in range(len(info.classes)):
-                wanted, given = open_[labels[open_] == k], drawn[taught == k]
-                n = min(len(wanted), len(given))
-                out[wanted[:n]] = given[:n]
-                left.append(wanted[n:])
-            open_ = torch.cat(left).sort().values
-            if not len(open_):
-                break
-        return out
 
-    def _drawn(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        """Images of the Gaussians of these labels, as the teacher will see them."""
-        own = _part(state, IMAGES)
-        x = Moments().draw_many(own, info, labels)
-        return texture.apply(state[CURVES], x, info) if CURVES in state else x
+class Evened(Stage):
+    """Offsets of the teacher for each form of the drawn images; asks nothing, for it reads what was learned alone."""
+
+    def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
+        """Nothing."""
+        return Plan(())
+
+    def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
+        """ "bias", [forms, K], with which the drawn images of a form get all labels equally often."""
+        labels = torch.arange(len(info.classes)).repeat(TRIED).split(BATCH)
+        logits = (torch.cat([_scores(f, drawn(f, info, part)) for part in labels]) for f in forms(earlier))
+        return {"bias": torch.stack([earlier["teacher"]["bias"].cpu() + even_out(x) for x in logits])}
+
+
+def forms(learned: Earlier) -> list[State]:
+    """States to choose from, the preferred one first: with texture, and without; evened, if that was learned."""
+    moments = named({"images": learned["images"]})
+    kinds = [moments | named({DETAIL: learned[DETAIL]}), moments] if DETAIL in learned else [moments]
+    teacher = {name: v.detach().cpu() for name, v in named({"teacher": learned["teacher"]}).items()}
+    if EVENED not in learned:
+        return [kind | teacher for kind in kinds]
+    return [kind | teacher | {"teacher.bias": b} for kind, b in zip(kinds, learned[EVENED]["bias"], strict=True)]
+
+
+def labelled(state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+    """Images that the teacher gives these labels, but for the few that it gives to none in all rounds."""
+    out, open_ = torch.zeros(len(labels), *info.shape), torch.arange(len(labels))
+    for _ in range(ROUNDS):
+        new = drawn(state, info, labels[open_])
+        taught = _scores(state, new).argmax(1)
+        out[open_] = new  # what has no better image by the last round keeps this
+        left = []
+        for k in range(len(info.classes)):
+            wanted, given = open_[labels[open_] == k], new[taught == k]
+            n = min(len(wanted), len(given))
+            out[wanted[:n]] = given[:n]
+            left.append(wanted[n:])
+        open_ = torch.cat(left).sort().values
+        if not len(open_):
+            break
+    return out
+
+
+def drawn(state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+    """Images of the Gaussians of these labels, as the teacher will see them."""
+    x = Moments().draw_many(learned_by("images", state), info, labels)
+    return texture.apply(state[CURVES], x, info) if CURVES in state else x
 
 
 def _kinds(asked: Container[str]) -> int:
@@ -191,18 +189,9 @@ def _kinds(asked: Container[str]) -> int:
     return 1 + (DETAIL in asked)
 
 
-def _part(state: State, kind: str) -> State:
-    return {name.removeprefix(kind): value for name, value in state.items() if name.startswith(kind)}
-
-
-def _each(info: PublicInfo, n: int) -> torch.Tensor:
-    """Labels of n images of every class."""
-    return torch.arange(len(info.classes)).repeat(n)
-
-
 def _scores(state: State, x: torch.Tensor) -> torch.Tensor:
     """The teacher's scores [n, K] of images [n, C, H, W] in [0, 1]."""
-    return dp_scatter.scores(_part(state, TEACHER), x, blurred)
+    return dp_scatter.scores(learned_by("teacher", state), x, blurred)
 
 
 def blurred(x: torch.Tensor) -> torch.Tensor:

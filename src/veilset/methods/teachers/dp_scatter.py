@@ -30,10 +30,9 @@ from veilset.core.config import option
 from veilset.core.types import PublicInfo
 from veilset.learning.dp_sgd import descend, dp_sgd
 from veilset.methods.base import State, Teacher
-from veilset.methods.stages import Asked, Earlier, Stage
+from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage, Staged
 from veilset.networks import scattering
 from veilset.privacy.features import Map
-from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
@@ -51,17 +50,17 @@ class Config:
     momentum: float = option(0.9, "of the steps", ge=0, lt=1)
 
 
-class DPScatter(Teacher):
+class DPScatter(Staged, Teacher):
     """Linear classifier on scattering features."""
 
     name = "dp-scatter"
     Config = Config
 
-    def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        return cost(info, release(self.config, info, privacy.epsilon))
+    def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
+        return Compose({"linear": Part(Linear(self.config))}, prefixed=False)
 
-    def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        return learn(gate, self.config, info, plan["linear"], self.device)
+    def _kept(self, learned: Earlier, info: PublicInfo) -> State:
+        return learned["linear"]
 
     def _predict(self, state: State, info: PublicInfo, x: torch.Tensor) -> torch.Tensor:
         return scores(state, x)
@@ -74,21 +73,28 @@ class Linear(Stage):
     """The classifier as a part of a method.
 
     Args:
-        config: parameters.
-        epsilon: of the whole budget, which its number of steps follows.
-        features: what of an image is classified.
+        config: parameters; default those of `dp-scatter`.
+        features: what of an image is classified, of the size of its scattering; default that.
+        sized: the budget that its number of steps follows, if not its own.
     """
 
-    def __init__(self, config: Config, epsilon: float, features: Map):
-        self._config, self._epsilon, self._features = config, epsilon, features
+    def __init__(self, config: Config | None = None, features: Map | None = None, sized: Privacy | None = None):
+        self.config, self._features, self._sized = config or Config(), features or seen, sized
 
     def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
         """One loop."""
-        return cost(info, release(self._config, info, self._epsilon))
+        return cost(info, release(self.config, info, (self._sized or budget).epsilon))
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
-        """ "weight" and "bias"."""
-        return learn(gate, self._config, info, gate.release("linear"), self.device, self._features)
+        """ "weight" and "bias", which start from zero, so nothing is random but batches and noise."""
+        c, planned = self.config, gate.release("linear")
+        net = nn.Linear(scattering.size(info.shape), len(info.classes)).to(self.device)
+        for p in net.parameters():
+            nn.init.zeros_(p)
+        sgd = torch.optim.SGD(net.parameters(), c.rate or rate_of(planned, info, c.momentum), momentum=c.momentum)
+        for _ in gate.loop("linear", {"net": net, "sgd": sgd}):
+            descend(sgd, net, gate.grad("linear", _loss, net, features=self._features))
+        return dict(net.state_dict())
 
 
 def release(config: Config, info: PublicInfo, epsilon: float) -> Release:
@@ -125,25 +131,6 @@ def cost(info: PublicInfo, release: Release) -> Plan:
 def seen(x: torch.Tensor) -> torch.Tensor:
     """Features of images in half precision: those of all private images are held in memory."""
     return scattering.features(x).half()
-
-
-def learn(
-    gate: Gate | Asked, config: Config, info: PublicInfo, release: Release, device: str, features: Map = seen
-) -> State:
-    """Train the linear classifier at the gate; starts from zero, so nothing is random but batches and noise.
-
-    Args:
-        gate, config, info, release, device: as planned.
-        features: what of an image is classified, of the size of its scattering.
-    """
-    net = nn.Linear(scattering.size(info.shape), len(info.classes)).to(device)
-    for p in net.parameters():
-        nn.init.zeros_(p)
-    rate = config.rate or rate_of(release, info, config.momentum)
-    sgd = torch.optim.SGD(net.parameters(), rate, momentum=config.momentum)
-    for _ in gate.loop("linear", {"net": net, "sgd": sgd}):
-        descend(sgd, net, gate.grad("linear", _loss, net, features=features))
-    return dict(net.state_dict())
 
 
 def scores(state: State, x: torch.Tensor, features: Map = seen) -> torch.Tensor:
