@@ -126,7 +126,7 @@ class Compose:
         """All releases, weighted so that each part costs about its share; the price of the whole is exact.
 
         Returns:
-            A plan with the sum of all seconds, the largest memory, and all warnings.
+            A plan with the sum of all seconds, the largest memory, all warnings, and all public data that a part names.
         """
         plans = {k: p.stage.plan(info, self.budget(k, privacy)) for k, p in self.parts.items()}
         return Plan(
@@ -134,6 +134,7 @@ class Compose:
             seconds=sum(p.seconds for p in plans.values()),
             memory_mb=max(p.memory_mb for p in plans.values()) + self._memory_mb,
             warnings=(*(w for p in plans.values() for w in p.warnings), *self._warnings),
+            public=tuple(dict.fromkeys(d for p in plans.values() for d in p.public)),  # two parts may use one set
         )
 
     def _weighted(self, plans: Mapping[str, Plan], privacy: Privacy) -> Iterator[Release]:
