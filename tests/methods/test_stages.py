@@ -16,6 +16,7 @@ from veilset.methods.stages import Compose, Part, Single, Stage, Staged, learned
 from veilset.methods.teachers import teacher_class
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.private import from_arrays
+from veilset.privacy.public_data import PublicData
 
 INFO = vs.PublicInfo(name="x", classes=("a", "b"), shape=(1, 4, 4), value_range=(0.0, 1.0), units=40)
 LARGER = replace(INFO, shape=(1, 8, 8))
@@ -71,6 +72,15 @@ def test_shares_that_are_no_parts_of_one_budget_are_refused(shares) -> None:
 def test_what_is_held_beside_the_stages_and_what_they_do_not_know_enters_the_plan() -> None:
     plan = Compose({"one": Part(Sums(a=1))}, memory_mb=7, warnings=["left out"]).plan(INFO, BUDGET)
     assert plan.memory_mb == 12 and plan.warnings == ("told", "left out")
+
+
+def test_public_data_of_the_parts_are_public_data_of_the_whole_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    letters, drawings = (PublicData(name, 64 * "a", 10, "CC0", "the owner") for name in ("letters", "drawings"))
+    parts = {"one": Part(Sums(a=1), 0.5), "two": Part(Sums(a=1), 0.2), "three": Part(Sums(a=1))}
+    for part, public in zip(parts.values(), ((letters,), (letters, drawings), ()), strict=True):
+        plan = replace(part.stage.plan(INFO, BUDGET), public=public)
+        monkeypatch.setattr(part.stage, "plan", lambda *_, plan=plan: plan)
+    assert Compose(parts).plan(INFO, BUDGET).public == (letters, drawings)
 
 
 def test_the_only_stage_has_the_budget_itself_and_others_have_less() -> None:
