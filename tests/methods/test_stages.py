@@ -75,7 +75,10 @@ def test_what_is_held_beside_the_stages_and_what_they_do_not_know_enters_the_pla
 
 
 def test_public_data_of_the_parts_are_public_data_of_the_whole_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    letters, drawings = (PublicData(name, 64 * "a", 10, "CC0", "the owner") for name in ("letters", "drawings"))
+    letters, drawings = (
+        PublicData(name=name, sha256=64 * "a", images=10, licence="CC0", declared_by="the owner")
+        for name in ("letters", "drawings")
+    )
     parts = {"one": Part(Sums(a=1), 0.5), "two": Part(Sums(a=1), 0.2), "three": Part(Sums(a=1))}
     for part, public in zip(parts.values(), ((letters,), (letters, drawings), ()), strict=True):
         plan = replace(part.stage.plan(INFO, BUDGET), public=public)
