@@ -12,6 +12,7 @@ from typing import Any
 from veilset.core.errors import DataError, suggest
 from veilset.core.types import PublicInfo
 from veilset.data.columns import Choice, fold
+from veilset.data.faults import command
 
 FILE = "veilset.toml"
 REQUIRED = ("name", "classes", "shape", "value_range", "units")
@@ -56,7 +57,7 @@ def read(source: Path) -> Declaration:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(
-            f"{source} has no declaration ({path.name}); run `veilset data init {source}`, read the draft, confirm it"
+            f"{source} has no declaration ({path.name}); run {command('init', source)}, read the draft, confirm it"
         ) from None
     except (OSError, UnicodeDecodeError) as e:
         raise DataError(f"{path}: cannot be read ({e}); repair it, or remove it and run `veilset data init`") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +31,19 @@ class Fault:
     severity: str = "fault"
 
     def __str__(self) -> str:
-        return " ".join(f"{self.where}: {self.what}; {self.todo}".split())
+        return re.sub(r"[\r\n\t\v\f]+", " ", f"{self.where}: {self.what}; {self.todo}")
+
+
+def command(verb: str, source: str | Path, options: str = "") -> str:
+    """`veilset data VERB SOURCE ...` in backquotes, so that a shell runs it as it is printed."""
+    path = str(source)
+    return f"`veilset data {verb} {shlex.quote(f'./{path}' if path.startswith('-') else path)}{options}`"
+
+
+def prepare_command(source: str | Path, options: str = "") -> str:
+    """The command that converts a set into a folder beside where the user stands."""
+    name = Path(source).name.split(".")[0] or "images"
+    return command("prepare", source, f" --out {shlex.quote(f'{name}-prepared')}{options and f' {options}'}")
 
 
 class Faults:
@@ -51,15 +65,15 @@ class Faults:
         """A remark: the set can be used."""
         self.found.append(Fault(where, what, todo, "note"))
 
-    def convert(self, where: str, what: str) -> None:
-        """A fault that a declared conversion repairs."""
-        self.add(where, what, f"convert the set by declared rules with `veilset data prepare {self.source} OUT`")
+    def convert(self, where: str, what: str, options: str = "") -> None:
+        """A fault that a declared conversion repairs, by `prepare` with these options."""
+        self.add(where, what, f"convert the set by declared rules, for example {prepare_command(self.source, options)}")
 
     def raise_first(self) -> None:
         """Raise DataError with the first fault and the number of others, if there is any fault."""
         real = [f for f in self.found if f.severity == "fault"]
         if real:
-            more = f" (and {len(real) - 1} more; run `veilset data check {self.source}`)" if len(real) > 1 else ""
+            more = f" (and {len(real) - 1} more; run {command('check', self.source)})" if len(real) > 1 else ""
             raise DataError(f"{real[0]}{more}")
 
 

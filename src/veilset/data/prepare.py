@@ -15,7 +15,7 @@ import numpy as np
 from veilset.core.errors import ConfigError, DataError
 from veilset.core.io import new_folder, write_bytes
 from veilset.core.types import MAX_SIDE
-from veilset.data import declare, decode, draft
+from veilset.data import declare, decode, deep, draft
 from veilset.data.faults import Faults
 from veilset.data.formats import celeba, table
 from veilset.data.formats.detect import detect
@@ -174,25 +174,35 @@ def _convert_all(path: Path, out: Path, names: list[str], rules: Rules) -> None:
 
 def convert(data: bytes, rules: Rules) -> Any:
     """One picture as an 8-bit PIL image, grey or RGB. Raises decode.Unfit."""
-    from PIL import Image, ImageOps
-
-    image = decode.load(decode.open_picture(data))
-    deep = decode.is_16_bit(image)
-    image = ImageOps.exif_transpose(image)
-    if deep != (rules.bits == 16):
+    image = decode.open_picture(data)
+    is_deep = decode.is_16_bit(image)
+    if is_deep != (rules.bits == 16):
         raise decode.Unfit(
             "has 16 bits a channel; declare a window (--window LOW,HIGH)"
-            if deep
+            if is_deep
             else "has 8 bits a channel, declared are 16; convert such pictures apart"
         )
-    if deep and not image.mode.startswith("I"):
-        raise decode.Unfit("has 16-bit colour or fractions, which cannot be read; save it as 8-bit RGB or 16-bit grey")
-    if not deep:
-        image = _plain(image)
+    if is_deep:
+        with decode.decoding():
+            values = deep.values(image, data)
+    else:
+        decode.load(image)
+        values = np.asarray(_plain(image))
+    return converted(values, rules, decode.turned(image))  # after loading: Pillow turns a TIFF by itself
+
+
+def converted(values: Any, rules: Rules, turn: int = 1) -> Any:
+    """Values [H, W] or [H, W, 3] as an 8-bit PIL image by the rules, turned upright. Raises decode.Unfit."""
+    from PIL import Image, ImageOps
+
     if rules.window:
+        if not np.isfinite(values).all():
+            raise decode.Unfit("holds NaN or infinity; repair or remove it")
         low, high = rules.window
-        values = np.rint((np.asarray(image).astype(np.float64) - low) * (255.0 / (high - low)))
-        image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+        values = np.rint((values.astype(np.float64) - low) * (255.0 / (high - low))).clip(0, 255).astype(np.uint8)
+    image = Image.fromarray(values)
+    image.getexif()[decode.TURN] = turn
+    image = ImageOps.exif_transpose(image)
     if rules.grey:
         image = image.convert("L")
     return _fit(image, rules)
