@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import shlex
 import struct
@@ -13,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from small_sets import class_folder, confirm, idx_pair, pixels, png, table_folder
-from test_data_celeba import celeba, declared
+from test_data_celeba import celeba
 
 from veilset.cli.main import main
 from veilset.core.errors import DataError
-from veilset.data import check, declare, init, load, prepare
+from veilset.data import Dataset, check, declare, init, load, prepare
+from veilset.data.reading import Reading
 
 
 def faults(source: Path, severity: str = "fault") -> list[str]:
@@ -151,3 +151,205 @@ def test_values_of_a_12_bit_pgm_are_the_stored_ones(tmp_path: Path) -> None:
     path.write_bytes(b"P5\n# made by a scanner\n5 6\n4095\n" + values.astype(">u2").tobytes())
     out = prepare(tmp_path / "s", tmp_path / "out", window=(0, 4095))
     assert (np.asarray(Image.open(out / "a" / "x.png")) == np.rint(values * (255 / 4095))).all()
+
+
+# ---------------------------------------------------------------------- labels that are numbers
+
+
+def test_numbers_with_gaps_are_the_classes_that_occur_in_numeric_order(tmp_path: Path) -> None:
+    x, y = pixels(6), np.array([30, 10, 30, 9, 10, 30], np.uint8)
+    np.savez(tmp_path / "n.npz", x=x, y=y)
+    idx_pair(tmp_path / "i", "train", x[:, 0], y)
+    for name in ("n.npz", "i"):
+        init(tmp_path / name)
+        assert declare.read(tmp_path / name).info.classes == ("9", "10", "30"), name
+        confirm(tmp_path / name, classes=("9", "10", "30"))
+        assert faults(tmp_path / name) == []
+        assert load(tmp_path / name).train._open().labels.tolist() == [2, 1, 2, 0, 1, 2]
+        confirm(tmp_path / name, classes=("9", "10"))
+        assert "label 30 is not one of the 2 declared classes (9..10)" in faults(tmp_path / name)[0]
+
+
+def test_dates_are_two_classes_and_ids_are_refused_with_their_count(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=pixels(4), y=np.array([20240101, 20231231] * 2))
+    init(tmp_path / "d.npz")
+    assert declare.read(tmp_path / "d.npz").info.classes == ("20231231", "20240101")
+    np.savez(tmp_path / "ids.npz", x=np.zeros((10001, 2, 2), np.uint8), y=np.arange(10001) * 7)
+    with pytest.raises(DataError, match="10001 different labels, at most 10000 can be classes"):
+        init(tmp_path / "ids.npz")
+    assert not (tmp_path / "ids.veilset.toml").exists()
+
+
+def test_letters_begin_with_one_and_a_declared_offset_names_them(tmp_path: Path) -> None:
+    x, y = pixels(3), np.array([1, 2, 3], np.uint8)
+    idx_pair(tmp_path / "i", "letters-train", x[:, 0], y, gz=True)
+    init(tmp_path / "i")
+    assert declare.read(tmp_path / "i").info.classes == ("1", "2", "3")
+    confirm(tmp_path / "i", classes=("A", "B", "C"), units=3)
+    assert "label 3 is not one of the 3 declared classes (0..2)" in faults(tmp_path / "i")[0]
+    path = tmp_path / "i" / "veilset.toml"
+    path.write_text(path.read_text() + "label_offset = 1\n")
+    assert faults(tmp_path / "i") == [] and load(tmp_path / "i").train._open().labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("gz", [False, True])
+def test_a_declared_transposition_exchanges_rows_and_columns(tmp_path: Path, gz: bool) -> None:
+    x = pixels(3, (1, 4, 5))
+    idx_pair(tmp_path / "i", "train", x[:, 0].transpose(0, 2, 1), np.array([0, 1, 0], np.uint8), gz=gz)
+    assert main(["data", "init", str(tmp_path / "i"), "--transpose"]) == 0
+    assert declare.read(tmp_path / "i").info.shape == (1, 4, 5)
+    opened = confirmed(tmp_path / "i").train._open()
+    out = np.empty((3, 1, 4, 5), np.uint8)
+    opened.records.read(np.arange(3), out)
+    assert (out == x).all()
+
+
+def confirmed(source: Path) -> Dataset:
+    path = declare.path_for(source)
+    path.write_text(path.read_text().replace("confirmed = false", "confirmed = true"))
+    assert faults(source) == []
+    return load(source)
+
+
+# ---------------------------------------------------------------------- several labels an image
+
+
+def test_several_labels_an_image_are_named_so_and_one_is_chosen(tmp_path: Path) -> None:
+    y = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 0], [1, 0, 1]])
+    np.savez(tmp_path / "s.npz", x_train=pixels(4), y_train=y, x_test=pixels(4), y_test=1 - y)
+    with pytest.raises(
+        DataError, match=r"3 labels an image \(multi-label\); choose one column, label_from = \"y\[0\]\""
+    ):
+        init(tmp_path / "s.npz")
+    with pytest.raises(DataError, match="or name a column that it has"):
+        init(tmp_path / "s.npz", Reading(label_from="y[3]"))
+    init(tmp_path / "s.npz", Reading(label_from="y[1]"))
+    data = confirmed(tmp_path / "s.npz")
+    assert data.info.classes == ("0", "1") and data.train._open().labels.tolist() == [1, 1, 0, 0]
+    assert data.test._open().labels.tolist() == [0, 0, 1, 1]
+
+
+def test_a_table_of_attributes_asks_which_and_takes_it(tmp_path: Path) -> None:
+    root = tmp_path / "t"
+    for i, x in enumerate(pixels(4)):
+        png(root / f"{i}.png", x)
+    (root / "labels.csv").write_text("file,Smiling,Male\n" + "".join(f"{i}.png,{i % 2},{i // 2}\n" for i in range(4)))
+    with pytest.raises(DataError, match=r'--label-from\): one of "Smiling", "Male"'):
+        init(root)
+    with pytest.raises(DataError, match='no column "age", which label_from names; it has "file", "Smiling", "Male"'):
+        init(root, Reading(label_from="age"))
+    init(root, Reading(label_from="Male"))
+    assert confirmed(root).train._open().labels.tolist() == [0, 0, 1, 1]
+    out = prepare(root, tmp_path / "out")
+    assert (out / "labels.csv").read_text().splitlines()[4].startswith("3.png,1,")
+
+
+def test_celeba_drafts_the_attribute_that_is_asked_for(tmp_path: Path) -> None:
+    root = celeba(tmp_path / "c")
+    init(root, Reading(label_from="Smiling"))
+    assert declare.read(root).info.classes == ("not Smiling", "Smiling")
+
+
+# ---------------------------------------------------------------------- splits by other names
+
+
+def test_train_val_and_test_folders_in_any_case(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    for split in ("Train", "VALIDATION", "test"):
+        class_folder(root / split, pixels(4))
+    init(root)
+    data = confirmed(root)
+    assert data.info.classes == ("cat", "dog") and len(data.train._open().labels) == 4
+    assert len(data.test._open().labels) == 4
+    assert any("4 images are in a validation part" in f and "left out" in f for f in faults(root, "note"))
+    (root / "training").mkdir()
+    with pytest.raises(DataError, match="Train/ and training/ are both the train split"):
+        load(root).train.check()
+
+
+def test_train_val_and_test_rows_in_any_case(tmp_path: Path) -> None:
+    root = table_folder(tmp_path / "s", pixels(6), split=["train", "val", "TEST"] * 2)
+    init(root)
+    data = confirmed(root)
+    assert len(data.train._open().labels) == 2 and len(data.test._open().labels) == 2
+    assert any("2 images are in a validation part" in f for f in faults(root, "note"))
+
+
+def test_train_val_and_test_arrays(tmp_path: Path) -> None:
+    arrays = {
+        f"{s}_{k}": v
+        for s in ("train", "val", "test")
+        for k, v in (("images", pixels(4)[:, 0]), ("labels", np.array([[0], [1]] * 2)))
+    }
+    np.savez(tmp_path / "s.npz", **arrays)
+    init(tmp_path / "s.npz")
+    assert len(confirmed(tmp_path / "s.npz").train._open().labels) == 4
+    assert [n for n in faults(tmp_path / "s.npz", "note") if "not used" in n] == []
+    assert any("4 images are in a validation part" in f for f in faults(tmp_path / "s.npz", "note"))
+
+
+# ---------------------------------------------------------------------- names
+
+
+def test_every_printed_command_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = Path("it's a  set")
+    class_folder(source, pixels(4))
+    png(source / "cat" / "odd.png", pixels(1, (1, 9, 9))[0])
+    with pytest.raises(DataError, match="run `veilset data init") as e:
+        load(source)
+    assert run_printed(str(e.value)) == 0
+    confirm(source)
+    (told,) = faults(source)
+    assert "--size 5x4`" in told and run_printed(told) == 0
+    assert len(list(Path("it's a  set-prepared").rglob("*.png"))) == 5
+
+
+def run_printed(message: str) -> int:
+    words = shlex.split(message.split("`")[1])
+    assert words[:2] == ["veilset", "data"]
+    return main(words[1:])
+
+
+def test_names_that_are_not_utf8_are_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    bad = os.fsdecode(b"caf\xe9")
+    root = class_folder(tmp_path / "f", pixels(4))
+    (root / bad).mkdir()
+    table = table_folder(tmp_path / "t", pixels(4))
+    confirm(table)
+    png(table / "img" / f"{bad}.png", pixels(1)[0])
+    inner = class_folder(tmp_path / "g", pixels(4))
+    png(inner / "cat" / f"{bad}.png", pixels(1)[0])
+    confirm(inner)
+    named = tmp_path / bad
+    class_folder(named, pixels(4))
+    for words in (["init", root], ["check", table], ["check", inner], ["init", named], ["prepare", root, "--out", "x"]):
+        assert main(["data", *map(str, words)]) == 2, words
+        told = capfd.readouterr().err
+        assert told.count("\n") == 1 and r"caf\xe9" in told and "is not UTF-8; rename it" in told
+    assert not (root / "veilset.toml").exists() and not Path("x").exists()
+
+
+def test_accents_written_in_two_ways_are_one_name(tmp_path: Path) -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    root = class_folder(tmp_path / "f", pixels(4), [apart, "dog"])
+    confirm(root, classes=(composed, "dog"), units=4)
+    assert faults(root) == [] and len(load(root).train._open().labels) == 4
+    table = tmp_path / "t"
+    for i, x in enumerate(pixels(2)):
+        png(table / apart / f"{i}.png", x)
+    (table / "labels.csv").write_text(f"file,label\n{composed}/0.png,{composed}\n{composed}/1.png,{apart}\n")
+    confirm(table, classes=(apart,), units=2)
+    assert faults(table) == [] and load(table).train._open().labels.tolist() == [0, 0]
+    assert len(list(prepare(table, tmp_path / "out").rglob("*.png"))) == 2
+
+
+def test_a_declaration_may_lie_elsewhere(tmp_path: Path) -> None:
+    root = class_folder(tmp_path / "ro", pixels(6))
+    own = tmp_path / "mine.toml"
+    assert main(["data", "init", str(root), "--declaration", str(own)]) == 0
+    assert not (root / "veilset.toml").exists()
+    own.write_text(own.read_text().replace("confirmed = false", "confirmed = true"))
+    assert main(["data", "check", str(root), "--declaration", str(own)]) == 0
+    assert len(load(own).train._open().labels) == 6
+    assert main(["plan", "dp-moments", "--data", str(own), "--epsilon", "10"]) == 0

@@ -122,7 +122,9 @@ def as_is(data: bytes, info: PublicInfo) -> Array:
         raise Unfit(f"is {kind}, not 8-bit grey or RGB", True)
     shape = describe(image)
     if shape[1:] != info.shape[1:]:
-        raise Unfit(f"is {shape[1]}x{shape[2]}, declared are {info.shape[1]}x{info.shape[2]} (height x width)", True, side)
+        raise Unfit(
+            f"is {shape[1]}x{shape[2]}, declared are {info.shape[1]}x{info.shape[2]} (height x width)", True, side
+        )
     if shape[0] != info.shape[0]:
         words = {1: "grey", 3: "RGB"}
         what = f"is {words[shape[0]]}, declared is {words[info.shape[0]]}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from veilset.data.records import Array
 # The raw mode that hands out the other byte of each value: Pillow keeps the byte that it takes for the upper one.
 OTHER = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B",
          "RGBX;16B": "RGBX;16L", "RGBX;16L": "RGBX;16B", "RGB;16N": "RGB;16B", "RGBA;16N": "RGBA;16B"}  # fmt: skip
-BYTES = {"LA;16B": "RGBA"}  # two values of 16 bits, handed out as four bytes
+GREY_ALPHA = "LA;16B"  # of PNG only
 PNM = re.compile(rb"P([2356])\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s+(?:#[^\n]*\n\s*)*(\d+)\s")
 
 
@@ -24,7 +26,7 @@ def raw_modes(image: Any) -> list[str]:
 
 def channels(image: Any) -> int:
     """1 for grey kinds, 3 for all others, by a picture's header."""
-    grey = image.mode in ("L", "1", "LA") or image.mode.startswith(("I", "F")) or "LA;16B" in raw_modes(image)
+    grey = image.mode in ("L", "1", "LA") or image.mode.startswith(("I", "F")) or GREY_ALPHA in raw_modes(image)
     return 1 if grey else 3
 
 
@@ -44,19 +46,27 @@ def values(image: Any, data: bytes) -> Array:
     if not any(k.startswith(("RGB", "LA;")) for k in kinds):
         image.load()
         return np.asarray(image).astype(np.float64)
-    if len(kinds) != 1 or not kinds <= OTHER.keys() | BYTES.keys():
+    if len(kinds) != 1 or not kinds <= {*OTHER, GREY_ALPHA}:
         raise ValueError("16-bit colour of a kind that cannot be read")
     kind = kinds.pop()
-    if kind in BYTES:
-        a = _decoded(data, kind, BYTES[kind], "RGBA").astype(np.float64)
+    if kind == GREY_ALPHA:
+        a = _four_bytes(data).astype(np.float64)
         grey, alpha = a[..., 0] * 256 + a[..., 1], a[..., 2] * 256 + a[..., 3]
         return grey * (alpha / 65535)
-    upper, lower = (_decoded(data, kind, k, None).astype(np.float64) for k in (kind, OTHER[kind]))
+    upper, lower = (_decoded(data, kind, k).astype(np.float64) for k in (kind, OTHER[kind]))
     both = upper * 256 + lower
     return both[..., :3] * (both[..., 3:] / 65535) if kind.startswith("RGBA") else both[..., :3]
 
 
-def _decoded(data: bytes, was: str, kind: str, mode: str | None) -> Array:
+def _four_bytes(data: bytes) -> Array:
+    """A PNG of two values of 16 bits as one of four values of 8 bits, uint8 [H, W, 4]: only its header differs."""
+    from PIL import Image
+
+    head = data[12:24] + bytes((8, 6)) + data[26:29]
+    return np.asarray(Image.open(io.BytesIO(data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:])))
+
+
+def _decoded(data: bytes, was: str, kind: str) -> Array:
     """The bytes of a picture, decoded under another raw mode."""
     from PIL import Image
 
@@ -66,8 +76,6 @@ def _decoded(data: bytes, was: str, kind: str, mode: str | None) -> Array:
         return kind if args == was else (kind, *args[1:]) if isinstance(args, tuple) and args[0] == was else args
 
     image.tile = [tile._replace(args=swap(tile[3])) for tile in image.tile]
-    if mode:
-        image._mode = mode
     image.load()
     return np.asarray(image)
 

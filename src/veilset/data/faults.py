@@ -11,6 +11,7 @@ import numpy as np
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
+from veilset.data.reading import Numbers
 from veilset.data.records import Array
 
 
@@ -96,15 +97,16 @@ def check_values(faults: Faults, info: PublicInfo, rows: Array, first: int, wher
         )
 
 
-def check_labels(faults: Faults, info: PublicInfo, labels: Array, where: str, first: int = 0) -> None:
-    """Report every label [n], numbered from `first`, that is not an index into the declared classes."""
-    top = len(info.classes)
-    for i in np.flatnonzero((labels < 0) | (labels >= top)).tolist():
+def check_labels(faults: Faults, numbers: Numbers, labels: Array, where: str, first: int = 0) -> Array:
+    """The index of the class of each label [n], numbered from `first`; reports those that are none (index -1)."""
+    out = numbers.indices(labels)
+    for i in np.flatnonzero(out < 0).tolist():
         faults.add(
             f"{where} record {first + i}",
-            f"label {int(labels[i])} is not one of the {top} declared classes (0..{top - 1})",
+            f"label {int(labels[i])} is not one of the {len(numbers)} declared classes ({numbers})",
             "correct the label, or declare the class (the list is public)",
         )
+    return out
 
 
 def check_empty(faults: Faults, info: PublicInfo, labels: Array) -> None:

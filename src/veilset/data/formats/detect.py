@@ -11,7 +11,11 @@ from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data.columns import Extra
 from veilset.data.faults import Faults
+from veilset.data.reading import Reading
 from veilset.privacy.private import Opened
+
+LARGEST = 128  # the side up to which methods are meant to be used
+USUAL = 64  # the side that a draft proposes for larger images
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Glimpse:
         count: images in the training split, exact; the draft rounds it.
         people: name of a column (or array) that can be the unit -> how many different values the training split has.
         remark: what the draft says about classes of this layout, in a line or a few.
+        bits: what is said of depth where it is not 8 bits, for example "12 bits stored in 16".
+        window: the values that become black and white, proposed where they are deeper than 8 bits.
     """
 
     classes: tuple[str, ...]
@@ -33,6 +39,22 @@ class Glimpse:
     count: int
     people: dict[str, int] = field(default_factory=dict)
     remark: str = ""
+    bits: str = ""
+    window: str = ""
+
+    @property
+    def options(self) -> str:
+        """The options of `prepare` that make the set fit; empty if the first image fits as it is."""
+        c, h, w = self.shape
+        size = f"--size {USUAL}x{USUAL}" if max(h, w) > LARGEST else ""
+        return " ".join(filter(None, [size, self.window and f"--window={self.window}"]))
+
+    def words(self, people: str = "") -> str:
+        """What was found, in one line: "64 patients, 200 images, 3 classes, 512 x 512, 12 bits stored in 16"."""
+        who = [f"{self.people[people]} units by {people}"] if people in self.people else []
+        k, (c, h, w) = len(self.classes), self.shape
+        kind = [f"{self.count} images", f"{k} class{'es' if k != 1 else ''}", f"{h} x {w}"]
+        return ", ".join([*who, *kind, "grey" if c == 1 else "colour", self.bits or "8 bits"])
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -64,8 +86,8 @@ class Source(Protocol):
         """What a draft declaration says."""
 
 
-def detect(path: Path) -> Source:
-    """The reader for a path.
+def detect(path: Path, reading: Reading | None = None) -> Source:
+    """The reader for a path, which reads as it is declared.
 
     Raises:
         DataError: nothing there, or nothing that veilset reads.
@@ -76,13 +98,14 @@ def detect(path: Path) -> Source:
     from veilset.data.formats.npz import NpzSource
     from veilset.data.formats.table import FILE, TableSource
 
+    how = reading or Reading()
     if path.is_dir():
         if (path / FILE).is_file():
-            return TableSource(path)
+            return TableSource(path, how)
         if celeba.listing(path, celeba.ATTRIBUTES):
-            return celeba.CelebASource(path)
+            return celeba.CelebASource(path, how)
         if any(IMAGES.match(p.name) for p in path.iterdir()):
-            return IdxSource(path)
+            return IdxSource(path, how)
         if folders(path):
             return FolderSource(path)
         raise DataError(
@@ -90,7 +113,7 @@ def detect(path: Path) -> Source:
             "see `veilset data --help` for the layouts"
         )
     if path.suffix == ".npz" and path.is_file():
-        return NpzSource(path)
+        return NpzSource(path, how)
     if path.is_file() and not IMAGES.match(path.name):
         raise DataError(f"{path}: not an .npz or *-images-idx3-ubyte file; see `veilset data --help` for the layouts")
-    return IdxSource(path)
+    return IdxSource(path, how)

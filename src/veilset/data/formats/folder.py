@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -13,6 +14,7 @@ from veilset.data.columns import Extra, beside
 from veilset.data.decode import Unfit, describe, is_picture, open_picture, spool_picture
 from veilset.data.faults import Faults, check_empty, check_units
 from veilset.data.formats.detect import Glimpse, natural
+from veilset.data.reading import LEFT_OUT, SPLITS, part_of, same
 from veilset.data.records import Spool, small_ints
 from veilset.privacy.private import Opened
 
@@ -26,14 +28,12 @@ class FolderSource:
     """One image folder. Names of one class at a time are held in memory, pixels never.
 
     Args:
-        path: holds the class folders, or train/ (and test/) which hold them.
+        path: holds the class folders, or train/ (and val/ and test/, in any case) which hold them.
     """
 
     def __init__(self, path: Path):
         self._path = path
-        top = set(folders(path))
-        split = "train" in top and top <= {"train", "test"} and bool(folders(path / "train"))
-        self._roots = {s: path / s for s in top} if split else {"train": path}
+        self._roots, self._left = split_folders(path)
 
     def has_test(self) -> bool:
         """Whether there is a folder test/ beside train/."""
@@ -49,8 +49,10 @@ class FolderSource:
     ) -> Opened | None:
         """Check one split; return it opened. Records are in class order, then by file name."""
         root = self._roots[split]
-        for name in folders(root):
-            if name not in info.classes:
+        there = {same(name): name for name in folders(root)}
+        declared = set(map(same, info.classes))
+        for plain, name in there.items():
+            if plain not in declared:
                 faults.add(
                     f"{self._where(root / name)}/", "class is not declared", "declare it (public) or move it away"
                 )
@@ -58,8 +60,9 @@ class FolderSource:
             if is_picture(name):
                 faults.add(self._where(root / name), "label is missing: it lies in no class folder", "move it into one")
         note_litter(self._path, faults)
+        note_left(sum(1 for p in self._left for _ in _below(p)), faults, self._path.name)
         spool = Spool(info.shape, np.uint8, keep)
-        counts = [self._scan_class(root / name, info, faults, spool) for name in info.classes]
+        counts = [self._scan_class(root / there.get(same(c), c), info, faults, spool) for c in info.classes]
         labels = small_ints(np.repeat(np.arange(len(counts)), counts), len(counts))
         if split == "train":
             check_empty(faults, info, labels)
@@ -100,16 +103,76 @@ class FolderSource:
         return Glimpse(classes, first_shape(pictures[0][0] / pictures[0][1]), (0.0, 255.0), len(pictures))
 
 
+def split_folders(path: Path) -> tuple[dict[str, Path], list[Path]]:
+    """({split: its folder}, the validation folders, which are left out) of a set; all is training without train/.
+
+    Raises:
+        DataError: two folders are one split, as Train/ and training/.
+    """
+    top = folders(path)
+    parts = {name: part_of(name) for name in top}
+    if 0 not in parts.values() or None in parts.values():
+        return {"train": path}, []
+    roots: dict[str, Path] = {}
+    for name, part in parts.items():
+        if part != LEFT_OUT and (split := SPLITS[part or 0]) in roots:
+            raise DataError(f"{path}: {roots[split].name}/ and {name}/ are both the {split} split; join or rename one")
+        if part != LEFT_OUT:
+            roots[SPLITS[part or 0]] = path / name
+    if not folders(roots["train"]):
+        return {"train": path}, []  # a class that is called train
+    return roots, [path / name for name, part in parts.items() if part == LEFT_OUT]
+
+
+def _below(path: Path) -> list[Path]:
+    """The pictures in the class folders of a folder."""
+    return [path / c / n for c in folders(path) for n in files(path / c) if is_picture(n)]
+
+
+def note_left(count: int, faults: Faults, where: str) -> None:
+    """Say how many images are in a validation part, which nothing reads."""
+    if count:
+        what = f"{count} images are in a validation part, which is neither training nor test: left out"
+        faults.note(where, what, "nothing to do, unless they are meant to be used")
+
+
 def folders(path: Path) -> list[str]:
-    """Names of the visible folders in a folder, sorted; without litter."""
-    with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".") and not litter(e.name))
+    """Names of the visible folders in a folder, sorted; without litter. Raises DataError for one that is not UTF-8."""
+    return _names(path, folder=True)
 
 
 def files(path: Path) -> list[str]:
-    """Names of the visible files in a folder, sorted; without litter."""
+    """Names of the visible files in a folder, sorted; without litter. Raises DataError for one that is not UTF-8."""
+    return _names(path, folder=False)
+
+
+def _names(path: Path, folder: bool) -> list[str]:
     with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if not e.is_dir() and not e.name.startswith(".") and not litter(e.name))
+        names = sorted(e.name for e in entries if e.is_dir() == folder and e.name[0] != "." and not litter(e.name))
+    for name in names:
+        utf8(path / name)
+    return names
+
+
+def utf8(path: Path) -> None:
+    """Refuse a path whose name is not UTF-8: it cannot be written into a declaration, a table or a receipt.
+
+    Raises:
+        DataError: names it, with the odd bytes spelt out.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise DataError(f"{shown}: its name is not UTF-8; rename it") from None
+
+
+def on_disk(root: Path, name: str) -> str:
+    """How a listed file is called on disk: as it is listed, or with accents composed otherwise."""
+    if name.isascii() or (root / name).exists():
+        return name
+    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    return next((form for form in forms if (root / form).exists()), name)
 
 
 def litter(name: str) -> bool:
