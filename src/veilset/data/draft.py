@@ -76,7 +76,7 @@ def draft(path: Path, name: str, reading: Reading | None = None) -> tuple[str, G
         shape=g.shape,
         value_range=g.value_range,
         units=rounded(g.people[unit] if unit else g.count),
-        unit="one unit id" if unit else "one image",
+        unit=("one patient" if "patient" in unit.casefold() else "one unit id") if unit else "one image",
         max_images_per_unit=CAP if unit else 1,
     )
     whose = (_whose(extras, unit, g.people) if extras else "") + _how(reading or Reading())

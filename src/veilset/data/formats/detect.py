@@ -51,7 +51,8 @@ class Glimpse:
 
     def words(self, people: str = "") -> str:
         """What was found, in one line: "64 patients, 200 images, 3 classes, 512 x 512, 12 bits stored in 16"."""
-        who = [f"{self.people[people]} units by {people}"] if people in self.people else []
+        named = "patients" if "patient" in people.casefold() else f"units by {people}"
+        who = [f"{self.people[people]} {named}"] if people in self.people else []
         k, (c, h, w) = len(self.classes), self.shape
         kind = [f"{self.count} images", f"{k} class{'es' if k != 1 else ''}", f"{h} x {w}"]
         return ", ".join([*who, *kind, "grey" if c == 1 else "colour", self.bits or "8 bits"])
@@ -92,7 +93,7 @@ def detect(path: Path, reading: Reading | None = None) -> Source:
     Raises:
         DataError: nothing there, or nothing that veilset reads.
     """
-    from veilset.data.formats import celeba
+    from veilset.data.formats import celeba, dicom
     from veilset.data.formats.folder import FolderSource, folders
     from veilset.data.formats.idx import IMAGES, IdxSource
     from veilset.data.formats.npz import NpzSource
@@ -106,6 +107,8 @@ def detect(path: Path, reading: Reading | None = None) -> Source:
             return celeba.CelebASource(path, how)
         if any(IMAGES.match(p.name) for p in path.iterdir()):
             return IdxSource(path, how)
+        if dicom.is_set(path):
+            return dicom.DicomSource(path, how)
         if folders(path):
             return FolderSource(path)
         raise DataError(
@@ -114,6 +117,8 @@ def detect(path: Path, reading: Reading | None = None) -> Source:
         )
     if path.suffix == ".npz" and path.is_file():
         return NpzSource(path, how)
+    if path.is_file() and dicom.is_dicom(path):
+        return dicom.DicomSource(path, how)
     if path.is_file() and not IMAGES.match(path.name):
         raise DataError(f"{path}: not an .npz or *-images-idx3-ubyte file; see `veilset data --help` for the layouts")
     return IdxSource(path, how)
