@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 
@@ -58,6 +59,12 @@ class Reading:
 def part_of(word: str) -> int | None:
     """0 for a word that means training, 1 for test, LEFT_OUT for validation, None for any other word."""
     return PARTS.get(word.strip().casefold())
+
+
+def part_in(path: str) -> int:
+    """The part by the first word in a path that means one: "train-00000-of-00002.parquet"; training if none does."""
+    words = (part_of(word) for word in re.split(r"[^A-Za-z]+", path))
+    return next((part for part in words if part is not None), 0)
 
 
 def same(name: str) -> str:

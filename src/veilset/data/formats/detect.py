@@ -93,32 +93,62 @@ def detect(path: Path, reading: Reading | None = None) -> Source:
     Raises:
         DataError: nothing there, or nothing that veilset reads.
     """
-    from veilset.data.formats import celeba, dicom
-    from veilset.data.formats.folder import FolderSource, folders
     from veilset.data.formats.idx import IMAGES, IdxSource
     from veilset.data.formats.npz import NpzSource
-    from veilset.data.formats.table import FILE, TableSource
 
     how = reading or Reading()
     if path.is_dir():
-        if (path / FILE).is_file():
-            return TableSource(path, how)
-        if celeba.listing(path, celeba.ATTRIBUTES):
-            return celeba.CelebASource(path, how)
-        if any(IMAGES.match(p.name) for p in path.iterdir()):
-            return IdxSource(path, how)
-        if dicom.is_set(path):
-            return dicom.DicomSource(path, how)
-        if folders(path):
-            return FolderSource(path)
-        raise DataError(
-            f"{path}: no sub-folder a class, no {FILE}, no {celeba.ATTRIBUTES}.txt, no IDX files; "
-            "see `veilset data --help` for the layouts"
-        )
+        if found := _folder(path, how):
+            return found
+        raise DataError(f"{path}: no sub-folder a class, no labels.csv, nor files of another layout; see docs/data.md")
     if path.suffix == ".npz" and path.is_file():
         return NpzSource(path, how)
-    if path.is_file() and dicom.is_dicom(path):
-        return dicom.DicomSource(path, how)
+    if path.is_file() and (found := _file(path, how)):
+        return found
     if path.is_file() and not IMAGES.match(path.name):
-        raise DataError(f"{path}: not an .npz or *-images-idx3-ubyte file; see `veilset data --help` for the layouts")
+        raise DataError(f"{path}: not an .npz or *-images-idx3-ubyte file, nor of another format; see docs/data.md")
     return IdxSource(path, how)
+
+
+def _folder(path: Path, how: Reading) -> Source | None:
+    """The reader for a folder, by the first of these that it is."""
+    from veilset.data.formats import celeba, cifar, dicom, hub, metadata, shards, volumes
+    from veilset.data.formats.folder import FolderSource, folders
+    from veilset.data.formats.idx import IMAGES, IdxSource
+    from veilset.data.formats.table import FILE, TableSource
+
+    if (path / FILE).is_file() and how.labels != FILE:
+        return TableSource(path, how)
+    if celeba.listing(path, celeba.ATTRIBUTES):
+        return celeba.CelebASource(path, how)
+    if any(IMAGES.match(p.name) for p in path.iterdir()):
+        return IdxSource(path, how)
+    for fits, make in (
+        (cifar.is_cifar, cifar.CifarSource),
+        (hub.is_hub, hub.HubSource),
+        (shards.is_shards, shards.ShardSource),
+        (metadata.is_described, metadata.MetadataSource),
+        (dicom.is_set, dicom.DicomSource),
+        (volumes.is_nifti, volumes.NiftiSource),
+        (volumes.is_stack, volumes.TiffSource),
+    ):
+        if fits(path):
+            return make(path, how)
+    return FolderSource(path) if folders(path) else None
+
+
+def _file(path: Path, how: Reading) -> Source | None:
+    """The reader for one file, by what it is called or how it begins."""
+    from veilset.data.formats import archive, dicom, hub, shards, volumes
+
+    for fits, make in (
+        (archive.is_zip, archive.ZipSource),
+        (hub.is_hub, hub.HubSource),
+        (shards.is_shards, shards.ShardSource),
+        (volumes.is_nifti, volumes.NiftiSource),
+        (dicom.is_dicom, dicom.DicomSource),
+        (volumes.is_stack, volumes.TiffSource),
+    ):
+        if fits(path):
+            return make(path, how)
+    return None

@@ -8,7 +8,6 @@ digest, the patient, stays here.
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
@@ -21,7 +20,7 @@ from veilset.core.errors import DataError, suggest
 from veilset.data.columns import Extra, beside
 from veilset.data.decode import Unfit, decoding
 from veilset.data.faults import Faults
-from veilset.data.formats.folder import litter, utf8
+from veilset.data.formats.folder import NO_RECORDS, below, class_of, first_file, utf8
 from veilset.data.formats.items import Item, ItemSource, inside, library, text, windowed
 from veilset.data.formats.lookup import Lookup
 from veilset.data.reading import part_of
@@ -55,17 +54,8 @@ def is_set(path: Path) -> bool:
     """Whether a folder looks like a set of DICOM files: it has an index, or the first file below it is one."""
     if (path / INDEX).is_file():
         return True
-    first = next((p for p in _below(path) if p.suffix.lower() not in (".csv", ".tsv", ".txt", ".toml", ".json")), None)
+    first = first_file(path)
     return first is not None and is_dicom(first)
-
-
-def _below(path: Path) -> Iterator[Path]:
-    """All visible files below a folder, folder by folder, in order."""
-    for folder, inner, names in os.walk(path):
-        inner[:] = sorted(n for n in inner if not litter(n) and n[0] != ".")
-        for name in sorted(names):
-            if not litter(name) and name[0] != ".":
-                yield Path(folder, name)
 
 
 class DicomSource(ItemSource):
@@ -144,11 +134,11 @@ class DicomSource(ItemSource):
         elif (self._path / INDEX).is_file():
             yield from self._listed(pydicom, faults)
         else:
-            for path in _below(self._path):
+            for path in below(self._path):
                 utf8(path)
                 if is_dicom(path):
                     yield path
-                elif path.suffix.lower() not in (".toml", ".csv", ".tsv", ".txt", ".json"):
+                elif path.suffix.lower() not in NO_RECORDS:
                     faults.note(path.relative_to(self._path).as_posix(), "is no DICOM file: left out", "nothing to do")
 
     def _listed(self, pydicom: Any, faults: Faults) -> Iterator[Path]:
@@ -177,7 +167,7 @@ class DicomSource(ItemSource):
         if self._table:
             return lambda ds, where: ""
         if wanted == FOLDER:
-            return lambda ds, where: _class_folder(where)
+            return lambda ds, where: class_of(where)[0]
         if not wanted:
             raise DataError(
                 f"{self._path}: nothing says what the label is; give --label-from TAG (for example {LIKELY[1]}), "
@@ -198,12 +188,6 @@ class DicomSource(ItemSource):
         """The part by the first folder, training if that is none."""
         part = part_of(PurePosixPath(where).parts[0])
         return 0 if part is None else part
-
-
-def _class_folder(where: str) -> str:
-    """The first folder of a path that is no split."""
-    folders = PurePosixPath(where).parts[:-1]
-    return next((p for i, p in enumerate(folders) if i or part_of(p) is None), "")
 
 
 def _key(ds: Any, key: str, where: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -22,6 +23,8 @@ from veilset.privacy.private import Opened
 LITTER = {"lost+found", "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "recycler"} | {
     "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"
 }  # fmt: skip
+
+NO_RECORDS = (".csv", ".tsv", ".txt", ".toml", ".json", ".jsonl", ".md")
 
 
 class FolderSource:
@@ -124,6 +127,31 @@ def split_folders(path: Path) -> tuple[dict[str, Path], list[Path]]:
     return roots, [path / name for name, part in parts.items() if part == LEFT_OUT]
 
 
+def below(path: Path) -> Iterator[Path]:
+    """All visible files below a folder, folder by folder, in order; without litter."""
+    for folder, inner, names in os.walk(path):
+        inner[:] = sorted(n for n in inner if not litter(n) and n[0] != ".")
+        for name in sorted(names):
+            if not litter(name) and name[0] != ".":
+                yield Path(folder, name)
+
+
+def first_file(path: Path) -> Path | None:
+    """The first file below a folder that is no table or text, or the file itself."""
+    if path.is_file():
+        return path
+    return next((p for p in below(path) if p.suffix.lower() not in NO_RECORDS), None)
+
+
+def class_of(name: str) -> tuple[str, int]:
+    """(class, part) of a file by its path: the first folder that is no split is the class; "" if there is none."""
+    inner = PurePosixPath(name).parts[:-1]
+    part = part_of(inner[0]) if len(inner) > 1 else None
+    if part is not None:
+        return inner[1], part
+    return (inner[0] if inner else ""), 0
+
+
 def _below(path: Path) -> list[Path]:
     """The pictures in the class folders of a folder."""
     return [path / c / n for c in folders(path) for n in files(path / c) if is_picture(n)]
@@ -186,9 +214,14 @@ def note_litter(path: Path, faults: Faults) -> None:
     for _, inner, names in os.walk(path):
         found += sorted(filter(litter, inner + names))
         inner[:] = [n for n in inner if not litter(n)]
+    note_skipped(found, faults, path.name)
+
+
+def note_skipped(found: list[str], faults: Faults, where: str) -> None:
+    """Say how much litter was skipped, by name."""
     if found:
         what = f"{len(found)} files or folders of the system are skipped: {', '.join(dict.fromkeys(found))}"
-        faults.note(path.name, what, "nothing to do")
+        faults.note(where, what, "nothing to do")
 
 
 def png(name: str) -> str:

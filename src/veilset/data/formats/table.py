@@ -6,7 +6,7 @@ import contextlib
 import csv
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -260,14 +260,22 @@ def rows_of(path: Path, faults: Faults, column: str = "") -> Iterator[tuple[int,
     """
     try:
         with open(path / FILE, newline="", encoding=ENCODING) as f:
-            reader = csv.reader(f)
-            head, pairs = [fold(c) for c in _columns(reader, faults, column) or ()], _Pairs()
-            for cells in reader if head else ():
-                if cells and (row := _row(reader.line_num, head, cells, faults)):
-                    row |= {CHOSEN: row[column]} if column else {}
-                    pairs.check(row, f"{FILE} line {reader.line_num}", faults)
-                    yield reader.line_num, row
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
+            yield from parse_rows(f, faults, column)
+    except (OSError, UnicodeDecodeError) as e:
+        faults.add(FILE, f"cannot be read ({e})", "write it as UTF-8 with commas")
+
+
+def parse_rows(f: Iterable[str], faults: Faults, column: str = "") -> Iterator[tuple[int, dict[str, str]]]:
+    """As `rows_of`, of the lines of a table."""
+    try:
+        reader = csv.reader(f)
+        head, pairs = [fold(c) for c in _columns(reader, faults, column) or ()], _Pairs()
+        for cells in reader if head else ():
+            if cells and (row := _row(reader.line_num, head, cells, faults)):
+                row |= {CHOSEN: row[column]} if column else {}
+                pairs.check(row, f"{FILE} line {reader.line_num}", faults)
+                yield reader.line_num, row
+    except csv.Error as e:
         faults.add(FILE, f"cannot be read ({e})", "write it as UTF-8 with commas")
 
 
