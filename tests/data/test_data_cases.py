@@ -353,3 +353,17 @@ def test_a_declaration_may_lie_elsewhere(tmp_path: Path) -> None:
     assert main(["data", "check", str(root), "--declaration", str(own)]) == 0
     assert len(load(own).train._open().labels) == 6
     assert main(["plan", "dp-moments", "--data", str(own), "--epsilon", "10"]) == 0
+
+
+def test_init_says_what_it_found_and_the_command_that_makes_it_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    deep_png(Path("my set/a/x.png"), deep_values(3))
+    assert main(["data", "init", "my set"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("found 1 images, 1 class, 6 x 5, colour, 16 bits a channel\n")
+    assert run_printed(told) == 0 and Path("my set-prepared/a/x.png").is_file()
+    png(Path("large/a/x.png"), pixels(1, (1, 300, 200))[0])
+    assert main(["data", "init", "large", "--json"]) == 0
+    assert "veilset data prepare large --out large-prepared --size 64x64" in capsys.readouterr().out

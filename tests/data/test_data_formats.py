@@ -560,3 +560,11 @@ def test_a_missing_library_is_one_line_with_the_way_out(
     monkeypatch.setitem(__import__("sys").modules, name, None)
     with pytest.raises(DataError, match=rf"{name} is needed to read this set: pip install 'veilset\[{extra}\]'"):
         init(source)
+
+
+def test_an_archive_beside_class_folders_is_not_the_set(tmp_path: Path) -> None:
+    root = class_folder(tmp_path / "s", pixels(4))
+    shard(root / "original.tar.gz", samples(pixels(2)))
+    parquet(root / "sizes.parquet", rows_of(pixels(2), [0, 1]))
+    init(root)
+    assert len(confirmed(root).train._open().labels) == 4

@@ -7,7 +7,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from veilset.data.records import Array, Spool
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"))
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 TURN = 0x0112  # EXIF's orientation; 1 is upright
+TELLS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # what Pillow finds the tag in, TIFF apart
 KINDS = {"1": "black and white", "P": "palette", "LA": "grey with alpha", "RGBA": "RGB with alpha", "CMYK": "CMYK"}
 
 
@@ -91,6 +92,10 @@ def turned(image: Any) -> int:
 
     Ask before the pixels are loaded: Pillow turns a TIFF by itself then, and no other format.
     """
+    if image.format != "TIFF":
+        load(image)  # a PNG may say it behind its pixels
+        if not TELLS & image.info.keys():
+            return 1
     with decoding():
         turn = image.getexif().get(TURN, 1)
     return turn if turn in range(1, 9) else 1
@@ -109,6 +114,20 @@ def _short(e: Exception) -> str:
 def describe(image: Any) -> tuple[int, int, int]:
     """(channels, height, width) of a picture by its header: grey kinds have 1 channel, all others 3."""
     return (deep.channels(image), image.height, image.width)
+
+
+class Look(NamedTuple):
+    """What a draft says of a picture: (channels, height, width), its depth if it is not 8 bits, and a window for it."""
+
+    shape: tuple[int, int, int]
+    bits: str = ""
+    window: str = ""
+
+
+def look(data: bytes) -> Look:
+    """The header of a picture. Raises Unfit."""
+    image = open_picture(data)
+    return Look(describe(image), "16 bits a channel", "0,65535") if is_16_bit(image) else Look(describe(image))
 
 
 def as_is(data: bytes, info: PublicInfo) -> Array:

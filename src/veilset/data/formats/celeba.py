@@ -16,7 +16,7 @@ from veilset.core.types import PublicInfo
 from veilset.data.columns import Extra, beside, quoted
 from veilset.data.faults import Faults
 from veilset.data.formats.detect import Glimpse
-from veilset.data.formats.folder import files, first_shape, folders, on_disk, png
+from veilset.data.formats.folder import files, first_look, folders, on_disk, png
 from veilset.data.formats.table import Table, TableSource
 from veilset.data.reading import LEFT_OUT, Reading
 from veilset.data.records import key
@@ -100,7 +100,7 @@ class CelebASource(TableSource):
             raise DataError(f"{self._path}: {what} Name one that it has")
         return Glimpse(
             (f"not {word}", word),
-            first_shape(self._images / self._on_disk(first)),
+            first_look(self._images / self._on_disk(first)),
             (0.0, 255.0),
             count,
             {self._identity.name: len(people)} if self._identity else {},

@@ -10,6 +10,7 @@ from typing import Protocol
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data.columns import Extra
+from veilset.data.decode import Look
 from veilset.data.faults import Faults
 from veilset.data.reading import Reading
 from veilset.privacy.private import Opened
@@ -24,30 +25,31 @@ class Glimpse:
 
     Attributes:
         classes: class names, in label order.
-        shape: (channels, height, width) of the first image.
+        first: what the header of the first image says.
         value_range: (low, high) of the format.
         count: images in the training split, exact; the draft rounds it.
         people: name of a column (or array) that can be the unit -> how many different values the training split has.
         remark: what the draft says about classes of this layout, in a line or a few.
-        bits: what is said of depth where it is not 8 bits, for example "12 bits stored in 16".
-        window: the values that become black and white, proposed where they are deeper than 8 bits.
     """
 
     classes: tuple[str, ...]
-    shape: tuple[int, int, int]
+    first: Look
     value_range: tuple[float, float]
     count: int
     people: dict[str, int] = field(default_factory=dict)
     remark: str = ""
-    bits: str = ""
-    window: str = ""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the first image."""
+        return self.first.shape
 
     @property
     def options(self) -> str:
         """The options of `prepare` that make the set fit; empty if the first image fits as it is."""
         c, h, w = self.shape
         size = f"--size {USUAL}x{USUAL}" if max(h, w) > LARGEST else ""
-        return " ".join(filter(None, [size, self.window and f"--window={self.window}"]))
+        return " ".join(filter(None, [size, self.first.window and f"--window={self.first.window}"]))
 
     def words(self, people: str = "") -> str:
         """What was found, in one line: "64 patients, 200 images, 3 classes, 512 x 512, 12 bits stored in 16"."""
@@ -55,7 +57,7 @@ class Glimpse:
         who = [f"{self.people[people]} {named}"] if people in self.people else []
         k, (c, h, w) = len(self.classes), self.shape
         kind = [f"{self.count} images", f"{k} class{'es' if k != 1 else ''}", f"{h} x {w}"]
-        return ", ".join([*who, *kind, "grey" if c == 1 else "colour", self.bits or "8 bits"])
+        return ", ".join([*who, *kind, "grey" if c == 1 else "colour", self.first.bits or "8 bits"])
 
 
 def natural(name: str) -> list[tuple[int, str]]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from veilset.core.errors import DataError, suggest
 from veilset.data.columns import Extra, beside
-from veilset.data.decode import Unfit, decoding
+from veilset.data.decode import Look, Unfit, decoding
 from veilset.data.faults import Faults
 from veilset.data.formats.folder import NO_RECORDS, below, class_of, first_file, utf8
 from veilset.data.formats.items import Item, ItemSource, inside, library, text, windowed
@@ -117,15 +117,15 @@ class DicomSource(ItemSource):
                 self.window = e.options.removeprefix("--window=")
             raise
 
-    def _shape(self, item: Item) -> tuple[int, int, int]:
+    def _look(self, item: Item) -> Look:
         """As the base, also of one that has no window: a draft proposes one."""
         try:
-            return super()._shape(item)
+            return super()._look(item)
         except DataError:
             ds = _read(library("pydicom", "dicom"), item.pixels.args[1], True, None)  # type: ignore[attr-defined]
             if not self.window or ds is None:
                 raise
-            return (int(ds.get("SamplesPerPixel") or 1), int(ds.Rows), int(ds.Columns))
+            return Look((int(ds.get("SamplesPerPixel") or 1), int(ds.Rows), int(ds.Columns)), self.bits, self.window)
 
     def _files(self, pydicom: Any, faults: Faults) -> Iterator[Path]:
         """The files that the index lists, or all below the folder that are DICOM."""

@@ -12,7 +12,7 @@ import numpy as np
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data.columns import Extra, beside
-from veilset.data.decode import Unfit, describe, is_picture, open_picture, spool_picture
+from veilset.data.decode import Look, Unfit, is_picture, look, spool_picture
 from veilset.data.faults import Faults, check_empty, check_units
 from veilset.data.formats.detect import Glimpse, natural
 from veilset.data.reading import LEFT_OUT, SPLITS, part_of, same
@@ -103,7 +103,7 @@ class FolderSource:
         if not pictures:
             raise DataError(f"{self._path}: no image in any class folder; expected CLASS/NAME.png")
         classes = tuple(sorted(folders(root), key=natural))
-        return Glimpse(classes, first_shape(pictures[0][0] / pictures[0][1]), (0.0, 255.0), len(pictures))
+        return Glimpse(classes, first_look(pictures[0][0] / pictures[0][1]), (0.0, 255.0), len(pictures))
 
 
 def split_folders(path: Path) -> tuple[dict[str, Path], list[Path]]:
@@ -134,6 +134,11 @@ def below(path: Path) -> Iterator[Path]:
         for name in sorted(names):
             if not litter(name) and name[0] != ".":
                 yield Path(folder, name)
+
+
+def has_pictures(path: Path) -> bool:
+    """Whether a picture lies somewhere below a folder: then a table or an archive beside it is not the set."""
+    return any(is_picture(p.name) for p in below(path))
 
 
 def first_file(path: Path) -> Path | None:
@@ -229,9 +234,9 @@ def png(name: str) -> str:
     return PurePosixPath(name).with_suffix(".png").as_posix()
 
 
-def first_shape(path: Path) -> tuple[int, int, int]:
-    """(channels, height, width) of one picture, or DataError."""
+def first_look(path: Path) -> Look:
+    """What a draft says of one picture, or DataError."""
     try:
-        return describe(open_picture(path.read_bytes()))
+        return look(path.read_bytes())
     except (Unfit, OSError) as e:
         raise DataError(f"{path}: {e}; restore or remove this file") from None

@@ -14,7 +14,7 @@ from veilset.data.columns import Extra, extra, fold, quoted
 from veilset.data.decode import Unfit
 from veilset.data.faults import Faults
 from veilset.data.formats.detect import natural
-from veilset.data.formats.folder import below
+from veilset.data.formats.folder import below, has_pictures
 from veilset.data.formats.items import Item, ItemSource, inside, library, text
 from veilset.data.reading import part_in
 
@@ -30,7 +30,7 @@ def is_hub(path: Path) -> bool:
     if (path / SAVED).is_file() or (path / SPLITS_OF).is_file():
         return True
     inner = [path, *(p for p in path.iterdir() if p.is_dir())]
-    return any(p.suffix == ".parquet" for d in inner for p in d.iterdir())
+    return any(p.suffix == ".parquet" for d in inner for p in d.iterdir()) and not has_pictures(path)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data import declare
 from veilset.data.columns import Extra, beside
+from veilset.data.decode import Look
 from veilset.data.faults import Faults, check_empty, check_labels, check_units, check_values
 from veilset.data.formats.detect import Glimpse
 from veilset.data.reading import Numbers, Reading
@@ -93,7 +94,7 @@ class IdxSource:
         seen = np.unique(y).tolist() or [0]
         c, h, w = _chw(head[1:]) or (1, head[-2], head[-1])
         shape = (c, w, h) if self._reading.transpose else (c, h, w)
-        return Glimpse(tuple(map(str, seen)), shape, (0.0, 255.0), head[0])
+        return Glimpse(tuple(map(str, seen)), Look(shape), (0.0, 255.0), head[0])
 
 
 def _find_pairs(source: Path) -> dict[str, tuple[Path, Path]]:

@@ -13,7 +13,7 @@ import numpy as np
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data.columns import Extra
-from veilset.data.decode import Unfit, as_is, describe, is_16_bit, open_picture
+from veilset.data.decode import Look, Unfit, as_is, look
 from veilset.data.faults import Faults, check_empty, check_units, check_values
 from veilset.data.formats.detect import Glimpse, natural
 from veilset.data.formats.folder import note_left
@@ -50,7 +50,7 @@ class ItemSource:
     """
 
     bits = ""  # what a draft says of depth, for example "12 bits stored in 16"
-    window = ""  # the option of `prepare` that a draft proposes where values are deeper than 8 bits
+    window = ""  # the values that a draft proposes as black and white where they are deeper than 8 bits
 
     def __init__(self, path: Path, reading: Reading | None = None):
         self._path, self._reading = path, reading or Reading()
@@ -96,13 +96,14 @@ class ItemSource:
 
     def glimpse(self) -> Glimpse:
         """What a draft declaration says: labels, the first image's shape, the count, and who may be the units."""
-        faults, names, first, count = Faults(self._path), set[str](), None, 0
+        faults, names, count = Faults(self._path), set[str](), 0
+        first: Look | None = None
         who = {e.name: set[int]() for e in self.extras() if (e.people or e.default) and not e.way}
         for item in self.items(faults, headers=True):
             if item.part == 0:
                 self._label(item, None, faults)
                 names.add(item.label)
-                first, count = first or self._shape(item), count + 1
+                first, count = first or self._look(item), count + 1
                 for name, keys in who.items():
                     keys.add(key(item.row.get(name, "")))
         faults.raise_first()
@@ -111,20 +112,17 @@ class ItemSource:
             raise DataError(f"{self._path}: no image of the training split")
         people = {name: len(keys) for name, keys in who.items()}
         classes = tuple(sorted(names, key=natural))
-        return Glimpse(classes, first, (0.0, 255.0), count, people, bits=self.bits, window=self.window)
+        return Glimpse(classes, first, (0.0, 255.0), count, people)
 
-    def _shape(self, item: Item) -> tuple[int, int, int]:
-        """(channels, height, width) of an image, whatever its depth; notes what a draft says of the depth."""
+    def _look(self, item: Item) -> Look:
+        """What a draft says of an image, whatever its depth."""
         try:
             data = item.pixels()
             if isinstance(data, bytes):
-                image = open_picture(data)
-                if is_16_bit(image):
-                    self.bits, self.window = "16 bits a channel", "0,65535"
-                return describe(image)
+                return look(data)
         except Unfit as e:
             raise DataError(f"{self._path}: {item.where}: {e}; restore or remove it") from None
-        return (1 if data.ndim == 2 else 3, data.shape[0], data.shape[1])
+        return Look((1 if data.ndim == 2 else 3, data.shape[0], data.shape[1]), self.bits, self.window)
 
     def _label(self, item: Item, number: Mapping[str, int] | None, faults: Faults) -> int:
         """The index of an item's class, -1 after reporting why there is none; without `number` it may be any."""

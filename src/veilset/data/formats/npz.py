@@ -17,6 +17,7 @@ from numpy.lib import format as npy
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data.columns import Extra, extra, quoted
+from veilset.data.decode import Look
 from veilset.data.faults import Faults, check_empty, check_labels, check_units, check_values
 from veilset.data.formats.detect import Glimpse, natural
 from veilset.data.formats.folder import note_left
@@ -125,7 +126,9 @@ class NpzSource:
                 if keys is not None:
                     people[e.name] = len(np.unique(keys))
         span = (0.0, 255.0) if kind == np.uint8 else (0.0, 1.0)
-        return Glimpse(classes, _guess_chw(axes), span, axes[0], people)
+        return Glimpse(
+            classes, Look(_guess_chw(axes), "" if kind == np.uint8 else f"{kind} values"), span, axes[0], people
+        )
 
     def _names(self, z: zipfile.ZipFile | None, split: str, faults: Faults) -> tuple[str, str] | None:
         """The arrays that are pixels and labels of a split, or None after reporting why there are none."""

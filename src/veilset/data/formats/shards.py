@@ -15,7 +15,7 @@ from veilset.data.columns import Extra, extra, fold
 from veilset.data.decode import is_picture
 from veilset.data.faults import Faults
 from veilset.data.formats.detect import natural
-from veilset.data.formats.folder import litter
+from veilset.data.formats.folder import has_pictures, litter
 from veilset.data.formats.items import Item, ItemSource, inside, text
 from veilset.data.reading import part_in
 
@@ -28,7 +28,7 @@ BROKEN = (tarfile.TarError, zlib.error, EOFError, OSError)
 
 def is_shards(path: Path) -> bool:
     """Whether a path is a shard, or a folder that holds some."""
-    return any(_shards(path))
+    return any(_shards(path)) and (path.is_file() or not has_pictures(path))
 
 
 def _shards(path: Path) -> list[Path]:

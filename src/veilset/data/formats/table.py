@@ -17,7 +17,7 @@ from veilset.data.columns import Extra, beside, extra, fold, quoted
 from veilset.data.decode import is_picture, spool_picture
 from veilset.data.faults import Faults, check_empty, check_units
 from veilset.data.formats.detect import Glimpse, natural
-from veilset.data.formats.folder import first_shape, litter, note_left, note_litter, on_disk, utf8
+from veilset.data.formats.folder import first_look, litter, note_left, note_litter, on_disk, utf8
 from veilset.data.reading import LEFT_OUT, SPLITS, Reading, check_count, part_of, same
 from veilset.data.records import Array, Spool, dense, key, small_ints
 from veilset.privacy.private import Opened
@@ -156,7 +156,7 @@ class TableSource:
         people = {name: len(keys) for name, keys in who.values()}
         return Glimpse(
             tuple(sorted(names, key=natural)),
-            first_shape(self._path / on_disk(self._path, first)),
+            first_look(self._path / on_disk(self._path, first)),
             (0.0, 255.0),
             count,
             people,

@@ -14,7 +14,7 @@ import numpy as np
 
 from veilset.core.errors import DataError
 from veilset.data.columns import Extra, beside
-from veilset.data.decode import Unfit, decoding, open_picture
+from veilset.data.decode import Look, Unfit, decoding, open_picture
 from veilset.data.faults import Faults
 from veilset.data.formats.folder import below, class_of, first_file, utf8
 from veilset.data.formats.items import Item, ItemSource, library, windowed
@@ -131,16 +131,16 @@ class VolumeSource(ItemSource):
         self.window = f"{whole.min},{whole.max}" if whole and whole.bits <= 16 else "0,1"
         raise Unfit(f"holds {values.dtype} values and no window is declared", True, f"--window={self.window}")
 
-    def _shape(self, item: Item) -> tuple[int, int, int]:
+    def _look(self, item: Item) -> Look:
         """As the base, also of values that need a window: a draft proposes one."""
         try:
-            return super()._shape(item)
+            return super()._look(item)
         except DataError:
             if not self.window:
                 raise
         path, i, held = item.pixels.args  # type: ignore[attr-defined]
         a = held[0][i]
-        return (1 if a.ndim == 2 else 3, a.shape[0], a.shape[1])
+        return Look((1 if a.ndim == 2 else 3, a.shape[0], a.shape[1]), self.bits, self.window)
 
 
 class NiftiSource(VolumeSource):
