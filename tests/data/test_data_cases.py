@@ -248,6 +248,8 @@ def test_celeba_drafts_the_attribute_that_is_asked_for(tmp_path: Path) -> None:
     root = celeba(tmp_path / "c")
     init(root, Reading(label_from="Smiling"))
     assert declare.read(root).info.classes == ("not Smiling", "Smiling")
+    out = prepare(root, tmp_path / "out", reading=Reading(label_from="Smiling"))
+    assert declare.read(out).info.classes == ("not Smiling", "Smiling")
 
 
 # ---------------------------------------------------------------------- splits by other names
@@ -367,3 +369,27 @@ def test_init_says_what_it_found_and_the_command_that_makes_it_fit(
     png(Path("large/a/x.png"), pixels(1, (1, 300, 200))[0])
     assert main(["data", "init", "large", "--json"]) == 0
     assert "veilset data prepare large --out large-prepared --size 64x64" in capsys.readouterr().out
+
+
+def test_an_option_that_means_nothing_for_a_layout_is_refused(tmp_path: Path) -> None:
+    root = class_folder(tmp_path / "s", pixels(4))
+    with pytest.raises(DataError, match="label_from = 'x': says nothing about .* whose layout uses none of them"):
+        init(root, Reading(label_from="x"))
+    assert not (root / "veilset.toml").exists()
+
+
+def test_prepare_of_arrays_never_loses_whose_images_are_whose(tmp_path: Path) -> None:
+    source = tmp_path / "s.npz"
+    np.savez(source, x=pixels(4), y=np.array([0, 1, 0, 1]), patient_id=np.array([7, 7, 8, 8]))
+    with pytest.raises(DataError, match='array "patient_id" looks like people'):
+        prepare(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    init(source)
+    path = declare.path_for(source)
+    text = (
+        path.read_text()
+        .replace('unit_column = ""', 'unit_column = "patient_id"')
+        .replace('"one image"', '"one patient"')
+    )
+    path.write_text(text.replace("max_images_per_unit = 1", "max_images_per_unit = 2"))
+    assert confirmed(prepare(source, tmp_path / "out")).train._open().units.tolist() == [0, 0, 1, 1]

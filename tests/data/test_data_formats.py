@@ -568,3 +568,9 @@ def test_an_archive_beside_class_folders_is_not_the_set(tmp_path: Path) -> None:
     parquet(root / "sizes.parquet", rows_of(pixels(2), [0, 1]))
     init(root)
     assert len(confirmed(root).train._open().labels) == 4
+
+
+def test_prepare_of_volumes_never_loses_a_table_of_people(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = nifti(tmp_path / "s" / "x" / "0.nii", np.ones((4, 4, 2), np.uint8)).parents[1]
+    (source / "participants.tsv").write_text("participant_id\tage\nsub-1\t50\n")
+    refused(source, '"participant_id" looks like people, and nothing would say whose images are whose any more', capfd)

@@ -13,13 +13,15 @@ import numpy as np
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data import decode, deep
-from veilset.data.columns import Choice, fold
+from veilset.data.columns import Choice, choose, fold, quoted
+from veilset.data.declare import Declaration
 from veilset.data.faults import Faults
 from veilset.data.formats.detect import Source
 from veilset.data.formats.items import Item, ItemSource
 from veilset.data.load import to_bytes
 from veilset.data.reading import LEFT_OUT, SPLITS
 
+Row = tuple[str, Any, str, str, list[str]]  # where it was, the picture, its split, its label, whose it is
 FOLDER = "images"  # where numbered pictures go
 MANY = 1000  # pictures a sub-folder
 
@@ -99,13 +101,17 @@ def prepare_items(files: ItemSource, out: Path, rules: Rules, choice: Choice) ->
     Whatever says whose images belong together becomes numbers in order of appearance; the unit is called `unit`.
     """
     faults, ignored = Faults(out), set(map(fold, choice.ignored))
-    extras = [e for e in files.extras() if (e.people or e.default) and not e.way and fold(e.name) not in ignored]
+    open_ = [e for e in files.extras() if (e.people or e.default) and fold(e.name) not in ignored]
+    if lost := next((e for e in open_ if e.way), None):
+        what = f"{quoted(lost.people)} looks like people, and nothing would say whose images are whose any more"
+        raise DataError(f"{lost.where}: {what}; {lost.way}, or declare ignored = [{quoted(lost.name)}]")
+    extras = [e for e in open_ if not e.way]
     unit = next((e.name for e in extras if fold(e.name) == fold(choice.unit_column)), "")
     unit = unit or next((e.name for e in extras if e.default), "")
     names = {e.name: "unit" if e.name == unit else e.name for e in extras}
     ids: dict[str, dict[str, int]] = {name: {} for name in names}
 
-    def rows() -> Iterator[tuple[Any, str, str, list[str]]]:
+    def rows() -> Iterator[Row]:
         for item in files.items(faults):
             if item.part != LEFT_OUT:
                 if not item.label:
@@ -113,7 +119,7 @@ def prepare_items(files: ItemSource, out: Path, rules: Rules, choice: Choice) ->
                 if missing := next((n for n in names if not item.row.get(n)), ""):
                     raise DataError(f"{item.where}: {missing} is missing; give the unit id, or declare it as ignored")
                 who = [str(ids[n].setdefault(item.row[n], len(ids[n]))) for n in names]
-                yield _image(item, rules), SPLITS[item.part], item.label, who
+                yield item.where, _image(item, rules), SPLITS[item.part], item.label, who
 
     _write(out, rows(), list(names.values()), files.has_test())
     faults.raise_first()
@@ -132,20 +138,24 @@ def _image(item: Item, rules: Rules) -> Any:
         raise DataError(f"{item.where}: {e}") from None
 
 
-def prepare_arrays(files: Source, info: PublicInfo | None, out: Path, rules: Rules) -> None:
+def prepare_arrays(files: Source, declared: Declaration | None, out: Path, rules: Rules) -> None:
     """Convert a set that is arrays, which opens at once, into numbered pictures with labels.csv."""
-    if info is None:
-        g = files.glimpse()
+    if declared:
+        info, choice = declared.info, declared.choice
+    else:
+        g, choice = files.glimpse(), Choice()
         info = PublicInfo(name="set", classes=g.classes, shape=g.shape, value_range=g.value_range, units=1)
     if rules.window:
         raise DataError(f"window = {rules.window}: values of arrays are read by value_range; declare that instead")
     splits = [s for s in SPLITS if s == "train" or files.has_test()]
-    unit = next((e.name for e in files.extras() if e.default), None)
+    undecided = Faults(out)
+    unit = choose(files.extras(), choice, info, undecided)
+    undecided.raise_first()
 
-    def rows() -> Iterator[tuple[Any, str, str, list[str]]]:
+    def rows() -> Iterator[Row]:
         for split in splits:
             faults = Faults(out)
-            opened = files.scan(info, split, faults, unit=unit)
+            opened = files.scan(info, split, faults, unit=unit.name if unit else None)
             faults.raise_first()
             assert opened is not None, "a split without faults opens"
             one = np.empty((1, *info.shape), opened.records.dtype)
@@ -154,24 +164,24 @@ def prepare_arrays(files: Source, info: PublicInfo | None, out: Path, rules: Rul
                 values = to_bytes(info, one)[0]
                 who = [] if opened.units is None else [f"{split}{opened.units[i]}"]
                 image = converted(values[0] if len(values) == 1 else values.transpose(1, 2, 0), rules)
-                yield image, split, info.classes[opened.labels[i]], who
+                yield f"{split} image {i}", image, split, info.classes[opened.labels[i]], who
 
     _write(out, rows(), ["unit"] if unit else [], len(splits) > 1)
 
 
-def _write(out: Path, rows: Iterator[tuple[Any, str, str, list[str]]], columns: list[str], split: bool) -> None:
+def _write(out: Path, rows: Iterator[Row], columns: list[str], split: bool) -> None:
     """Write numbered PNGs and labels.csv; sizes and channels must be those of the first."""
     first = None
     (out / FOLDER).mkdir()
     with open(out / "labels.csv", "w", newline="", encoding="utf-8") as f:
         table = csv.writer(f)
         table.writerow(["file", "label", *(["split"] if split else []), *columns])
-        for i, (image, part, label, who) in enumerate(rows):
+        for i, (where, image, part, label, who) in enumerate(rows):
             first = first or (image.mode, image.size)
             if (image.mode, image.size) != first:
                 mixed = "sizes are mixed; give a size (--size)"
                 what = mixed if image.mode == first[0] else "grey and colour are mixed; use --grey"
-                raise DataError(f"image {i + 1} of the set: {what}")
+                raise DataError(f"{where}: {what}")
             name = f"{FOLDER}/{i // MANY:04}/{i:07}.png"
             if i % MANY == 0:
                 (out / name).parent.mkdir()

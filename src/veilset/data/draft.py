@@ -85,9 +85,7 @@ def draft(path: Path, name: str, reading: Reading | None = None) -> tuple[str, G
 
 def _how(reading: Reading) -> str:
     """The lines about reading files: those that are not as usual."""
-    usual = dataclasses.asdict(Reading())
-    own = {k: v for k, v in dataclasses.asdict(reading).items() if v != usual[k]}
-    lines = [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in own.items()]
+    lines = [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in reading.given().items()]
     return "\n".join(["", "# How the files are read.", *lines, ""]) if lines else ""
 
 

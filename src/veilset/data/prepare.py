@@ -71,15 +71,18 @@ def prepare(
     how = reading or (declared.reading if declared else Reading())
     path = declare.place(path, how)
     with readable(str(source)):
-        found = detect(path, how if window is None else replace(how, window=window))
+        found = detect(path, how)
+        if window and "window" in found.uses:  # applied where values are read, in their own units
+            found = detect(path, replace(how, window=window))
         with new_folder(out) as tmp:
             if isinstance(found, FolderSource | table.TableSource):
                 _prepare_folder(path, tmp, rules, how)
             elif isinstance(found, ItemSource):
                 prepare_items(found, tmp, rules, declared.choice if declared else Choice())
             else:
-                prepare_arrays(found, declared.info if declared else None, tmp, rules)
-            write_bytes(tmp / declare.FILE, draft.draft(tmp, out.resolve().name)[0].encode())
+                prepare_arrays(found, declared, tmp, rules)
+            kept = Reading(label_from=how.label_from) if isinstance(found, celeba.CelebASource) else None
+            write_bytes(tmp / declare.FILE, draft.draft(tmp, out.resolve().name, kept)[0].encode())
     return out
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,6 +48,11 @@ class Reading:
     window: tuple[float, float] | None = None
     axis: int = 2
     most_bytes: int = MOST_BYTES
+
+    def given(self) -> dict[str, Any]:
+        """The fields that are not as usual."""
+        usual = Reading()
+        return {n: v for n, v in dataclasses.asdict(self).items() if v != getattr(usual, n)}
 
     def __post_init__(self) -> None:
         if self.window and not self.window[0] < self.window[1]:

@@ -26,6 +26,8 @@ BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtime
 class ZipSource(ItemSource):
     """One zip file. Its names are looked at before anything is unpacked."""
 
+    uses: tuple[str, ...] = ("label_from", "most_bytes")
+
     def has_test(self) -> bool:
         """Whether a folder or a row is of the test split."""
         return any(item.part == 1 for item in self.items(Faults(self._path), headers=True))

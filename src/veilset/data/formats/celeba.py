@@ -51,6 +51,8 @@ class CelebASource(TableSource):
             .png where the label files say .jpg.
     """
 
+    uses: tuple[str, ...] = ("label_from",)
+
     def __init__(self, path: Path, reading: Reading | None = None):
         super().__init__(path)
         self._choice = (reading or Reading()).label_from

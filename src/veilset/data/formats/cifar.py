@@ -29,6 +29,8 @@ def is_cifar(path: Path) -> bool:
 class CifarSource(ItemSource):
     """A folder of data_batch_1.bin ... test_batch.bin, or train.bin and test.bin, and the names of the classes."""
 
+    uses: tuple[str, ...] = ("label_from",)
+
     def __init__(self, path: Path, reading: Reading | None = None):
         super().__init__(path, reading)
         self._files = sorted((p for p in path.iterdir() if FILES.fullmatch(p.name)), key=lambda p: natural(p.name))

@@ -68,7 +68,13 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 
 class Source(Protocol):
-    """One kind of image set. Making one looks at names only; records are read by `scan`."""
+    """One kind of image set. Making one looks at names only; records are read by `scan`.
+
+    Attributes:
+        uses: the fields of `Reading` that mean something for it.
+    """
+
+    uses: tuple[str, ...]
 
     def has_test(self) -> bool:
         """Whether the set's structure has a test split."""
@@ -95,10 +101,19 @@ def detect(path: Path, reading: Reading | None = None) -> Source:
     Raises:
         DataError: nothing there, or nothing that veilset reads.
     """
+    found = _detect(path, reading or Reading())
+    for name, value in (reading or Reading()).given().items():
+        if name not in (*found.uses, "source"):
+            allowed = ", ".join(found.uses) or "none of them"
+            raise DataError(f"{name} = {value!r}: says nothing about {path}, whose layout uses {allowed}; leave it out")
+    return found
+
+
+def _detect(path: Path, how: Reading) -> Source:
+    """The reader for a path."""
     from veilset.data.formats.idx import IMAGES, IdxSource
     from veilset.data.formats.npz import NpzSource
 
-    how = reading or Reading()
     if path.is_dir():
         if found := _folder(path, how):
             return found

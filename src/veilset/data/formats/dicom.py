@@ -61,6 +61,8 @@ def is_set(path: Path) -> bool:
 class DicomSource(ItemSource):
     """A folder of DICOM files, or one such file."""
 
+    uses: tuple[str, ...] = ("label_from", "labels", "window")
+
     def has_test(self) -> bool:
         """Whether a folder at the top is called test, or the table of labels has splits."""
         tops = [p.name for p in self._path.iterdir() if p.is_dir()] if self._path.is_dir() else []

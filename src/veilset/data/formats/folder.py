@@ -34,6 +34,8 @@ class FolderSource:
         path: holds the class folders, or train/ (and val/ and test/, in any case) which hold them.
     """
 
+    uses: tuple[str, ...] = ()
+
     def __init__(self, path: Path):
         self._path = path
         self._roots, self._left = split_folders(path)

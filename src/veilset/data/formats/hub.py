@@ -61,6 +61,8 @@ class Columns:
 class HubSource(ItemSource):
     """Shards of rows, each with a picture's bytes and a label."""
 
+    uses: tuple[str, ...] = ("label_from",)
+
     def has_test(self) -> bool:
         """Whether a shard is of the test split."""
         return any(s.part == 1 for s in self._shards)

@@ -39,6 +39,8 @@ class IdxSource:
         reading: whether images are transposed, and what is taken from a label.
     """
 
+    uses: tuple[str, ...] = ("transpose", "label_offset")
+
     def __init__(self, source: Path, reading: Reading | None = None):
         self._source, self._reading = source, reading or Reading()
         self._pairs = _find_pairs(source)

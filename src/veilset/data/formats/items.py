@@ -49,6 +49,7 @@ class ItemSource:
         reading: how it is read.
     """
 
+    uses: tuple[str, ...] = ()
     bits = ""  # what a draft says of depth, for example "12 bits stored in 16"
     window = ""  # the values that a draft proposes as black and white where they are deeper than 8 bits
 

@@ -56,6 +56,8 @@ def _rows(path: Path, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]:
 class MetadataSource(ItemSource):
     """One such folder. The label is a column of the table, or the folder that a picture lies in."""
 
+    uses: tuple[str, ...] = ("label_from",)
+
     def has_test(self) -> bool:
         """Whether one of the splits, or a row, is of the test split."""
         return any(item.part == 1 for item in self.items(Faults(self._path), headers=True))

@@ -57,6 +57,8 @@ class NpzSource:
             unit [N] numbers or texts.
     """
 
+    uses: tuple[str, ...] = ("label_from", "label_offset")
+
     def __init__(self, path: Path, reading: Reading | None = None):
         self._path, self._reading = path, reading or Reading()
 

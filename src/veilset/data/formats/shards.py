@@ -42,6 +42,8 @@ def _shards(path: Path) -> list[Path]:
 class ShardSource(ItemSource):
     """A shard, or a folder of them; train, val or test in the name of a shard or of its folder is its part."""
 
+    uses: tuple[str, ...] = ("label_from", "most_bytes")
+
     def has_test(self) -> bool:
         """Whether a shard is of the test split."""
         return any(self._part(p) == 1 for p in _shards(self._path))

@@ -86,6 +86,8 @@ class TableSource:
         reading: which column is the label, where it is not `label`.
     """
 
+    uses: tuple[str, ...] = ("label_from",)
+
     def __init__(self, path: Path, reading: Reading | None = None):
         self._path, self._column = path, fold((reading or Reading()).label_from)
         self._file = FILE  # as messages call the label file

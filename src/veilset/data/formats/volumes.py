@@ -146,6 +146,7 @@ class VolumeSource(ItemSource):
 class NiftiSource(VolumeSource):
     """NIfTI files, turned to the closest canonical axes (right, anterior, superior) and cut along the declared one."""
 
+    uses: tuple[str, ...] = ("label_from", "labels", "window", "axis")
     SUFFIXES = (".nii", ".nii.gz")
 
     def _image(self, path: Path) -> Any:
@@ -177,6 +178,7 @@ class NiftiSource(VolumeSource):
 class TiffSource(VolumeSource):
     """TIFF files with several pages, or values that Pillow does not hand out."""
 
+    uses: tuple[str, ...] = ("label_from", "labels", "window")
     SUFFIXES = (".tif", ".tiff")
 
     def count(self, path: Path) -> int:
