@@ -152,7 +152,7 @@ def first_file(path: Path) -> Path | None:
 
 def class_of(name: str) -> tuple[str, int]:
     """(class, part) of a file by its path: the first folder that is no split is the class; "" if there is none."""
-    inner = PurePosixPath(name).parts[:-1]
+    inner = name.split("/")[:-1]
     part = part_of(inner[0]) if len(inner) > 1 else None
     if part is not None:
         return inner[1], part
