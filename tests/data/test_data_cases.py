@@ -393,3 +393,17 @@ def test_prepare_of_arrays_never_loses_whose_images_are_whose(tmp_path: Path) ->
     )
     path.write_text(text.replace("max_images_per_unit = 1", "max_images_per_unit = 2"))
     assert confirmed(prepare(source, tmp_path / "out")).train._open().units.tolist() == [0, 0, 1, 1]
+
+
+def test_a_declaration_elsewhere_must_say_where_the_set_is(tmp_path: Path) -> None:
+    root = class_folder(tmp_path / "s", pixels(6))
+    confirm(root)
+    own = tmp_path / "own.toml"
+    own.write_text((root / "veilset.toml").read_text())
+    with pytest.raises(DataError, match="does not say where the set is"):
+        load(own)
+    own.write_text(own.read_text() + 'source = "gone"\n')
+    with pytest.raises(DataError, match="source = 'gone': there is no such file or folder"):
+        load(own)
+    own.write_text(own.read_text().replace('"gone"', '"s"'))
+    assert len(load(own).train._open().labels) == 6

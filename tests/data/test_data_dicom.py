@@ -399,3 +399,16 @@ def test_without_the_library_it_says_how_to_get_it(tmp_path: Path, monkeypatch: 
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     with pytest.raises(DataError, match=r"pydicom is needed to read this set: pip install 'veilset\[dicom\]'"):
         init(tmp_path / "s", WORD)
+
+
+@pytest.mark.parametrize("tag", ["PatientID", "PatientName", "StudyInstanceUID", "StudyDate"])
+def test_a_tag_that_says_who_it_is_is_no_label(ward: Path, tag: str) -> None:
+    with pytest.raises(DataError, match="says who or when it was; a label becomes public"):
+        prepare(ward, ward.parent / "made", reading=Reading(label_from=tag))
+
+
+def test_more_frames_than_anybody_has(ward: Path) -> None:
+    ds = header(byte(1), "P1")
+    ds.NumberOfFrames = 10**9
+    save(ward / "1.dcm", ds)
+    assert faults(ward) == ["1.dcm: says that it has 1000000000 frames; restore it; 1 to 100000 are read"]

@@ -77,7 +77,13 @@ def read(source: Path) -> Declaration:
 
 def place(source: Path, reading: Reading) -> Path:
     """Where the files of a set are: `source` itself, unless that is a declaration that says so."""
-    return source if source.suffix != ".toml" or source.is_dir() else source.parent / reading.source
+    if source.suffix != ".toml" or source.is_dir():
+        return source
+    if not reading.source:
+        raise DataError(f"{source}: does not say where the set is; name the set itself, or write source = PATH into it")
+    if not (found := source.parent / reading.source).exists():
+        raise DataError(f"{source}: source = {reading.source!r}: there is no such file or folder; correct it")
+    return found
 
 
 def confirmed(source: Path) -> Declaration:

@@ -23,6 +23,7 @@ from veilset.data.faults import Faults
 from veilset.data.formats.folder import NO_RECORDS, below, class_of, first_file, utf8
 from veilset.data.formats.items import Item, ItemSource, inside, library, text, windowed
 from veilset.data.formats.lookup import Lookup
+from veilset.data.people import looks_like_people
 from veilset.data.reading import part_of
 from veilset.data.records import Array
 
@@ -39,6 +40,8 @@ KEYS = {
 }
 HEADER = ("NumberOfFrames", "Rows", "Columns", "BitsStored", "BitsAllocated", *list(dict.fromkeys(KEYS.values()))[1:])
 LIKELY = ("Modality", "BodyPartExamined", "ViewPosition", "ImageLaterality", "Laterality", "SeriesDescription")
+PERSONAL = ("PN", "UI", "DA", "TM", "DT")  # kinds of values that are names, identifiers, dates and times
+MOST_FRAMES = 100_000  # of one file
 GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
 
 
@@ -101,6 +104,9 @@ class DicomSource(ItemSource):
             if not self.bits and int(ds.get("BitsStored") or 8) > 8:
                 self.bits = f"{ds.BitsStored} bits stored in {ds.BitsAllocated}"
             n = int(ds.get("NumberOfFrames") or 1)
+            if not 1 <= n <= MOST_FRAMES:
+                faults.add(where, f"says that it has {n} frames", f"restore it; 1 to {MOST_FRAMES} are read")
+                continue
             for i in range(n):
                 pixels = partial(self._pixels, pydicom, path if headers else ds, i)
                 yield Item(f"{where} frame {i + 1}" if n > 1 else where, label, part, pixels, row)
@@ -178,6 +184,8 @@ class DicomSource(ItemSource):
         if not pydicom.datadict.tag_for_keyword(wanted):
             near = suggest(wanted, pydicom.datadict.keyword_dict)
             raise DataError(f"label_from = {wanted!r}: no tag of DICOM's dictionary, nor {FOLDER!r}.{near} Name one")
+        if pydicom.datadict.dictionary_VR(wanted) in PERSONAL or looks_like_people(wanted):
+            raise DataError(f"label_from = {wanted!r}: says who or when it was; a label becomes public: name another")
         return self._by_tag
 
     def _by_tag(self, ds: Any, where: str) -> str:

@@ -5,6 +5,7 @@ A file is the unit where it holds several images. Its label is the folder that i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from veilset.data.records import Array
 
 KEYS = dict.fromkeys(("file", "filename", "path", "image", "volume"), "file")
 UNIT = "volume"
+MOST_VALUES = 1 << 31  # of one file, which is in memory as a whole
 
 
 def is_nifti(path: Path) -> bool:
@@ -161,6 +163,7 @@ class NiftiSource(VolumeSource):
             raise Unfit(f"has shape {list(image.shape)}: a volume has three axes; split it")
         with decoding():
             axes = nibabel.orientations.io_orientation(image.affine)[:, 0]
+        _bounded(image.shape)
         return int(image.shape[int(np.flatnonzero(axes == self._reading.axis)[0])])
 
     def volume(self, path: Path) -> Array:
@@ -204,4 +207,11 @@ def _stack(shape: tuple[int, ...], axes: str) -> tuple[int, bool]:
         raise Unfit(f"has {shape[axes.index('S')]} samples a pixel: grey has 1, colour 3")
     if axes[-2:] != "YX" and axes[-3:] not in ("YXS", "SYX"):
         raise Unfit(f"has axes {axes}, which do not end in rows and columns")
+    _bounded(shape)
     return int(np.prod(shape[: -3 if colour else -2], dtype=np.int64)), colour
+
+
+def _bounded(shape: tuple[int, ...]) -> None:
+    """Refuse a file that would fill the memory. Raises Unfit."""
+    if (size := math.prod(shape)) > MOST_VALUES:
+        raise Unfit(f"has {size} values, at most {MOST_VALUES} are read at once; split it")
