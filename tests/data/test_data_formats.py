@@ -574,3 +574,20 @@ def test_prepare_of_volumes_never_loses_a_table_of_people(tmp_path: Path, capfd:
     source = nifti(tmp_path / "s" / "x" / "0.nii", np.ones((4, 4, 2), np.uint8)).parents[1]
     (source / "participants.tsv").write_text("participant_id\tage\nsub-1\t50\n")
     refused(source, '"participant_id" looks like people, and nothing would say whose images are whose any more', capfd)
+
+
+def test_a_volume_whose_matrix_names_no_axes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = nifti(tmp_path / "s" / "x" / "0.nii", np.ones((4, 4, 2), np.uint8))
+    data, source = bytearray(path.read_bytes()), tmp_path / "s"
+    data[254:256], data[280:328] = (2).to_bytes(2, "little"), bytes(48)
+    path.write_bytes(bytes(data))
+    refused(source, "does not say which axis is which", capfd)
+
+
+def test_remarks_of_libraries_do_not_stand_between_our_lines(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    stack(tmp_path / "s" / "x" / "0.tif", np.ones((3, 6, 5), np.uint8), photometric="minisblack")
+    path = tmp_path / "s" / "x" / "0.tif"
+    data = bytearray(path.read_bytes())
+    data[46:58] = bytes(12)
+    path.write_bytes(bytes(data[:300]))
+    refused(tmp_path / "s", "x/0.tif", capfd)

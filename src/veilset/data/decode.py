@@ -55,8 +55,9 @@ def open_picture(data: bytes) -> Any:
         raise Unfit(f"cannot be decoded ({_short(e)})") from None
     if image.format == "PNG" and b"IEND" not in data[-4096:]:
         raise Unfit("truncated: the end of the PNG is missing")
-    if image.format in ("TIFF", "PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
-        raise Unfit("holds several pictures")
+    with decoding():  # counting the pictures of a TIFF reads more of it
+        if image.format in ("TIFF", "PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
+            raise Unfit("holds several pictures")
     return image
 
 

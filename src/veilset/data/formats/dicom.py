@@ -7,7 +7,6 @@ digest, the patient, stays here.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
@@ -39,6 +38,7 @@ KEYS = {
     **dict.fromkeys(("patientid", "patient"), PATIENT),
 }
 HEADER = ("NumberOfFrames", "Rows", "Columns", "BitsStored", "BitsAllocated", *list(dict.fromkeys(KEYS.values()))[1:])
+NUMBERS = ("NumberOfFrames", "Rows", "Columns", "BitsStored")
 LIKELY = ("Modality", "BodyPartExamined", "ViewPosition", "ImageLaterality", "Laterality", "SeriesDescription")
 PERSONAL = ("PN", "UI", "DA", "TM", "DT")  # kinds of values that are names, identifiers, dates and times
 MOST_FRAMES = 100_000  # of one file
@@ -85,7 +85,6 @@ class DicomSource(ItemSource):
     def items(self, faults: Faults, headers: bool = False) -> Iterator[Item]:
         """Every frame of every file."""
         pydicom = library("pydicom", "dicom")
-        logging.getLogger("pydicom").addHandler(logging.NullHandler())  # its remarks would stand between our lines
         label_of, table, tags = self._label_rule(pydicom), self._table, None
         if headers:
             tags = [*HEADER, self._reading.label_from] if label_of == self._by_tag else list(HEADER)
@@ -119,7 +118,8 @@ class DicomSource(ItemSource):
         if ds is None or not _has_pixels(ds):
             raise Unfit("has no pixel data")
         try:
-            return frame(ds, i, self._reading.window)
+            with decoding():  # a value of the header is converted when it is asked for
+                return frame(ds, i, self._reading.window)
         except Unfit as e:
             if e.options:
                 self.window = e.options.removeprefix("--window=")
@@ -209,7 +209,12 @@ def _read(pydicom: Any, path: Path, headers: bool, tags: list[str] | None) -> An
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return pydicom.dcmread(path, stop_before_pixels=headers, specific_tags=tags)
+            ds = pydicom.dcmread(path, stop_before_pixels=headers, specific_tags=tags)
+            for name in tags or (*HEADER, "DirectoryRecordSequence"):
+                value = ds.get(name)  # converted when it is asked for, so ask now
+                if name in NUMBERS and value is not None:
+                    int(value)
+            return ds
     except OSError:
         raise
     except Exception:  # pydicom raises many types for damaged files

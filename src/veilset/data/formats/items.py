@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -20,6 +21,9 @@ from veilset.data.formats.folder import note_left
 from veilset.data.reading import LEFT_OUT, SPLITS, Reading, check_count, same
 from veilset.data.records import Array, Spool, dense, key, small_ints
 from veilset.privacy.private import Opened
+
+SILENCE = logging.NullHandler()  # remarks of libraries would stand between our lines; who wants them can ask for them
+QUIET = ("pydicom", "tifffile", "PIL")
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,9 @@ def library(name: str, extra: str) -> Any:
     Raises:
         DataError: it is not installed; says how to.
     """
+    for logger in QUIET:
+        logging.getLogger(logger).addHandler(SILENCE)
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it has a handler of its own
     try:
         return import_module(name)
     except ImportError:

@@ -164,7 +164,10 @@ class NiftiSource(VolumeSource):
         with decoding():
             axes = nibabel.orientations.io_orientation(image.affine)[:, 0]
         _bounded(image.shape)
-        return int(image.shape[int(np.flatnonzero(axes == self._reading.axis)[0])])
+        places = np.flatnonzero(axes == self._reading.axis)
+        if len(places) != 1:
+            raise Unfit("has a matrix (affine) that does not say which axis is which")
+        return int(image.shape[int(places[0])])
 
     def volume(self, path: Path) -> Array:
         """[n, rows, columns]: the other two axes, the later one downwards from the top."""
@@ -197,7 +200,8 @@ class TiffSource(VolumeSource):
             a: Array = series.asarray()
             if colour and series.axes[-1] != "S":  # channels in front of rows
                 a = np.moveaxis(a, -3, -1)
-            return a.reshape(n, *a.shape[-3 if colour else -2 :])
+            a = a.reshape(n, *a.shape[-3 if colour else -2 :])
+            return a[..., 0] if colour and a.shape[-1] == 1 else a
 
 
 def _stack(shape: tuple[int, ...], axes: str) -> tuple[int, bool]:
@@ -212,6 +216,8 @@ def _stack(shape: tuple[int, ...], axes: str) -> tuple[int, bool]:
 
 
 def _bounded(shape: tuple[int, ...]) -> None:
-    """Refuse a file that would fill the memory. Raises Unfit."""
+    """Refuse a file that would fill the memory, or holds nothing. Raises Unfit."""
+    if math.prod(shape) < 1:
+        raise Unfit(f"has shape {list(shape)}: it is empty")
     if (size := math.prod(shape)) > MOST_VALUES:
         raise Unfit(f"has {size} values, at most {MOST_VALUES} are read at once; split it")
