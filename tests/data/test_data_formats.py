@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -591,3 +592,35 @@ def test_remarks_of_libraries_do_not_stand_between_our_lines(tmp_path: Path, cap
     data[46:58] = bytes(12)
     path.write_bytes(bytes(data[:300]))
     refused(tmp_path / "s", "x/0.tif", capfd)
+
+
+def test_two_candidates_for_the_label_are_a_fault_in_every_form(tmp_path: Path) -> None:
+    x = pixels(2)
+    table = described(tmp_path / "m", x, "csv", label=["a", "b"], **{"class": ["x", "y"]})
+    facts = json.dumps({"label": "a", "class": "x"}).encode()
+    tar = shard(tmp_path / "s.tar", [("0.png", encoded(x[0])), ("0.json", facts)])
+    volumes = nifti(tmp_path / "v" / "0.nii", np.ones((4, 4, 2), np.uint8)).parent
+    (volumes / "t.csv").write_text("file,label,class\n0.nii,a,x\n")
+    for source, reading in ((table, None), (tar, None), (volumes, Reading(labels="t.csv"))):
+        with pytest.raises(DataError, match='"label" and "class" could both be the label; choose by label_from'):
+            init(source, reading)
+    init(table, Reading(label_from="class"))
+    assert declare.read(table).info.classes == ("x", "y")
+
+
+def test_names_that_are_not_utf8_are_one_line_in_every_form(tmp_path: Path) -> None:
+    bad = os.fsdecode(b"caf\xe9")
+    table = described(tmp_path / "m", pixels(2), "csv", label=["a", "b"])
+    png(table / f"{bad}.png", pixels(1)[0])
+    volumes = nifti(tmp_path / "v" / "x" / f"{bad}.nii", np.ones((4, 4, 2), np.uint8)).parents[1]
+    tar = shard(tmp_path / "s.tar", [(f"{bad}.png", encoded(pixels(1)[0])), (f"{bad}.cls", b"0")])
+    for source in (table, volumes, tar):
+        with pytest.raises(DataError, match=r"caf\\xe9.*: its name is not UTF-8; rename it"):
+            init(source)
+
+
+def test_litter_is_counted_in_every_form(tmp_path: Path) -> None:
+    source = nifti(tmp_path / "v" / "x" / "0.nii", np.ones((4, 4, 2), np.uint8)).parents[1]
+    (source / "x" / "Thumbs.db").write_bytes(b"litter")
+    init(source)
+    assert any("1 files or folders of the system are skipped: Thumbs.db" in n for n in faults(source, "note"))

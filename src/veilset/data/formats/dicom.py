@@ -19,7 +19,7 @@ from veilset.core.errors import DataError, suggest
 from veilset.data.columns import Extra, beside
 from veilset.data.decode import Look, Unfit, decoding
 from veilset.data.faults import Faults
-from veilset.data.formats.folder import NO_RECORDS, below, class_of, first_file, utf8
+from veilset.data.formats.folder import NO_RECORDS, below, class_of, first_file, note_litter
 from veilset.data.formats.items import Item, ItemSource, inside, library, text, windowed
 from veilset.data.formats.lookup import Lookup
 from veilset.data.people import looks_like_people
@@ -85,6 +85,7 @@ class DicomSource(ItemSource):
     def items(self, faults: Faults, headers: bool = False) -> Iterator[Item]:
         """Every frame of every file."""
         pydicom = library("pydicom", "dicom")
+        note_litter(self._path, faults)
         label_of, table, tags = self._label_rule(pydicom), self._table, None
         if headers:
             tags = [*HEADER, self._reading.label_from] if label_of == self._by_tag else list(HEADER)
@@ -143,7 +144,6 @@ class DicomSource(ItemSource):
             yield from self._listed(pydicom, faults)
         else:
             for path in below(self._path):
-                utf8(path)
                 if is_dicom(path):
                     yield path
                 elif path.suffix.lower() not in NO_RECORDS:

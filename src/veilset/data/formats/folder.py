@@ -130,11 +130,12 @@ def split_folders(path: Path) -> tuple[dict[str, Path], list[Path]]:
 
 
 def below(path: Path) -> Iterator[Path]:
-    """All visible files below a folder, folder by folder, in order; without litter."""
+    """All visible files below a folder, in order; without litter. Raises DataError for a name that is not UTF-8."""
     for folder, inner, names in os.walk(path):
         inner[:] = sorted(n for n in inner if not litter(n) and n[0] != ".")
         for name in sorted(names):
             if not litter(name) and name[0] != ".":
+                utf8(Path(folder, name))
                 yield Path(folder, name)
 
 

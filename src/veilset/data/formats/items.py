@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
-from veilset.data.columns import Extra
+from veilset.data.columns import Extra, quoted
 from veilset.data.decode import Look, Unfit, as_is, look
 from veilset.data.faults import Faults, check_empty, check_units, check_values
 from veilset.data.formats.detect import Glimpse, natural
@@ -185,6 +185,18 @@ def windowed(values: Array, low: float, high: float) -> Array:
 def inside(name: str) -> bool:
     """Whether a name in an archive or table is a plain path below where it lies."""
     return bool(name) and not (name.startswith("/") or "\\" in name or ":" in name[:3] or ".." in name.split("/"))
+
+
+def only(found: Sequence[str], names: Sequence[str], where: str) -> str:
+    """The one column (key) that could be the label, "" if there is none.
+
+    Raises:
+        DataError: several; says which.
+    """
+    if len(found) > 1:
+        which, rest = " and ".join(map(quoted, found)), ", ".join(map(quoted, names))
+        raise DataError(f"{where}: {which} could both be the label; choose by label_from (--label-from): one of {rest}")
+    return found[0] if found else ""
 
 
 def library(name: str, extra: str) -> Any:

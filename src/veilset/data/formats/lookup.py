@@ -10,7 +10,8 @@ from pathlib import Path
 from veilset.core.errors import DataError
 from veilset.data.columns import Extra, extra, fold, quoted
 from veilset.data.faults import Faults
-from veilset.data.reading import LEFT_OUT, Reading, part_of
+from veilset.data.formats.items import only
+from veilset.data.reading import LEFT_OUT, Reading, part_of, same
 
 MARKS = {".tsv": "\t", ".tab": "\t"}
 
@@ -49,7 +50,7 @@ class Lookup:
         for line, cells in enumerate(rows[1:], start=2):
             if len(cells) != len(self._head):
                 raise DataError(f"{path} line {line}: has {len(cells)} cells for {len(self._head)} columns; correct it")
-            name = cells[self._at].strip()
+            name = same(cells[self._at].strip())
             if name in self._rows:
                 raise DataError(f"{path} line {line}: {name} has a row already; keep one")
             self._rows[name] = [c.strip() for c in cells]
@@ -58,10 +59,11 @@ class Lookup:
     def _label_column(self, path: Path, wanted: str) -> int:
         """Which column is the label."""
         names = list(map(fold, self._head))
-        for name in [wanted] if wanted else ["label", "class"]:
-            if fold(name) in names:
-                return names.index(fold(name))
-        others = ", ".join(quoted(c) for i, c in enumerate(self._head) if i != self._at)
+        rest = [c for i, c in enumerate(self._head) if i != self._at]
+        found = [fold(wanted)] if wanted else [n for n in ("label", "class") if n in names]
+        if (name := only(found, rest, str(path))) in names:
+            return names.index(name)
+        others = ", ".join(map(quoted, rest))
         what = f"no column {quoted(wanted)}" if wanted else "no column label"
         raise DataError(f"{path}: {what}; choose the label by label_from (--label-from): one of {others}")
 
@@ -77,8 +79,8 @@ class Lookup:
 
     def get(self, name: str, where: str, faults: Faults) -> tuple[str, int, dict[str, str]] | None:
         """(label, part, row) of a key, or None after reporting that it has no row."""
-        self._seen.add(name)
-        cells = self._rows.get(name)
+        self._seen.add(same(name))
+        cells = self._rows.get(same(name))
         if cells is None:
             faults.add(where, f"label is missing: no row in {self.file}", "add a row, or move the file away")
             return None

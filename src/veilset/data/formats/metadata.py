@@ -14,7 +14,7 @@ from veilset.data.columns import Extra, beside, extra, fold
 from veilset.data.decode import Unfit, is_picture
 from veilset.data.faults import Faults
 from veilset.data.formats.folder import below, class_of, folders, note_litter, on_disk
-from veilset.data.formats.items import Item, ItemSource, inside, text
+from veilset.data.formats.items import Item, ItemSource, inside, only, text
 from veilset.data.reading import LEFT_OUT, part_of
 
 TABLES, FILE = ("metadata.csv", "metadata.jsonl"), "file_name"
@@ -74,7 +74,7 @@ class MetadataSource(ItemSource):
         found = next((c for c in self._columns if fold(c) == fold(wanted)), "")
         if wanted and not found:
             raise DataError(f"label_from = {wanted!r}: no such column; it has {', '.join(self._columns)}")
-        return found or next((c for c in self._columns if fold(c) in LABELS), "")
+        return found or only([c for c in self._columns if fold(c) in LABELS], self._columns, str(self._path))
 
     def extras(self) -> list[Extra]:
         """The other columns, and tables that are not read."""

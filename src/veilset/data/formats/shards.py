@@ -15,8 +15,8 @@ from veilset.data.columns import Extra, extra, fold
 from veilset.data.decode import is_picture
 from veilset.data.faults import Faults
 from veilset.data.formats.detect import natural
-from veilset.data.formats.folder import has_pictures, litter
-from veilset.data.formats.items import Item, ItemSource, inside, text
+from veilset.data.formats.folder import has_pictures, litter, utf8
+from veilset.data.formats.items import Item, ItemSource, inside, only, text
 from veilset.data.reading import part_in
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -64,7 +64,9 @@ class ShardSource(ItemSource):
 
     @property
     def _label_key(self) -> str:
-        return self._reading.label_from or next((k for k in KEYS if k in self._keys), "")
+        if self._reading.label_from:
+            return self._reading.label_from
+        return only([k for k in KEYS if k in self._keys], self._keys, str(self._path))
 
     def items(self, faults: Faults, headers: bool = False) -> Iterator[Item]:
         """Every sample of every shard."""
@@ -101,8 +103,10 @@ class ShardSource(ItemSource):
                         continue
                     if not inside(m.name.removeprefix("./")) or not m.isreg():
                         what = "is a link or device" if not m.isreg() else "is not a path inside the archive"
-                        faults.add(f"{path.name}: {m.name}", what, "write the shard again")
+                        shown = m.name.encode("utf-8", "backslashreplace").decode()
+                        faults.add(f"{path.name}: {shown}", what, "write the shard again")
                         continue
+                    utf8(Path(m.name))
                     total += m.size
                     if total > self._reading.most_bytes or m.size > MOST_MEMBER:
                         what = f"would unpack to more than {min(self._reading.most_bytes, MOST_MEMBER)} bytes"

@@ -17,7 +17,7 @@ from veilset.core.errors import DataError
 from veilset.data.columns import Extra, beside
 from veilset.data.decode import Look, Unfit, decoding, open_picture
 from veilset.data.faults import Faults
-from veilset.data.formats.folder import below, class_of, first_file, utf8
+from veilset.data.formats.folder import below, class_of, first_file, note_litter
 from veilset.data.formats.items import Item, ItemSource, library, windowed
 from veilset.data.formats.lookup import Lookup
 from veilset.data.records import Array
@@ -86,7 +86,6 @@ class VolumeSource(ItemSource):
             return
         for path in below(self._path):
             if path.name.lower().endswith(self.SUFFIXES):
-                utf8(path)
                 yield path
 
     def _where(self, path: Path) -> str:
@@ -94,6 +93,7 @@ class VolumeSource(ItemSource):
 
     def items(self, faults: Faults, headers: bool = False) -> Iterator[Item]:
         """Every image of every file; one file at a time is in memory."""
+        note_litter(self._path, faults)
         for path in self._files():
             where = self._where(path)
             found = self._table.get(where, where, faults) if self._table else None
