@@ -102,7 +102,10 @@ def test_draft_and_read(tmp_path: Path, kind: str, folder: str, suffix: str) -> 
 
 def test_the_partition_is_the_split_and_validation_is_left_out(tmp_path: Path) -> None:
     root = declared(celeba(tmp_path / "celeba", parts=PARTS), access='"public"', units="3")
-    assert [str(f) for f in check(root)] == []
+    assert [str(f) for f in check(root)] == [
+        "list_attr_celeba.txt: 1 images are in a validation part, which is neither training nor test: left out; "
+        "nothing to do, unless they are meant to be used"
+    ]
     test = load(root).test
     assert labels(root) == [1, 0, 1] and isinstance(test, Images) and test.y.tolist() == [1, 0]
 

@@ -148,7 +148,7 @@ def test_prepare_says_what_does_not_fit_and_leaves_nothing(tmp_path: Path) -> No
     prepare(tmp_path / "s", tmp_path / "out")
     with pytest.raises(RunError, match="exists"):
         prepare(tmp_path / "s", tmp_path / "out")
-    with pytest.raises(DataError, match="takes image folders"):
+    with pytest.raises(DataError, match="not an .npz or"):
         prepare(cat / "a.png", tmp_path / "out2")
 
 

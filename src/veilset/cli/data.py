@@ -18,9 +18,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         p.add_argument(arg, metavar=arg.upper(), help=about)
         return p
 
-    verb("init", "draft a declaration for the owner to read and confirm", "source", "image folder, .npz or IDX files")
-    verb("check", "find every file fault; speaks to the owner only", "source", "a declared set")
-    p = verb("prepare", "convert images by declared rules only", "source", "image folder")
+    p = verb("init", "draft a declaration for the owner to read and confirm", "source", "a set; see docs/data.md")
+    p.add_argument("--declaration", metavar="FILE", help="where to write it, if not beside the set: FILE.toml")
+    _reading_arguments(p)
+    p.add_argument("--window", metavar="LOW,HIGH", help="values shown as black and white, for deep values")
+    p = verb("check", "find every file fault; speaks to the owner only", "source", "a declared set, or its declaration")
+    p.add_argument("--declaration", metavar="FILE", help="the declaration, if it does not lie beside the set")
+    p = verb("prepare", "convert images by declared rules only", "source", "a set; see docs/data.md")
+    p.add_argument("--declaration", metavar="FILE", help="the declaration, if it does not lie beside the set")
+    _reading_arguments(p)
     p.add_argument("--out", required=True, metavar="DIR", help="folder to make")
     p.add_argument("--size", metavar="HxW", help="for example 28x28")
     p.add_argument(
@@ -34,19 +40,42 @@ def add(parser: argparse.ArgumentParser) -> None:
     verb("clean", "remove a run's private by-products", "run", "run folder")
 
 
+def _reading_arguments(p: argparse.ArgumentParser) -> None:
+    """How files are read: one option for each field of `Reading` that a user gives."""
+    p.add_argument("--label-from", metavar="NAME", help="the column, tag, array or key that is the label")
+    p.add_argument("--labels", metavar="FILE", help="a table of labels, by path from the set")
+    p.add_argument("--label-offset", type=int, metavar="N", help="what is taken from labels that are numbers")
+    p.add_argument("--transpose", action="store_const", const=True, help="exchange rows and columns of each image")
+    p.add_argument("--axis", type=int, choices=(0, 1, 2), help="the axis along which volumes are cut (default 2)")
+    p.add_argument("--most-bytes", type=int, metavar="N", help="what an archive may unpack to")
+
+
+def _reading(args: argparse.Namespace, window: Any = None) -> Any:
+    """The options about reading files that were given, or None."""
+    from veilset.data.reading import Reading
+
+    names = ("label_from", "labels", "label_offset", "transpose", "axis", "most_bytes")
+    given = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
+    given |= {"window": window} if window else {}
+    return Reading(**given) if given else None
+
+
 def run(args: argparse.Namespace) -> int:
     from veilset.cli.main import say
 
     if args.what == "init":
-        from veilset.data.draft import init, questions
+        from veilset.data.draft import drafted, questions
 
-        path, found = init(args.source), questions(args.source)
-        words = "\n".join([*map(str, found), f"drafted {path}: read it, correct it, and set confirmed = true"])
-        say(args, {"declaration": str(path), "columns": _rows(found)}, words)
+        new = drafted(args.source, _reading(args, _pair(args.window, ",", "window", float)), args.declaration)
+        found = questions(args.declaration or args.source)
+        fit = [f"to make it fit: {new.fit}"] if new.fit else []
+        last = f"drafted {new.path}: read it, correct it, and set confirmed = true"
+        facts = {"declaration": str(new.path), "found": new.found, "prepare": new.fit.strip("`")}
+        say(args, facts | {"columns": _rows(found)}, "\n".join([f"found {new.found}", *map(str, found), *fit, last]))
     elif args.what == "check":
         from veilset.data.check import check
 
-        found = check(args.source)
+        found = check(args.declaration or args.source)
         faults = [f for f in found if f.severity == "fault"]
         words = "\n".join([*(str(f) for f in found), f"{len(faults)} fault(s)" if faults else "no faults"])
         say(args, {"ok": not faults, "faults": _rows(found)}, words)
@@ -55,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
         from veilset.data.prepare import prepare
 
         size, window = _pair(args.size, "x", "size", int), _pair(args.window, ",", "window", float)
-        out = prepare(args.source, args.out, size=size, fit=args.fit, grey=args.grey, bits=args.bits, window=window)
+        rules = {"size": size, "fit": args.fit, "grey": args.grey, "bits": args.bits, "window": window}
+        out = prepare(args.declaration or args.source, args.out, **rules, reading=_reading(args))
         say(args, {"out": str(out)}, f"converted into {out}; now read and confirm {out}/veilset.toml")
     elif args.what == "fetch":
         from veilset.data.fetch import fetch

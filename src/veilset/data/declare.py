@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import tomllib
@@ -12,11 +13,15 @@ from typing import Any
 from veilset.core.errors import DataError, suggest
 from veilset.core.types import PublicInfo
 from veilset.data.columns import Choice, fold
+from veilset.data.faults import command
+from veilset.data.reading import Reading
 
 FILE = "veilset.toml"
+SUFFIXES = "npz|zip|tar|tar.gz|tgz|parquet|nii|nii.gz|bin|tif|tiff|dcm"  # of sets that are one file
 REQUIRED = ("name", "classes", "shape", "value_range", "units")
 CHOICE = ("unit_column", "ignored")
-OPTIONAL = ("unit", *CHOICE, "max_images_per_unit", "access", "confirmed")
+READING = tuple(f.name for f in dataclasses.fields(Reading))
+OPTIONAL = ("unit", *CHOICE, *READING, "max_images_per_unit", "access", "confirmed")
 
 
 @dataclass(frozen=True)
@@ -27,18 +32,25 @@ class Declaration:
         info: the declared facts, which become public.
         confirmed: whether the owner confirmed them.
         choice: how columns of this set are read; it stays with the set.
+        reading: how its files are read; it stays with the set, too.
     """
 
     info: PublicInfo
     confirmed: bool = True
     choice: Choice = Choice()
+    reading: Reading = Reading()
 
 
 def path_for(source: Path) -> Path:
-    """Where the declaration of a set lies: inside a folder, beside a file or prefix (x.npz -> x.veilset.toml)."""
+    """Where the declaration of a set lies: inside a folder, beside a file or prefix (x.npz -> x.veilset.toml).
+
+    A declaration that lies elsewhere says where the set is (`source`), and is named in place of the set.
+    """
     if source.is_dir():
         return source / FILE
-    stem = re.sub(r"(\.npz|-images-idx[34]-ubyte(\.gz)?)$", "", source.name)
+    if source.suffix == ".toml":
+        return source
+    stem = re.sub(rf"(\.({SUFFIXES})|-images-idx[34]-ubyte(\.gz)?)$", "", source.name)
     return source.with_name(f"{stem}.{FILE}")
 
 
@@ -56,11 +68,22 @@ def read(source: Path) -> Declaration:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(
-            f"{source} has no declaration ({path.name}); run `veilset data init {source}`, read the draft, confirm it"
+            f"{source} has no declaration ({path.name}); run {command('init', source)}, read the draft, confirm it"
         ) from None
     except (OSError, UnicodeDecodeError) as e:
         raise DataError(f"{path}: cannot be read ({e}); repair it, or remove it and run `veilset data init`") from None
     return parse(text, str(path))
+
+
+def place(source: Path, reading: Reading) -> Path:
+    """Where the files of a set are: `source` itself, unless that is a declaration that says so."""
+    if source.suffix != ".toml" or source.is_dir():
+        return source
+    if not reading.source:
+        raise DataError(f"{source}: does not say where the set is; name the set itself, or write source = PATH into it")
+    if not (found := source.parent / reading.source).exists():
+        raise DataError(f"{source}: source = {reading.source!r}: there is no such file or folder; correct it")
+    return found
 
 
 def confirmed(source: Path) -> Declaration:
@@ -90,10 +113,11 @@ def parse(text: str, where: str) -> Declaration:
     try:
         facts = {k: _typed(k, v) for k, v in table.items()}
         choice = Choice(**{k: facts.pop(k) for k in CHOICE if k in facts})
+        reading = Reading(**{k: facts.pop(k) for k in READING if k in facts})
         yes = facts.pop("confirmed", False)
         if choice.unit_column and fold(choice.unit_column) in map(fold, choice.ignored):
             raise DataError(f"ignored = {list(choice.ignored)!r}: names the unit_column too; keep it in one of them")
-        return Declaration(PublicInfo.from_json(facts), yes, choice)
+        return Declaration(PublicInfo.from_json(facts), yes, choice, reading)
     except DataError as e:
         raise DataError(f"{where}: {e}") from None
 
@@ -112,16 +136,16 @@ def _typed(name: str, v: Any) -> Any:
     elif name == "ignored":
         ok, rule = _names(v), "a list of column names in quotes"
         v = tuple(v) if ok else v
-    elif name == "unit_column":
+    elif name in ("unit_column", "label_from", "labels"):
         ok, rule = isinstance(v, str), "the name of a column in quotes, or empty"
     elif name == "shape":
         ok, rule = isinstance(v, list) and len(v) == 3 and all(map(whole, v)), "[channels, height, width]"
-    elif name == "value_range":
+    elif name in ("value_range", "window"):
         ok, rule = isinstance(v, list) and len(v) == 2 and all(map(number, v)), "[low, high], finite, low < high"
-        v = [float(a) for a in v] if ok else v
-    elif name in ("units", "max_images_per_unit"):
+        v = tuple(float(a) for a in v) if ok else v
+    elif name in ("units", "max_images_per_unit", "label_offset", "axis", "most_bytes"):
         ok, rule = whole(v), "a whole number"
-    elif name == "confirmed":
+    elif name in ("confirmed", "transpose"):
         ok, rule = isinstance(v, bool), "true or false"
     else:
         ok, rule = isinstance(v, str) and bool(v), "a text in quotes"

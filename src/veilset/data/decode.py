@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from veilset.core.types import PublicInfo
+from veilset.data import deep
 from veilset.data.faults import Faults
 from veilset.data.records import Array, Spool
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"))
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+TURN = 0x0112  # EXIF's orientation; 1 is upright
+TELLS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}  # what Pillow finds the tag in, TIFF apart
 KINDS = {"1": "black and white", "P": "palette", "LA": "grey with alpha", "RGBA": "RGB with alpha", "CMYK": "CMYK"}
 
 
@@ -24,16 +30,17 @@ class Unfit(Exception):
     Args:
         what: what is wrong with it, in words.
         convertible: whether `prepare` can convert it.
+        options: the options of `prepare` that do.
     """
 
-    def __init__(self, what: str, convertible: bool = False):
+    def __init__(self, what: str, convertible: bool = False, options: str = ""):
         super().__init__(what)
-        self.convertible = convertible
+        self.convertible, self.options = convertible, options
 
 
 def is_picture(name: str) -> bool:
     """Whether a file name has a picture's suffix and is not hidden."""
-    return not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def open_picture(data: bytes) -> Any:
@@ -48,8 +55,9 @@ def open_picture(data: bytes) -> Any:
         raise Unfit(f"cannot be decoded ({_short(e)})") from None
     if image.format == "PNG" and b"IEND" not in data[-4096:]:
         raise Unfit("truncated: the end of the PNG is missing")
-    if image.format in ("TIFF", "PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
-        raise Unfit("holds several pictures")
+    with decoding():  # counting the pictures of a TIFF reads more of it
+        if image.format in ("TIFF", "PNG", "WEBP") and getattr(image, "n_frames", 1) > 1:
+            raise Unfit("holds several pictures")
     return image
 
 
@@ -57,20 +65,42 @@ def is_16_bit(image: Any) -> bool:
     """Whether a channel has more than 8 bits. Pillow reduces 16-bit colour silently; only its raw mode tells."""
     if image.mode.startswith(("I", "F")):
         return True
-    raw = str([tile[3] for tile in image.tile])
     deep_ppm = image.format == "PPM" and any(isinstance(t[3], tuple) and t[3][-1] > 255 for t in image.tile)
-    return ";16" in raw or deep_ppm
+    return any(";16" in raw for raw in deep.raw_modes(image)) or deep_ppm
 
 
 def load(image: Any) -> Any:
     """Decode the pixels. Raises Unfit if the file is truncated or damaged."""
+    with decoding():
+        image.load()
+    return image
+
+
+@contextlib.contextmanager
+def decoding() -> Iterator[None]:
+    """Raise Unfit for whatever a decoder raises, and keep its remarks to itself."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image.load()
-    except Exception as e:
+            yield
+    except Unfit:
+        raise
+    except Exception as e:  # decoders raise many types for damaged files
         raise Unfit(f"cannot be decoded ({_short(e)})") from None
-    return image
+
+
+def turned(image: Any) -> int:
+    """How a picture must be turned to stand upright, 1 to 8 as EXIF says it (1: not at all). Raises Unfit.
+
+    Ask before the pixels are loaded: Pillow turns a TIFF by itself then, and no other format.
+    """
+    if image.format != "TIFF":
+        load(image)  # a PNG may say it behind its pixels
+        if not TELLS & image.info.keys():
+            return 1
+    with decoding():
+        turn = image.getexif().get(TURN, 1)
+    return turn if turn in range(1, 9) else 1
 
 
 def _short(e: Exception) -> str:
@@ -85,23 +115,43 @@ def _short(e: Exception) -> str:
 
 def describe(image: Any) -> tuple[int, int, int]:
     """(channels, height, width) of a picture by its header: grey kinds have 1 channel, all others 3."""
-    return (1 if image.mode in ("L", "1", "LA") or image.mode.startswith(("I", "F")) else 3, image.height, image.width)
+    return (deep.channels(image), image.height, image.width)
+
+
+class Look(NamedTuple):
+    """What a draft says of a picture: (channels, height, width), its depth if it is not 8 bits, and a window for it."""
+
+    shape: tuple[int, int, int]
+    bits: str = ""
+    window: str = ""
+
+
+def look(data: bytes) -> Look:
+    """The header of a picture. Raises Unfit."""
+    image = open_picture(data)
+    return Look(describe(image), "16 bits a channel", "0,65535") if is_16_bit(image) else Look(describe(image))
 
 
 def as_is(data: bytes, info: PublicInfo) -> Array:
     """A picture that needs no conversion, as uint8 [C, H, W]. Raises Unfit."""
     image = open_picture(data)
+    side = f"--size {info.shape[1]}x{info.shape[2]}"
     if is_16_bit(image):
-        raise Unfit("has 16 bits a channel", True)
+        raise Unfit("has 16 bits a channel (give the values that become black and white)", True, "--window 0,65535")
     if image.mode not in ("L", "RGB") or "transparency" in image.info:
         kind = KINDS.get(image.mode, image.mode) if image.mode not in ("L", "RGB") else "transparent"
         raise Unfit(f"is {kind}, not 8-bit grey or RGB", True)
     shape = describe(image)
     if shape[1:] != info.shape[1:]:
-        raise Unfit(f"is {shape[1]}x{shape[2]}, declared are {info.shape[1]}x{info.shape[2]} (height x width)", True)
+        raise Unfit(
+            f"is {shape[1]}x{shape[2]}, declared are {info.shape[1]}x{info.shape[2]} (height x width)", True, side
+        )
     if shape[0] != info.shape[0]:
         words = {1: "grey", 3: "RGB"}
-        raise Unfit(f"is {words[shape[0]]}, declared is {words[info.shape[0]]}", True)
+        what = f"is {words[shape[0]]}, declared is {words[info.shape[0]]}"
+        raise Unfit(what, info.shape[0] == 1, "--grey")
+    if (turn := turned(image)) != 1:
+        raise Unfit(f"is stored turned (its tag Orientation is {turn})", True)
     a = np.asarray(load(image))
     return a[None] if a.ndim == 2 else a.transpose(2, 0, 1)
 
@@ -120,7 +170,7 @@ def spool_picture(path: Path, where: str, info: PublicInfo, faults: Faults, spoo
         return False
     except Unfit as e:
         if e.convertible:
-            faults.convert(where, str(e))
+            faults.convert(where, str(e), e.options)
         else:
             faults.add(where, str(e), "restore or remove this file")
         return False

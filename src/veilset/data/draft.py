@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from veilset.core.errors import DataError
 from veilset.core.io import write_bytes
 from veilset.core.types import PublicInfo
 from veilset.data import declare, public
 from veilset.data.columns import Extra, choose, quoted
-from veilset.data.faults import Fault, Faults
-from veilset.data.formats.detect import detect
-from veilset.data.load import existing
+from veilset.data.faults import Fault, Faults, prepare_command
+from veilset.data.formats.detect import Glimpse, detect
+from veilset.data.load import existing, reader
+from veilset.data.reading import Reading, check_count
 
 CAP = 10  # images a unit that a draft proposes; the owner corrects it
 
 
-def init(source: str | Path) -> Path:
+def init(source: str | Path, reading: Reading | None = None, declaration: str | Path | None = None) -> Path:
     """Draft the declaration of a set from its class names, first image and rounded count, for its owner to confirm.
 
     Args:
-        source: image folder (in any of its layouts), .npz file, or IDX folder or prefix.
+        source: a set in any of the layouts of docs/data.md.
+        reading: how its files are read where they do not say it, for example which column is the label.
+        declaration: where to write it, if not beside the set; this file is then named in place of the set.
 
     Returns:
         The new TOML file (see `declare.path_for`).
@@ -29,20 +34,41 @@ def init(source: str | Path) -> Path:
     Raises:
         DataError: a declaration exists already, or the set cannot be read.
     """
+    return drafted(source, reading, declaration)[0]
+
+
+def drafted(source: str | Path, reading: Reading | None = None, declaration: str | Path | None = None) -> Drafted:
+    """As `init`, with what was found and the command that makes the set fit ("" if its first image does)."""
     if public.named(source):
         raise DataError(f"{source} is built in and needs no declaration")
-    path = existing(Path(source))
-    target = declare.path_for(path)
+    path, how = existing(Path(source)), reading or Reading()
+    target = Path(declaration) if declaration else declare.path_for(path)
+    if declaration and (target.suffix != ".toml" or target.name == declare.FILE):
+        raise DataError(f"declaration = {str(target)!r}: must be called NAME.toml, and not {declare.FILE}")
     if target.exists():
         raise DataError(f"{target} exists; edit it, or remove it to draft a new one")
-    write_bytes(target, draft(path, path.resolve().name.split(".")[0]).encode())
-    return target
+    if declaration:
+        how = dataclasses.replace(how, source=str(path.resolve()))
+    words, g = draft(path, path.resolve().name.split(".")[0], how)
+    write_bytes(target, words.encode())
+    people = next((n for n in g.people), "")
+    fit = prepare_command(target if declaration else source, g.options) if g.options else ""
+    return Drafted(target, g.words(people), fit)
 
 
-def draft(path: Path, name: str) -> str:
-    """The declaration that is proposed for the set at a path."""
-    source = detect(path)
+class Drafted(NamedTuple):
+    """A new declaration: its path, what was found in the set, and the command that makes it fit."""
+
+    path: Path
+    found: str
+    fit: str
+
+
+def draft(path: Path, name: str, reading: Reading | None = None) -> tuple[str, Glimpse]:
+    """The declaration that is proposed for the set at a path, and what it is made from."""
+    source = detect(path, reading)
     g, extras = source.glimpse(), source.extras()
+    check_count(len(g.classes), str(path))
     unit = next((e.name for e in extras if e.default and e.name in g.people), "")
     info = PublicInfo(
         name=name or "images",
@@ -50,16 +76,23 @@ def draft(path: Path, name: str) -> str:
         shape=g.shape,
         value_range=g.value_range,
         units=rounded(g.people[unit] if unit else g.count),
-        unit="one unit id" if unit else "one image",
+        unit=("one patient" if "patient" in unit.casefold() else "one unit id") if unit else "one image",
         max_images_per_unit=CAP if unit else 1,
     )
-    return text(info, g.remark, _whose(extras, unit, g.people) if extras else "")
+    whose = (_whose(extras, unit, g.people) if extras else "") + _how(reading or Reading())
+    return text(info, g.remark, whose), g
+
+
+def _how(reading: Reading) -> str:
+    """The lines about reading files: those that are not as usual."""
+    lines = [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in reading.given().items()]
+    return "\n".join(["", "# How the files are read.", *lines, ""]) if lines else ""
 
 
 def questions(source: str | Path) -> list[Fault]:
     """What the declaration of a set leaves open about its columns, by their names alone; see `check` for the rest."""
     declared, faults = declare.read(Path(source)), Faults(source)
-    choose(detect(Path(source)).extras(), declared.choice, declared.info, faults)
+    choose(reader(source).extras(), declared.choice, declared.info, faults)
     return faults.found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
+from veilset.data.reading import Numbers
 from veilset.data.records import Array
 
 
@@ -29,7 +32,19 @@ class Fault:
     severity: str = "fault"
 
     def __str__(self) -> str:
-        return " ".join(f"{self.where}: {self.what}; {self.todo}".split())
+        return re.sub(r"[\r\n\t\v\f]+", " ", f"{self.where}: {self.what}; {self.todo}")
+
+
+def command(verb: str, source: str | Path, options: str = "") -> str:
+    """`veilset data VERB SOURCE ...` in backquotes, so that a shell runs it as it is printed."""
+    path = str(source)
+    return f"`veilset data {verb} {shlex.quote(f'./{path}' if path.startswith('-') else path)}{options}`"
+
+
+def prepare_command(source: str | Path, options: str = "") -> str:
+    """The command that converts a set into a folder beside where the user stands."""
+    name = Path(source).name.split(".")[0] or "images"
+    return command("prepare", source, f" --out {shlex.quote(f'{name}-prepared')}{options and f' {options}'}")
 
 
 class Faults:
@@ -51,15 +66,15 @@ class Faults:
         """A remark: the set can be used."""
         self.found.append(Fault(where, what, todo, "note"))
 
-    def convert(self, where: str, what: str) -> None:
-        """A fault that a declared conversion repairs."""
-        self.add(where, what, f"convert the set by declared rules with `veilset data prepare {self.source} OUT`")
+    def convert(self, where: str, what: str, options: str = "") -> None:
+        """A fault that a declared conversion repairs, by `prepare` with these options."""
+        self.add(where, what, f"convert the set by declared rules, for example {prepare_command(self.source, options)}")
 
     def raise_first(self) -> None:
         """Raise DataError with the first fault and the number of others, if there is any fault."""
         real = [f for f in self.found if f.severity == "fault"]
         if real:
-            more = f" (and {len(real) - 1} more; run `veilset data check {self.source}`)" if len(real) > 1 else ""
+            more = f" (and {len(real) - 1} more; run {command('check', self.source)})" if len(real) > 1 else ""
             raise DataError(f"{real[0]}{more}")
 
 
@@ -82,15 +97,16 @@ def check_values(faults: Faults, info: PublicInfo, rows: Array, first: int, wher
         )
 
 
-def check_labels(faults: Faults, info: PublicInfo, labels: Array, where: str, first: int = 0) -> None:
-    """Report every label [n], numbered from `first`, that is not an index into the declared classes."""
-    top = len(info.classes)
-    for i in np.flatnonzero((labels < 0) | (labels >= top)).tolist():
+def check_labels(faults: Faults, numbers: Numbers, labels: Array, where: str, first: int = 0) -> Array:
+    """The index of the class of each label [n], numbered from `first`; reports those that are none (index -1)."""
+    out = numbers.indices(labels)
+    for i in np.flatnonzero(out < 0).tolist():
         faults.add(
             f"{where} record {first + i}",
-            f"label {int(labels[i])} is not one of the {top} declared classes (0..{top - 1})",
+            f"label {int(labels[i])} is not one of the {len(numbers)} declared classes ({numbers})",
             "correct the label, or declare the class (the list is public)",
         )
+    return out
 
 
 def check_empty(faults: Faults, info: PublicInfo, labels: Array) -> None:

@@ -17,6 +17,8 @@ from veilset.data import declare, public
 from veilset.data.columns import Choice, choose
 from veilset.data.faults import Faults
 from veilset.data.formats.detect import Source, detect
+from veilset.data.formats.folder import utf8
+from veilset.data.reading import Reading
 from veilset.privacy.private import Opened, PrivateImages
 
 if TYPE_CHECKING:
@@ -90,8 +92,8 @@ def load(source: str | Path) -> Dataset:
 
     Args:
         source: a built-in name (digits, mnist, fashion-mnist), or the path of an image folder (a sub-folder a class,
-            labels.csv, or CelebA's layout), an .npz file, or IDX files (folder or prefix). A folder called digits is
-            ./digits.
+            labels.csv, CelebA's layout, DICOM and others, see docs/data.md), an .npz or another file, IDX files (folder
+            or prefix), or a declaration that says where the set is. A folder called digits is ./digits.
 
     Raises:
         DataError: no such set, no declaration, one that the owner has not confirmed, or one that leaves open whether a
@@ -110,11 +112,20 @@ def load(source: str | Path) -> Dataset:
 
 def reader(source: str | Path) -> Source:
     """The reader of a set; looks at names only."""
-    return public.source(str(source)) if public.named(source) else detect(Path(source))
+    if public.named(source):
+        return public.source(str(source))
+    reading = _reading(Path(source))
+    return detect(declare.place(Path(source), reading), reading)
+
+
+def _reading(source: Path) -> Reading:
+    """How the files of a set are read, as far as it is declared."""
+    return declare.read(source).reading if declare.path_for(source).is_file() else Reading()
 
 
 def existing(path: Path) -> Path:
-    """The path, or DataError if no file, folder or IDX prefix is there."""
+    """The path, or DataError if no file, folder or IDX prefix is there, or no name that can be written down."""
+    utf8(path)
     if not path.exists() and not (path.parent.is_dir() and any(path.parent.glob(f"{escape(path.name)}*images?idx*"))):
         names = ", ".join(public.NAMES)
         raise DataError(

@@ -6,7 +6,7 @@ import csv
 import io
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,15 @@ from veilset.core.errors import ConfigError, DataError
 from veilset.core.io import new_folder, write_bytes
 from veilset.core.types import MAX_SIDE
 from veilset.data import declare, decode, draft
+from veilset.data.columns import Choice, fold
+from veilset.data.convert import Rules, convert, prepare_arrays, prepare_items
 from veilset.data.faults import Faults
 from veilset.data.formats import celeba, table
 from veilset.data.formats.detect import detect
-from veilset.data.formats.folder import files, folders, png
+from veilset.data.formats.folder import FolderSource, files, folders, on_disk, png
+from veilset.data.formats.items import ItemSource
 from veilset.data.load import existing, readable
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What is done to every picture; see `prepare`."""
-
-    size: tuple[int, int] | None
-    fit: str
-    grey: bool
-    bits: int
-    window: tuple[float, float] | None
+from veilset.data.reading import Reading
 
 
 def prepare(
@@ -43,14 +36,18 @@ def prepare(
     grey: bool = False,
     bits: int | None = None,
     window: tuple[float, float] | None = None,
+    reading: Reading | None = None,
 ) -> Path:
-    """Write a new image folder, laid out like the old one, that `load` takes once its draft declaration is confirmed.
+    """Write a new image folder that `load` takes once its draft declaration is confirmed.
+
+    A folder of pictures stays laid out as it is. Any other set becomes numbered pictures with a labels.csv, in which
+    ids of people are numbers: nothing else of the files, nor their names, is taken over.
 
     No rule looks at more than one picture, and none takes its numbers from the pixels, so what happens to one picture
     tells nothing about another. Transparent pixels become black, palettes and CMYK become RGB.
 
     Args:
-        source: image folder (a sub-folder a class, labels.csv, or CelebA's layout); needs no declaration.
+        source: a set in any of the layouts of docs/data.md; needs no declaration, but one that is there is obeyed.
         out: new folder.
         size: side, or (height, width), in pixels; None keeps sizes, which must then be equal.
         fit: "crop" cuts the centre to the wanted proportions, "pad" adds black borders; then the picture is resized.
@@ -58,6 +55,7 @@ def prepare(
         bits: bit depth of the source, 8 or 16; None means 16 if a window is given, else 8.
         window: (low, high) of the stored values that become 0 and 255. Required for 16 bits: declare it from the format
             (or the scanner), never from the smallest and largest value seen.
+        reading: how the files are read, in place of what the set's declaration says about that.
 
     Returns:
         `out`.
@@ -69,25 +67,40 @@ def prepare(
     """
     rules = _rules(size, fit, grey, bits, window)
     path, out = existing(Path(source)), Path(out)
-    if not path.is_dir():
-        raise DataError(f"{path}: prepare takes image folders; .npz and IDX files are converted with numpy")
+    declared = declare.read(path) if declare.path_for(path).is_file() else None
+    how = reading or (declared.reading if declared else Reading())
+    path = declare.place(path, how)
     with readable(str(source)):
-        names, labels = _contents(path)
+        found = detect(path, how)
+        if window and "window" in found.uses:  # applied where values are read, in their own units
+            found = detect(path, replace(how, window=window))
         with new_folder(out) as tmp:
-            _convert_all(path, tmp, names, rules)
-            for name, data in labels.items():
-                write_bytes(tmp / name, data)
-            for name in _tables(path):
-                (tmp / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path / name, tmp / name)
-            write_bytes(tmp / declare.FILE, draft.draft(tmp, out.resolve().name).encode())
+            if isinstance(found, FolderSource | table.TableSource):
+                _prepare_folder(path, tmp, rules, how)
+            elif isinstance(found, ItemSource):
+                prepare_items(found, tmp, rules, declared.choice if declared else Choice())
+            else:
+                prepare_arrays(found, declared, tmp, rules)
+            kept = Reading(label_from=how.label_from) if isinstance(found, celeba.CelebASource) else None
+            write_bytes(tmp / declare.FILE, draft.draft(tmp, out.resolve().name, kept)[0].encode())
     return out
 
 
-def _contents(path: Path) -> tuple[list[str], dict[str, bytes]]:
+def _prepare_folder(path: Path, tmp: Path, rules: Rules, how: Reading) -> None:
+    """Convert a folder of pictures into one that is laid out alike."""
+    names, labels = _contents(path, how)
+    _convert_all(path, tmp, names, rules)
+    for name, data in labels.items():
+        write_bytes(tmp / name, data)
+    for name in _tables(path, how):
+        (tmp / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path / name, tmp / name)
+
+
+def _contents(path: Path, how: Reading) -> tuple[list[str], dict[str, bytes]]:
     """Relative names of the pictures, and the label files of the new folder."""
     if (path / table.FILE).is_file():
-        rows = _rows(path)
+        rows = _rows(path, fold(how.label_from))
         return [r["file"] for r in rows], {table.FILE: _table(rows)}
     if celeba.listing(path, celeba.ATTRIBUTES):
         source = celeba.CelebASource(path)
@@ -95,9 +108,9 @@ def _contents(path: Path) -> tuple[list[str], dict[str, bytes]]:
     return list(_pictures(path)), {}
 
 
-def _tables(path: Path) -> list[str]:
+def _tables(path: Path, how: Reading) -> list[str]:
     """The tables that no reader uses, which stay beside the pictures: one may say whose images are whose."""
-    return [e.name for e in detect(path).extras() if e.way and (e.people or not e.closed)]
+    return [e.name for e in detect(path, how).extras() if e.way and (e.people or not e.closed)]
 
 
 def _rules(size: Any, fit: str, grey: bool, bits: int | None, window: Any) -> Rules:
@@ -130,17 +143,17 @@ def _pictures(path: Path) -> Iterator[str]:
                 yield f"{place}/{name}"
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path, column: str) -> list[dict[str, str]]:
     """The rows of labels.csv, or DataError."""
     faults = Faults(path)
-    rows = [row for _, row in table.rows_of(path, faults)]
+    rows = [row for _, row in table.rows_of(path, faults, column)]
     faults.raise_first()
     return rows
 
 
 def _table(rows: list[dict[str, str]]) -> bytes:
     """labels.csv for the converted files, with all other columns of the old one: one may say whose images are whose."""
-    extra = [c for c in (rows[0] if rows else ()) if c not in ("file", "label", "class")]
+    extra = [c for c in (rows[0] if rows else ()) if c not in ("file", "label", "class", table.CHOSEN)]
     text = io.StringIO()
     out = csv.writer(text)
     out.writerow(["file", "label", *extra])
@@ -154,7 +167,7 @@ def _convert_all(path: Path, out: Path, names: list[str], rules: Rules) -> None:
     for name in names:
         target = out / png(name)
         try:
-            image = convert((path / name).read_bytes(), rules)
+            image = convert((path / on_disk(path, name)).read_bytes(), rules)
         except FileNotFoundError:
             raise DataError(f"{path / name}: no such file; add it or remove its row") from None
         except decode.Unfit as e:
@@ -170,51 +183,3 @@ def _convert_all(path: Path, out: Path, names: list[str], rules: Rules) -> None:
             raise DataError(f"{path / name}: two files would become {png(name)}; rename one")
         target.parent.mkdir(parents=True, exist_ok=True)
         image.save(target, "PNG")
-
-
-def convert(data: bytes, rules: Rules) -> Any:
-    """One picture as an 8-bit PIL image, grey or RGB. Raises decode.Unfit."""
-    from PIL import Image, ImageOps
-
-    image = decode.load(decode.open_picture(data))
-    deep = decode.is_16_bit(image)
-    image = ImageOps.exif_transpose(image)
-    if deep != (rules.bits == 16):
-        raise decode.Unfit(
-            "has 16 bits a channel; declare a window (--window LOW,HIGH)"
-            if deep
-            else "has 8 bits a channel, declared are 16; convert such pictures apart"
-        )
-    if deep and not image.mode.startswith("I"):
-        raise decode.Unfit("has 16-bit colour or fractions, which cannot be read; save it as 8-bit RGB or 16-bit grey")
-    if not deep:
-        image = _plain(image)
-    if rules.window:
-        low, high = rules.window
-        values = np.rint((np.asarray(image).astype(np.float64) - low) * (255.0 / (high - low)))
-        image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
-    if rules.grey:
-        image = image.convert("L")
-    return _fit(image, rules)
-
-
-def _plain(image: Any) -> Any:
-    """An 8-bit picture of any kind as grey or RGB; transparency is laid on black."""
-    from PIL import Image
-
-    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
-    return image.convert(mode)
-
-
-def _fit(image: Any, rules: Rules) -> Any:
-    """Crop or pad, then resize."""
-    from PIL import Image, ImageOps
-
-    if rules.size is None:
-        return image
-    size = (rules.size[1], rules.size[0])  # PIL says (width, height)
-    act = ImageOps.fit if rules.fit == "crop" else ImageOps.pad
-    return act(image, size, method=Image.Resampling.LANCZOS)

@@ -81,6 +81,8 @@ def digits() -> tuple[Array, Array]:
 class DigitsSource:
     """scikit-learn's 8x8 digits. They ship inside a package, so there is no file to be faulty."""
 
+    uses: tuple[str, ...] = ()
+
     def has_test(self) -> bool:
         """Always: the last 360."""
         return True

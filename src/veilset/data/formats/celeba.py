@@ -16,8 +16,9 @@ from veilset.core.types import PublicInfo
 from veilset.data.columns import Extra, beside, quoted
 from veilset.data.faults import Faults
 from veilset.data.formats.detect import Glimpse
-from veilset.data.formats.folder import files, first_shape, folders, png
-from veilset.data.formats.table import LEFT_OUT, Table, TableSource
+from veilset.data.formats.folder import files, first_look, folders, on_disk, png
+from veilset.data.formats.table import Table, TableSource
+from veilset.data.reading import LEFT_OUT, Reading
 from veilset.data.records import key
 
 ATTRIBUTES, PARTITION, IDENTITY = "list_attr_celeba", "list_eval_partition", "identity_CelebA"
@@ -50,8 +51,11 @@ class CelebASource(TableSource):
             .png where the label files say .jpg.
     """
 
-    def __init__(self, path: Path):
+    uses: tuple[str, ...] = ("label_from",)
+
+    def __init__(self, path: Path, reading: Reading | None = None):
         super().__init__(path)
+        self._choice = (reading or Reading()).label_from
         found = listing(path, ATTRIBUTES)
         assert found is not None, "detect looked for it"
         self._attributes, self._file = found, found.name
@@ -92,10 +96,13 @@ class CelebASource(TableSource):
         faults.raise_first()
         if not count:
             raise DataError(f"{self._attributes}: lists no image of the training split; restore it")
-        word = FIRST_CHOICE if FIRST_CHOICE in self._names else self._names[0]
+        word = self._choice or (FIRST_CHOICE if FIRST_CHOICE in self._names else self._names[0])
+        if word not in self._names:
+            what = f"label_from = {word!r}: no attribute of {self._file}.{suggest(word, self._names)}"
+            raise DataError(f"{self._path}: {what} Name one that it has")
         return Glimpse(
             (f"not {word}", word),
-            first_shape(self._images / self._on_disk(first)),
+            first_look(self._images / self._on_disk(first)),
             (0.0, 255.0),
             count,
             {self._identity.name: len(people)} if self._identity else {},
@@ -104,6 +111,7 @@ class CelebASource(TableSource):
 
     def _read(self, info: PublicInfo, faults: Faults, unit: str | None) -> Table:
         """All rows, each with its class by the declared attributes, its part and its person."""
+        self._validation = 0
         table, odd, wanted = Table(), 0, self._conditions(info, faults)
         parts, persons = self._second(self._partition, faults), self._second(self._identity if unit else None, faults)
         for line, cells in self._rows(faults):
@@ -116,12 +124,17 @@ class CelebASource(TableSource):
             if person is None:
                 faults.add(where, f"{name} is not in {IDENTITY}", "add its row, or move the file away")
             odd += label < 0 and part == "0"
+            self._validation += part == "1"
             use = PARTS[part or "0"] if label >= 0 else LEFT_OUT
             table.add(line, self._on_disk(name), label, use, None if persons is None else person or "")
         if odd and wanted:
             what = f"{odd} training images fit none of the declared classes, or several"
             faults.note(self._file, what, "they are left out; declare other classes if that is not meant")
         return table
+
+    def _left_out(self, table: Table) -> int:
+        """Those of the validation part; images that fit no class are told apart."""
+        return self._validation
 
     def _conditions(self, info: PublicInfo, faults: Faults) -> list[list[tuple[int, bool]]]:
         """What each class asks for: (cell of the attribute, wanted value) of each of its words."""
@@ -196,7 +209,8 @@ class CelebASource(TableSource):
     def _on_disk(self, name: str) -> str:
         """The name of a listed picture on disk: as it is written, or with the suffix .png."""
         other = png(name)
-        return other if not (self._images / name).is_file() and (self._images / other).is_file() else name
+        use = other if not (self._images / name).is_file() and (self._images / other).is_file() else name
+        return on_disk(self._images, use)
 
     def _find_images(self) -> Path:
         """The folder of the first listed picture.

@@ -18,8 +18,10 @@ from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data import declare
 from veilset.data.columns import Extra, beside
+from veilset.data.decode import Look
 from veilset.data.faults import Faults, check_empty, check_labels, check_units, check_values
 from veilset.data.formats.detect import Glimpse
+from veilset.data.reading import Numbers, Reading
 from veilset.data.records import Array, FileRecords, Spool, rows_per_chunk, small_ints
 from veilset.privacy.private import Opened
 
@@ -34,10 +36,13 @@ class IdxSource:
 
     Args:
         source: a folder, a prefix, or the images file itself.
+        reading: whether images are transposed, and what is taken from a label.
     """
 
-    def __init__(self, source: Path):
-        self._source = source
+    uses: tuple[str, ...] = ("transpose", "label_offset")
+
+    def __init__(self, source: Path, reading: Reading | None = None):
+        self._source, self._reading = source, reading or Reading()
         self._pairs = _find_pairs(source)
 
     def has_test(self) -> bool:
@@ -62,14 +67,14 @@ class IdxSource:
         with _damage(labels, faults):
             y = _read_labels(labels, faults)
         with _damage(images, faults):
-            records, count = _scan_images(images, info, faults, keep)
+            records, count = _scan_images(images, info, faults, keep, self._reading.transpose)
         if y is None or count is None:
             return None
         if len(y) != count:
             kind = "missing" if len(y) < count else "extra"
             faults.add(labels.name, f"{len(y)} labels for {count} images: labels are {kind}", CUT)
             return None
-        check_labels(faults, info, y, labels.name)
+        y = check_labels(faults, Numbers(info.classes, self._reading), y, labels.name).clip(0)
         if split == "train":
             check_empty(faults, info, y)
             check_units(faults, info, count, None, images.name)
@@ -88,9 +93,10 @@ class IdxSource:
         assert head is not None and y is not None
         if len(head) < 3:
             raise DataError(f"{images}: has {len(head)} axes: images have three or four")
-        top = int(y.max()) + 1 if len(y) else 1
-        shape = _chw(head[1:]) or (1, head[-2], head[-1])
-        return Glimpse(tuple(map(str, range(top))), shape, (0.0, 255.0), head[0])
+        seen = np.unique(y).tolist() or [0]
+        c, h, w = _chw(head[1:]) or (1, head[-2], head[-1])
+        shape = (c, w, h) if self._reading.transpose else (c, h, w)
+        return Glimpse(tuple(map(str, seen)), Look(shape), (0.0, 255.0), head[0])
 
 
 def _find_pairs(source: Path) -> dict[str, tuple[Path, Path]]:
@@ -196,14 +202,15 @@ def _length(faults: Faults, path: Path, f: IO[bytes], got: int, said: int, what:
     return True
 
 
-def _scan_images(path: Path, info: PublicInfo, faults: Faults, keep: bool) -> tuple[Any, int | None]:
+def _scan_images(path: Path, info: PublicInfo, faults: Faults, keep: bool, transpose: bool) -> tuple[Any, int | None]:
     """Check an images file: (records or None, count or None)."""
     with _stream(path) as f:
         head = _header(f, path, faults)
         if head is None:
             return None, None
-        shape = _chw(head[1:])
-        if shape is None or shape != info.shape:
+        stored = _chw(head[1:])
+        shape = (stored[0], stored[2], stored[1]) if stored and transpose else stored
+        if stored is None or shape != info.shape:
             faults.add(
                 path.name,
                 f"images are {list(shape or head[1:])}, declared shape is {list(info.shape)}",
@@ -211,15 +218,17 @@ def _scan_images(path: Path, info: PublicInfo, faults: Faults, keep: bool) -> tu
             )
             return None, head[0]
         start = 4 + 4 * len(head)
-        # A plain file is read in place; only a compressed one is decoded, once, into an unnamed temporary file.
-        spool = Spool(info.shape, np.uint8, keep and path.suffix == ".gz")
+        # A plain file is read in place; one that is compressed or transposed is written once to an unnamed file.
+        in_place = path.suffix != ".gz" and not transpose
+        spool = Spool(info.shape, np.uint8, keep and not in_place)
         size, done = info.pixels, 0
         step = rows_per_chunk(info.shape, 1)
         while done < head[0]:
             want = min(step, head[0] - done)
             data = _read(f, want * size)
             whole = len(data) // size
-            rows = np.frombuffer(data, np.uint8, whole * size).reshape(whole, *info.shape)
+            rows = np.frombuffer(data, np.uint8, whole * size).reshape(whole, *stored)
+            rows = rows.transpose(0, 1, 3, 2) if transpose else rows
             check_values(faults, info, rows, done, path.name)
             spool.append(rows)
             done += whole
@@ -229,6 +238,6 @@ def _scan_images(path: Path, info: PublicInfo, faults: Faults, keep: bool) -> tu
             return None, None
     if not keep:
         return None, head[0]
-    if path.suffix == ".gz":
+    if not in_place:
         return spool.records(), head[0]
     return FileRecords(open(path, "rb"), start, head[0], info.shape, np.dtype(np.uint8)), head[0]

@@ -16,9 +16,12 @@ from numpy.lib import format as npy
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
-from veilset.data.columns import Extra, extra
+from veilset.data.columns import Extra, extra, quoted
+from veilset.data.decode import Look
 from veilset.data.faults import Faults, check_empty, check_labels, check_units, check_values
 from veilset.data.formats.detect import Glimpse, natural
+from veilset.data.formats.folder import note_left
+from veilset.data.reading import Numbers, Reading, check_count, same
 from veilset.data.records import Array, FileRecords, Spool, dense, key, rows_per_chunk, small_ints
 from veilset.privacy.private import Opened
 
@@ -28,6 +31,7 @@ MEMBERS = {
     "test": (("x_test", "y_test"), ("test_images", "test_labels")),
 }
 CLASSES = "classes"  # the class names, for a draft
+LEFT = ("x_val", "val_images")  # pixels of a validation part, which nothing reads
 # What zipfile and numpy raise for a damaged archive (numpy parses an array header as Python).
 BROKEN = (
     zipfile.BadZipFile,
@@ -39,7 +43,8 @@ BROKEN = (
     SyntaxError,
     tokenize.TokenError,
 )
-SPLIT_NAME = re.compile(r"(?i)(?P<first>train|test)_(?P<rest>.+)|(?P<tail>.+)_(?P<last>train|test)")
+SPLIT_NAME = re.compile(r"(?i)(?P<first>train|val|test)_(?P<rest>.+)|(?P<tail>.+)_(?P<last>train|val|test)")
+COLUMN = re.compile(r"\[(\d+)\]$")  # y[3]
 RESTORE = "restore the file or write it again with numpy.savez"
 
 
@@ -47,12 +52,15 @@ class NpzSource:
     """One .npz file.
 
     Args:
+        reading: which array, or column of one, is the label.
         path: the file. x is [N, H, W], [N, C, H, W] or [N, H, W, C]; y [N] class numbers or names;
             unit [N] numbers or texts.
     """
 
-    def __init__(self, path: Path):
-        self._path = path
+    uses: tuple[str, ...] = ("label_from", "label_offset")
+
+    def __init__(self, path: Path, reading: Reading | None = None):
+        self._path, self._reading = path, reading or Reading()
 
     def has_test(self) -> bool:
         """Whether the archive has a member x_test (or test_images)."""
@@ -64,10 +72,11 @@ class NpzSource:
         with _archive(self._path, Faults(self._path)) as z:
             if z is None:
                 return []
-            used = {n for split in MEMBERS for n in _members(z, split) or ()} | {CLASSES}
+            read = {n for split in MEMBERS for n in self._names(z, split, Faults(self._path)) or ()}
+            used = {_base(n)[0] for n in read} | {CLASSES}
             pairs: dict[str, list[str]] = {}
             for name in _stems(z):
-                if name not in used:
+                if name not in read | {CLASSES} and not (_base(name)[0] in used and _base(name)[1] != "train"):
                     pairs.setdefault(_base(name)[0], []).append(name)
             where = self._path.name
             return [extra(own[0] if len(own) == 1 else base, "array", where, base) for base, own in pairs.items()]
@@ -77,14 +86,11 @@ class NpzSource:
     ) -> Opened | None:
         """Check one split; return it opened, or None if it cannot be."""
         with _archive(self._path, faults) as z:
-            names = _members(z, split)
-            if z is None:
-                return None
-            if names is None:
-                faults.add(self._path.name, "no arrays x and y in it", "write it with numpy.savez(file, x=..., y=...)")
+            names = self._names(z, split, faults)
+            if z is None or names is None:
                 return None
             records, count = _pixels(z, names[0], info, faults, keep)
-            labels = _labels(z, names[1], info, faults)
+            labels = self._labels(z, names[1], info, faults)
             ids = _array(z, unit, split, faults)
             keys = _units(z, ids, faults) if ids else None
             for name, a in ((names[1], labels), (ids, keys)):
@@ -95,6 +101,7 @@ class NpzSource:
             units = None if keys is None else dense(keys)
             if keys is not None:
                 _check_split(z, _array(z, unit, "test" if split == "train" else "train"), unit, keys, faults)
+            _note_left(z, faults, self._path.name)
             if labels is not None and split == "train":
                 check_empty(faults, info, labels)
             if count is not None and split == "train":
@@ -107,13 +114,12 @@ class NpzSource:
         axes: tuple[int, ...] = ()
         kind = np.dtype(np.uint8)
         with _archive(self._path, faults) as z:
-            names = _members(z, "train")
-            if z is None or names is None:
-                faults.raise_first()
-                raise DataError(f"{self._path}: no arrays x and y in it; write it with numpy.savez(file, x=..., y=...)")
+            names = self._names(z, "train", faults)
+            faults.raise_first()
+            assert z is not None and names is not None, "what prevents it was reported"
             with _reported(names[0], faults), _member(z, names[0]) as (_, axes, kind):
                 pass
-            classes = _class_names(z, names[1], faults)
+            classes = self._class_names(z, names[1], faults)
             faults.raise_first()
             people = {}
             for e in self.extras():
@@ -122,7 +128,79 @@ class NpzSource:
                 if keys is not None:
                     people[e.name] = len(np.unique(keys))
         span = (0.0, 255.0) if kind == np.uint8 else (0.0, 1.0)
-        return Glimpse(classes, _guess_chw(axes), span, axes[0], people)
+        return Glimpse(
+            classes, Look(_guess_chw(axes), "" if kind == np.uint8 else f"{kind} values"), span, axes[0], people
+        )
+
+    def _names(self, z: zipfile.ZipFile | None, split: str, faults: Faults) -> tuple[str, str] | None:
+        """The arrays that are pixels and labels of a split, or None after reporting why there are none."""
+        found = _members(z, split)
+        if z is None:
+            return None
+        if found is None:
+            faults.add(self._path.name, "no arrays x and y in it", "write it with numpy.savez(file, x=..., y=...)")
+            return None
+        if not self._reading.label_from:
+            return found
+        name = COLUMN.sub("", self._reading.label_from)
+        chosen = name if name in _stems(z) and split == "train" else _array(z, name, split)
+        if chosen is None:
+            what = f"label_from = {quoted(self._reading.label_from)}: no such array for the {split} split"
+            faults.add(self._path.name, what, f"it has {', '.join(_stems(z))}; name one, or a column as y[0]")
+            return None
+        return found[0], chosen
+
+    @property
+    def _place(self) -> int | None:
+        """The column of the array of labels that is chosen, or None."""
+        m = COLUMN.search(self._reading.label_from)
+        return int(m[1]) if m else None
+
+    def _class_names(self, z: zipfile.ZipFile, name: str, faults: Faults) -> tuple[str, ...]:
+        """Class names for a draft: an array `classes`, else the texts in y, else the numbers that occur."""
+        words, numbers = set[str](), set[int]()
+        with _reported(name, faults):
+            for rows in _column(z, name, self._place):
+                seen = np.unique(rows).tolist()
+                if rows.dtype.kind == "U":
+                    words.update(seen)
+                else:
+                    numbers.update(map(int, seen))
+                if "" in words:
+                    raise _Unfit("holds an empty text: a label is missing", "give the class name")
+                check_count(len(words) + len(numbers), f"array {name}")
+        if not words and CLASSES in _stems(z) and self._place is None:
+            with _reported(CLASSES, faults):
+                return tuple(str(c) for rows in _column(z, CLASSES) for c in rows.tolist())
+        return tuple(sorted(words, key=natural)) or tuple(map(str, sorted(numbers) or [0]))
+
+    def _labels(self, z: zipfile.ZipFile, name: str, info: PublicInfo, faults: Faults) -> Array | None:
+        """Labels [n] as indices into the declared classes, or None after reporting."""
+        with _reported(name, faults):
+            number = {same(c): i for i, c in enumerate(info.classes)}
+            numbers, parts, done = Numbers(info.classes, self._reading), [np.zeros(0, np.uint8)], 0
+            for rows in _column(z, name, self._place):
+                if rows.dtype.kind == "U":
+                    words, inverse = np.unique(rows, return_inverse=True)
+                    for w in words.tolist():
+                        if same(w) not in number:
+                            at, what = done + int(np.flatnonzero(rows == w)[0]), f"class {w!r} is not declared"
+                            faults.add(f"array {name} record {at}", what, "correct or declare it")
+                    part = np.array([number.get(same(w), 0) for w in words.tolist()])[inverse.reshape(-1)]
+                else:
+                    part = check_labels(faults, numbers, rows, f"array {name}", done).clip(0)
+                parts.append(small_ints(part, len(number)))
+                done += len(rows)
+            return np.concatenate(parts[1:] or parts)
+        return None
+
+
+def _note_left(z: zipfile.ZipFile, faults: Faults, where: str) -> None:
+    """Count the images of a validation part."""
+    for name in LEFT:
+        if name in _stems(z):
+            with _reported(name, faults), _member(z, name) as (_, shape, _kind):
+                note_left(shape[0] if shape else 0, faults, where)
 
 
 def lone_pixels(path: Path, info: PublicInfo, faults: Faults) -> FileRecords | None:
@@ -280,55 +358,23 @@ def _pixels(
     return None, None
 
 
-def _column(z: zipfile.ZipFile, name: str) -> Iterator[Array]:
-    """An array [N] or [N, 1] of whole numbers or texts, in pieces."""
+def _column(z: zipfile.ZipFile, name: str, place: int | None = None) -> Iterator[Array]:
+    """An array [N] or [N, 1] of whole numbers or texts, or column `place` of one [N, K], in pieces."""
     with _member(z, name) as (f, shape, dtype):
-        if len(shape) not in (1, 2) or shape[1:] not in ((), (1,)):
-            raise _Unfit(f"has shape {list(shape)}", "give one entry for each image")
-        if dtype.kind not in "iuUS":
+        if len(shape) == 2 and shape[1] > 1 and place is None:
+            base = _base(name)[0]
+            raise _Unfit(
+                f"has shape {list(shape)}: {shape[1]} labels an image (multi-label)",
+                f'choose one column, label_from = "{base}[0]" (--label-from "{base}[0]") to "{base}[{shape[1] - 1}]"',
+            )
+        if len(shape) not in (1, 2) or (place or 0) >= (shape[1] if len(shape) == 2 else 1):
+            raise _Unfit(f"has shape {list(shape)}", "give one entry for each image, or name a column that it has")
+        if dtype.kind not in "biuUS":
             raise _Unfit(f"wrong dtype {dtype}", "save whole numbers or texts")
         for rows in _chunks(f, shape, dtype, 65536):
-            rows = rows.reshape(-1)
+            rows = rows.reshape(len(rows), -1)[:, place or 0]
+            rows = rows.astype(np.uint8) if dtype.kind == "b" else rows
             yield rows.astype(np.str_) if dtype.kind == "S" else rows
-
-
-def _class_names(z: zipfile.ZipFile, name: str, faults: Faults) -> tuple[str, ...]:
-    """Class names for a draft: an array `classes`, else the texts in y, else "0".."K-1"."""
-    words, top = set[str](), 0
-    with _reported(name, faults):
-        for rows in _column(z, name):
-            if rows.dtype.kind == "U":
-                words.update(np.unique(rows).tolist())
-                if "" in words:
-                    raise _Unfit("holds an empty text: a label is missing", "give the class name")
-            else:
-                top = max(top, int(rows.max(initial=0)))
-    if not words and CLASSES in _stems(z):
-        with _reported(CLASSES, faults):
-            return tuple(str(c) for rows in _column(z, CLASSES) for c in rows.tolist())
-    return tuple(sorted(words, key=natural)) or tuple(map(str, range(top + 1)))
-
-
-def _labels(z: zipfile.ZipFile, name: str, info: PublicInfo, faults: Faults) -> Array | None:
-    """Labels [n] as indices into the declared classes, or None after reporting."""
-    with _reported(name, faults):
-        number = {c: i for i, c in enumerate(info.classes)}
-        parts, done = [], 0
-        for rows in _column(z, name):
-            if rows.dtype.kind == "U":
-                words, inverse = np.unique(rows, return_inverse=True)
-                for w in words.tolist():
-                    if w not in number:
-                        at = done + int(np.flatnonzero(rows == w)[0])
-                        faults.add(f"array {name} record {at}", f"class {w!r} is not declared", "correct or declare it")
-                part = np.array([number.get(w, 0) for w in words.tolist()])[inverse.reshape(-1)]
-            else:
-                check_labels(faults, info, rows, f"array {name}", done)
-                part = rows.clip(0, len(number) - 1)
-            parts.append(small_ints(part, len(number)))
-            done += len(rows)
-        return np.concatenate(parts) if parts else np.zeros(0, np.uint8)
-    return None
 
 
 def _units(z: zipfile.ZipFile, name: str, faults: Faults) -> Array | None:

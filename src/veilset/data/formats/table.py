@@ -6,7 +6,7 @@ import contextlib
 import csv
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,15 +17,15 @@ from veilset.data.columns import Extra, beside, extra, fold, quoted
 from veilset.data.decode import is_picture, spool_picture
 from veilset.data.faults import Faults, check_empty, check_units
 from veilset.data.formats.detect import Glimpse, natural
-from veilset.data.formats.folder import first_shape, litter, note_litter
+from veilset.data.formats.folder import first_look, litter, note_left, note_litter, on_disk, utf8
+from veilset.data.reading import LEFT_OUT, SPLITS, Reading, check_count, part_of, same
 from veilset.data.records import Array, Spool, dense, key, small_ints
 from veilset.privacy.private import Opened
 
 FILE = "labels.csv"
+CHOSEN = "\0label"  # where a row keeps the label that was chosen by `label_from`
 COLUMNS = ("file", "label", "class", "split")
-SPLITS = ("train", "test")
 ENCODING = "utf-8-sig"  # with or without the mark that some programs put in front
-LEFT_OUT = -1  # the part of a row that belongs to neither
 
 
 class Table:
@@ -83,10 +83,13 @@ class TableSource:
 
     Args:
         path: the folder. Files are named relative to it.
+        reading: which column is the label, where it is not `label`.
     """
 
-    def __init__(self, path: Path):
-        self._path = path
+    uses: tuple[str, ...] = ("label_from",)
+
+    def __init__(self, path: Path, reading: Reading | None = None):
+        self._path, self._column = path, fold((reading or Reading()).label_from)
         self._file = FILE  # as messages call the label file
         self._images = path  # what file names are relative to
 
@@ -96,7 +99,8 @@ class TableSource:
 
     def extras(self) -> list[Extra]:
         """The other columns of labels.csv, and other tables beside it."""
-        columns = [extra(name, "column", FILE) for name in self._head() if fold(name) not in COLUMNS]
+        used = ("file", "split", self._column) if self._column else COLUMNS
+        columns = [extra(name, "column", FILE) for name in self._head() if fold(name) not in used]
         return columns + beside(self._path, (FILE,))
 
     def _head(self) -> list[str]:
@@ -105,7 +109,7 @@ class TableSource:
             contextlib.suppress(csv.Error),
             open(self._path / FILE, newline="", encoding=ENCODING, errors="replace") as f,
         ):
-            return _columns(csv.reader(f), Faults(self._path)) or []
+            return _columns(csv.reader(f), Faults(self._path), self._column) or []
         return []
 
     def scan(
@@ -124,42 +128,55 @@ class TableSource:
                 taken.append(i)
         rows = np.array(taken, np.int64)
         ids = dense(units[rows]) if len(units) else None
+        note_left(self._left_out(table), faults, self._file)
         if split == "train":
             check_empty(faults, info, table.labels[rows])
             check_units(faults, info, len(rows), ids, self._file)
         records = spool.records()
         return Opened(records, small_ints(table.labels[rows], len(info.classes)), ids) if records else None
 
+    def _left_out(self, table: Table) -> int:
+        """How many rows are of a validation part."""
+        return int((table.parts == LEFT_OUT).sum())
+
     def glimpse(self) -> Glimpse:
         """What a draft declaration says: label names, the first image's shape, the count, and who may be the units."""
         faults, names, count, first = Faults(self._path), set[str](), 0, ""
         who = {fold(e.name): (e.name, set[int]()) for e in self.extras() if e.people and not e.way}
-        for line, row in rows_of(self._path, faults):
+        for line, row in rows_of(self._path, faults, self._column):
             _check_label(row, f"{FILE} line {line}", faults)
-            if row.get("split", "train") == "train":
+            if part_of(row.get("split", "train")) == 0:
                 names.add(label_of(row))
                 first = first or row["file"]
                 count += 1
                 for column, (_, keys) in who.items():
                     keys.add(key(row[column]))
         faults.raise_first()
+        check_count(len(names), f"{self._path / FILE}")
         if not count:
             raise DataError(f"{self._path / FILE}: no row of the training split")
         people = {name: len(keys) for name, keys in who.values()}
-        return Glimpse(tuple(sorted(names, key=natural)), first_shape(self._path / first), (0.0, 255.0), count, people)
+        return Glimpse(
+            tuple(sorted(names, key=natural)),
+            first_look(self._path / on_disk(self._path, first)),
+            (0.0, 255.0),
+            count,
+            people,
+        )
 
     def _read(self, info: PublicInfo, faults: Faults, unit: str | None) -> Table:
         """All rows that can be used; faults for the others."""
-        number, table = {c: i for i, c in enumerate(info.classes)}, Table()
-        for line, row in rows_of(self._path, faults):
+        number, table = {same(c): i for i, c in enumerate(info.classes)}, Table()
+        for line, row in rows_of(self._path, faults, self._column):
             where = f"{FILE} line {line}"
-            label = number.get(label_of(row), -1)
+            label = number.get(same(label_of(row)), -1)
             if _check_label(row, where, faults) and label < 0:
                 faults.add(where, f"class {label_of(row)!r} is not declared", "correct it, or declare it (public)")
             person = row[fold(unit)] if unit else None
             if person == "":
                 faults.add(where, f"{fold(unit or '')} is missing", "give the unit id (for example of the patient)")
-            table.add(line, row["file"], label, SPLITS.index(row.get("split", "train")), person)
+            part = part_of(row.get("split", "train"))
+            table.add(line, on_disk(self._images, row["file"]), label, LEFT_OUT if part is None else part, person)
         return table
 
     def _check_files(self, table: Table, faults: Faults) -> None:
@@ -173,6 +190,7 @@ class TableSource:
         for folder, inner, names in os.walk(self._images):
             inner[:] = [n for n in inner if not litter(n)]
             for name in sorted(filter(is_picture, names)):
+                utf8(Path(folder, name))
                 path = (Path(folder) / name).relative_to(self._images).as_posix()
                 if key(path) not in listed:
                     faults.add(path, f"label is missing: no row in {self._file}", "add a row or remove the file")
@@ -190,8 +208,8 @@ class TableSource:
 
 
 def label_of(row: dict[str, str]) -> str:
-    """The class name: column `class` where there is one (veilset's own releases, see `_Pairs`), else `label`."""
-    return row.get("class", row.get("label", ""))
+    """The class name: the declared column (see `rows_of`), `class` (our releases, see `_Pairs`), or `label`."""
+    return row.get(CHOSEN, row.get("class", row.get("label", "")))
 
 
 def _check_label(row: dict[str, str], where: str, faults: Faults) -> bool:
@@ -210,7 +228,7 @@ class _Pairs:
 
     def check(self, row: dict[str, str], where: str, faults: Faults) -> None:
         """Report, once, a row whose label is no number, or not always that of its class."""
-        if "label" not in row or "class" not in row or self._told:
+        if "label" not in row or "class" not in row or CHOSEN in row or self._told:
             return
         label, name = row["label"], row["class"]
         one = self._names.setdefault(label, name) == name and self._numbers.setdefault(name, label) == label
@@ -220,28 +238,46 @@ class _Pairs:
             faults.add(where, what, "rename one of them in the header, for example to class_2")
 
 
-def _columns(reader: Iterator[list[str]], faults: Faults) -> list[str] | None:
+def _columns(reader: Iterator[list[str]], faults: Faults, column: str = "") -> list[str] | None:
     """The header as it is written, or None after reporting what is wrong with it."""
     head = [c.strip() for c in next(reader, [])]
     names = list(map(fold, head))
-    if "file" not in names or not {"label", "class"} & set(names) or len(set(names)) != len(names):
-        what = f"its header is {','.join(head)[:80]!r}"
-        faults.add(FILE, what, "it must name the columns file,label[,split][,unit], each once, with commas")
+    whole = "file" in names and len(set(names)) == len(names)
+    if whole and column and column not in names:
+        what = f"there is no column {quoted(column)}, which label_from names; it has {', '.join(map(quoted, head))}"
+        faults.add(FILE, what, "name one that it has")
+        return None
+    if not whole or not (column or {"label", "class"} & set(names)):
+        what, rest = f"its header is {','.join(head)[:80]!r}", ", ".join(quoted(c) for c in head if fold(c) != "file")
+        choose = f"; or choose the label by label_from (--label-from): one of {rest}" if whole else ""
+        faults.add(FILE, what, f"it must name the columns file,label[,split][,unit], each once, with commas{choose}")
         return None
     return head
 
 
-def rows_of(path: Path, faults: Faults) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, row by folded column name) for every row that has all its columns; faults for the others."""
+def rows_of(path: Path, faults: Faults, column: str = "") -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, row by folded column name) for every row that has all its columns; faults for the others.
+
+    With `column`, folded, that one is the label (see `label_of`), whatever others are called.
+    """
     try:
         with open(path / FILE, newline="", encoding=ENCODING) as f:
-            reader = csv.reader(f)
-            head, pairs = [fold(c) for c in _columns(reader, faults) or ()], _Pairs()
-            for cells in reader if head else ():
-                if cells and (row := _row(reader.line_num, head, cells, faults)):
-                    pairs.check(row, f"{FILE} line {reader.line_num}", faults)
-                    yield reader.line_num, row
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
+            yield from parse_rows(f, faults, column)
+    except (OSError, UnicodeDecodeError) as e:
+        faults.add(FILE, f"cannot be read ({e})", "write it as UTF-8 with commas")
+
+
+def parse_rows(f: Iterable[str], faults: Faults, column: str = "") -> Iterator[tuple[int, dict[str, str]]]:
+    """As `rows_of`, of the lines of a table."""
+    try:
+        reader = csv.reader(f)
+        head, pairs = [fold(c) for c in _columns(reader, faults, column) or ()], _Pairs()
+        for cells in reader if head else ():
+            if cells and (row := _row(reader.line_num, head, cells, faults)):
+                row |= {CHOSEN: row[column]} if column else {}
+                pairs.check(row, f"{FILE} line {reader.line_num}", faults)
+                yield reader.line_num, row
+    except csv.Error as e:
         faults.add(FILE, f"cannot be read ({e})", "write it as UTF-8 with commas")
 
 
@@ -256,8 +292,8 @@ def _row(line: int, head: list[str], cells: list[str], faults: Faults) -> dict[s
     if not row["file"] or file.is_absolute() or ".." in file.parts:
         faults.add(where, f"file {row['file']!r} is not a path inside the folder", "name it relative to the folder")
         return None
-    if row.get("split", "train") not in SPLITS:
-        faults.add(where, f"split {row['split']!r} is neither train nor test", "write train or test")
+    if part_of(row.get("split", "train")) is None:
+        faults.add(where, f"split {row['split']!r} is none of train, val and test", "write train, val or test")
         return None
     row["file"] = file.as_posix()
     return row
