@@ -9,7 +9,7 @@ PART ?= 1/1
 
 .PHONY: demo test test-long bench tables faults site notebooks clean
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py src/veilset/privacy/gradients/kernels.cpp
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0 -e '.[dev,parquet]' -c constraints.txt
 	touch $@

@@ -1,7 +1,7 @@
 """Write the list of files that the claim rests on into architecture.md: python docs/make_trust.py
 
 Those are `privacy/`, whole, and what it imports of the rest of the package, and what that imports in turn. A file that
-only asks for privacy (a method, a verb) is not among them: the gate does not trust it.
+only asks for privacy (a method, a verb) is not among them: the gate does not trust it. What is compiled is counted too.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def trusted() -> list[Path]:
         if path not in found:
             found.add(path)
             open_ += imported(path)
+    found |= {*(SOURCES / "privacy").rglob("*.cpp")}
     return sorted(p for p in found if code_lines(p))
 
 
@@ -43,6 +44,8 @@ def imported(path: Path) -> Iterator[Path]:
 def code_lines(path: Path) -> int:
     """Lines that hold code: no blank lines, comments or docstrings."""
     text = path.read_text()
+    if path.suffix == ".cpp":
+        return sum(1 for row in text.splitlines() if row.strip() and not row.strip().startswith("//"))
     spans = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
     prose = {line for n in spans if isinstance(n.value.value, str) for line in range(n.lineno, (n.end_lineno or 0) + 1)}
     rows = enumerate(text.splitlines(), start=1)
@@ -54,7 +57,7 @@ def text() -> str:
     rows, files = [], trusted()
     for folder in dict.fromkeys(p.parent for p in files):
         here = [p for p in files if p.parent == folder]
-        names = ", ".join(f"`{p.stem}` {code_lines(p)}" for p in here)
+        names = ", ".join(f"`{p.stem if p.suffix == '.py' else p.name}` {code_lines(p)}" for p in here)
         name = folder.relative_to(SOURCES.parent).as_posix()
         rows.append(f"| `{name}/` | {sum(map(code_lines, here))} | {names} |")
     total = sum(map(code_lines, files))

@@ -202,8 +202,8 @@ def test_sums_and_norms_in_less_than_float64_fail(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(sheet, "UNIT", 0.0)
     assert failing(rounding.cancelling) == {"norms hold what rounding may hide"}
-    norms = sheet.Sheet._norms
-    monkeypatch.setattr(sheet.Sheet, "_norms", lambda self: norms(self).bfloat16().double())
+    norms = sheet.Sheet.norms
+    monkeypatch.setattr(sheet.Sheet, "norms", lambda self: norms(self).bfloat16().double())
     assert failing(rounding.low_precision) == {f"norms are not bfloat16, {f}" for f in ("explicit", "outer", "gram")}
 
 

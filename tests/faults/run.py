@@ -81,7 +81,8 @@ def sound_copy(place: Path) -> Path:
     """A copy of the package with its tests."""
     for name in ("src", "tests"):
         shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", place)
+    for name in ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, place)
     return place
 
 
@@ -208,7 +209,12 @@ def called(place: Path, look: Callable[[], str | None]) -> tuple[str | None, Spo
 
 
 def touched(fault: Fault, base: Path) -> Spots:
-    """The functions that a fault changes: those of lines that it takes away, and of lines that it puts in."""
+    """The functions that a fault changes: those of lines that it takes away, and of lines that it puts in.
+
+    None that a trace could see, if it is not Python.
+    """
+    if not fault.file.endswith(".py"):
+        return frozenset()
     before = (base / fault.file).read_text()
     after = planted(fault, base, lambda place: (place / fault.file).read_text())  # a patch may apply at other lines
     old, new, out = functions(before), functions(after), set[str]()
@@ -241,6 +247,9 @@ def planted(fault: Fault, base: Path, look: Callable[[Path], Any]) -> Any:
     with tempfile.TemporaryDirectory() as tmp:
         place = Path(shutil.copytree(base, Path(tmp) / "copy"))
         plant(fault, place)
+        if not fault.file.endswith(".py"):  # or what was compiled would belong to another source, and not be used
+            script = place / Path(fault.file).with_name("build.py")
+            subprocess.run([sys.executable, str(script)], check=True, capture_output=True)
         return look(place)
 
 
@@ -253,7 +262,7 @@ def measure(fault: Fault, base: Path, calls: list[Spots]) -> dict[str, object]:
         calls: what each of the LOOKERS calls in it.
     """
     spots = touched(fault, base)
-    asked = [who if spots & names else None for who, names in zip(LOOKERS, calls, strict=True)]
+    asked = [who if spots & names or not spots else None for who, names in zip(LOOKERS, calls, strict=True)]
     found = planted(
         fault, base, lambda p: [caught_by_tests(p, fault.tests), *(apart(p, who) if who else None for who in asked)]
     )

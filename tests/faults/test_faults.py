@@ -37,7 +37,8 @@ def test_every_fault_applies_alone(package):
         before = (package / fault.file).read_bytes()
         run.plant(fault, package)
         assert (package / fault.file).read_bytes() != before, fault.name
-        ast.parse((package / fault.file).read_text())  # a fault is wrong code, not broken code
+        if fault.file.endswith(".py"):  # a fault is wrong code, not broken code; what is compiled tells by itself
+            ast.parse((package / fault.file).read_text())
         (package / fault.file).write_bytes(before)
 
 

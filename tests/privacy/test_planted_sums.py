@@ -97,7 +97,7 @@ def test_norms_of_products_hold_what_rounding_may_hide(i, o):
     assert "w" in sheet.factored
     size = (a.double().norm(dim=2) * g.double().norm(dim=2)).sum(1)
     hidden = max(1e-4, (i + o) * 2.0**-24)
-    assert bool((sheet._norms() >= math.sqrt(hidden) * size * (1 - 1e-3)).all())
+    assert bool((sheet.norms() >= math.sqrt(hidden) * size * (1 - 1e-3)).all())
 
 
 # ---------------------------------------------------------------------- releases

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
-from veilset.privacy.alone import EVEN, alone, steady_rows, twins
+from veilset.privacy.alone import EVEN, alone, steady_rows, strangers, twins
 from veilset.privacy.private import InMemory, Opened
 from veilset.privacy.reading import Reader
 
@@ -96,7 +98,15 @@ def test_rows_are_halved_until_they_are_alone():
         seen.append(len(x))
         return [x * 1.0 + (1e-7 * torch.arange(len(x)).view(-1, 1, 1, 1) if len(x) > 16 else 0.0)]
 
-    assert steady_rows("r", look, LIKE, 3, 64) == 16 and seen[2:] == [64, 64, 32, 32, 16, 16]
+    assert steady_rows("r", look, LIKE, 3, 64) == 16
+    assert seen[2:6] == [64, 64, 32, 32] and set(seen[6:]) == {16}
+
+
+@pytest.mark.parametrize("rows", [2, 3, 7, 64, 256, 320])
+def test_of_any_two_rows_each_holds_a_stranger_while_the_other_does_not(rows):
+    marks = strangers(rows).double()
+    apart = marks.T @ (1 - marks)
+    assert bool((apart + torch.eye(rows) > 0).all()) and len(marks) <= max(3, 2 * math.log2(rows))
 
 
 def test_values_that_are_not_numbers_are_no_difference():

@@ -54,9 +54,9 @@ def processor() -> str:
 
 @functools.cache
 def code() -> str:
-    """Hex SHA-256 of this package's Python files: which code was tested, and which one ran."""
+    """Hex SHA-256 of this package's sources: which code was tested, and which one ran."""
     home, digest = Path(__file__).parents[1], hashlib.sha256()
-    for path in sorted(home.rglob("*.py")):
+    for path in sorted([*home.rglob("*.py"), *home.rglob("*.cpp")]):
         digest.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -102,10 +102,11 @@ def keep_selftest(ok: bool, checks: int) -> None:
 
 
 def _selftest_file() -> Path:
-    """In the user's cache; another machine that shares it has another file."""
+    """In the user's cache; another machine that shares it has another file, and so has another compiled part."""
     root = os.environ.get("XDG_CACHE_HOME", "")
     home = (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "veilset"
-    return home / "selftest" / f"{sha256(canonical([code(), versions(), processor()]))[:32]}.json"
+    compiled = [sha256(path.read_bytes()) for path in sorted(Path(__file__).parents[1].rglob("_kernels.so"))]
+    return home / "selftest" / f"{sha256(canonical([code(), versions(), processor(), compiled]))[:32]}.json"
 
 
 def peak_mb() -> float:

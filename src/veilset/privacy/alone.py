@@ -7,6 +7,8 @@ a product may multiply what lies behind a row by 0, and NaN or infinity times 0 
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -21,7 +23,8 @@ EVEN = 32  # rows of a thread: whole vectors of the processor, else the last ele
 def steady_rows(what: str, look: Look, like: Sequence[torch.Tensor], classes: int, rows: int) -> int:
     """The largest number of rows, `rows` or that about halved again and again, at which rows are alone to the last bit.
 
-    Random images are looked at once more, in another order and with other neighbours. Devices other than the processor,
+    Random images are looked at again and again, in other orders, each time with strangers on other rows: for every two
+    rows there is a look in which the first holds a stranger and the second does not. Devices other than the processor,
     whose libraries promise no order of additions, are not looked at: see docs/proof.md.
 
     Args:
@@ -41,10 +44,10 @@ def steady_rows(what: str, look: Look, like: Sequence[torch.Tensor], classes: in
         many = [torch.rand(rows, *v.shape).to(v.dtype) for v in like]
         many[1] = torch.randint(classes, (rows,))
 
-        def seen(order: torch.Tensor, strangers: torch.Tensor | None = None) -> list[torch.Tensor]:
+        def seen(order: torch.Tensor, others: torch.Tensor | None = None) -> list[torch.Tensor]:
             inputs = [v[order] for v in many]
-            if strangers is not None:
-                inputs[0][strangers] = torch.rand(inputs[0][strangers].shape) * 100
+            if others is not None:
+                inputs[0][others] = torch.rand(inputs[0][others].shape) * 100
             with shared(0, like[0].device):
                 return list(look(*inputs))
 
@@ -56,13 +59,24 @@ def steady_rows(what: str, look: Look, like: Sequence[torch.Tensor], classes: in
             )
         while rows > 1:
             rows -= rows % 2  # or the middle one would keep its place
-            places = torch.arange(rows)
-            order, strangers = places.flip(0), places % 3 == 2 * rows % 3  # no row is left out both ways round
-            plain, other = seen(places), seen(order, strangers)
-            if all(_same(a[order][~strangers], b[~strangers]) for a, b in zip(plain, other, strict=True)):
+            plain, order = seen(torch.arange(rows)), torch.arange(rows).flip(0)
+            for others in strangers(rows):
+                other = seen(order, others)
+                if not all(_same(a[order][~others], b[~others]) for a, b in zip(plain, other, strict=True)):
+                    break
+                order = torch.randperm(rows)
+            else:
                 break
             rows = rows // 2 // EVEN * EVEN or rows // 2
     return rows
+
+
+def strangers(rows: int) -> torch.Tensor:
+    """Marks [looks, rows], so few looks that no row is marked in all those that another one is (Sperner 1928)."""
+    looks = next(m for m in itertools.count(2) if math.comb(m, m // 2) >= rows)
+    marks = torch.zeros(rows, looks, dtype=torch.bool)
+    marks.scatter_(1, torch.tensor([*itertools.islice(itertools.combinations(range(looks), looks // 2), rows)]), True)
+    return marks.T
 
 
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:

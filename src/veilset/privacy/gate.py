@@ -189,12 +189,13 @@ class Gate:
         clipped = self._clipped.get((name, part))
         if clipped is None or not clipped.fits(loss, params, draws):
             check_draws(draws)
-            blank = self._reader.blank(features)
             own = [torch.zeros(shape_of(how), device=self._device) for how in draws.values()]
-            clipped = self._clipped[name, part] = Clipped(loss, params, (*blank, *own), draws)
+            clipped = self._clipped[name, part] = Clipped(loss, params, (*self._reader.blank(features), *own), draws)
         total = Total(clipped.size, release.bound, self.info.max_images_per_unit > 1, seed)
         look = clipped.look(loss, params, total.several)
         rows = self._steady(release, (part, clipped), look, clipped.like, clipped.most(GRADIENT_BYTES))
+        if not clipped.confirmed(loss, params, rows, len(self.info.classes), total.several):  # the general path, then
+            rows = self._steady(release, (part, clipped, "general"), look, clipped.like, clipped.most(GRADIENT_BYTES))
         for i, c in enumerate(self._reader.chunks(self._chosen(release, part, done), rows, features)):
             where = f"{name}/{part}/{done}/{self._team.rank}/{i}"
             own = [self._own(how, rows, f"draw/{k}/{where}") for k, how in draws.items()]

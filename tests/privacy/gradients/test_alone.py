@@ -67,7 +67,7 @@ def handed_over(sheet: Sheet) -> dict[str, torch.Tensor]:
     held = {f"{k} {i}": p for k, (pieces, _) in sheet.explicit.items() for i, p in enumerate(pieces)}
     held |= {f"{k} {i}": p for k, pair in sheet.factored.items() for i, p in enumerate(pair)}
     held = {k: v.clone() for k, v in held.items()}
-    return held | {"norm": sheet._norms()}
+    return held | {"norm": sheet.norms()}
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:

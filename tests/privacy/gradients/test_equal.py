@@ -105,6 +105,24 @@ class Tied(nn.Module):
         return self.out(torch.tanh(self.second(torch.tanh(self.first(x.flatten(1))))))
 
 
+class InPlace(nn.Module):
+    """What layers give is changed in place: by functions, by modules, by sums, and through a view."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.out = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, padding=1), nn.Linear(576, 4)
+        self.norm, self.relu = nn.GroupNorm(4, 16), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        h = self.relu(self.first(x))
+        more = self.norm(self.second(h))
+        more += h
+        more[:, :8].mul_(0.5)
+        out = self.out(F.silu(more, inplace=True).flatten(1))
+        out[:, 0] += 1
+        return out.sub_(0.1)
+
+
 def small(*layers) -> nn.Module:
     return nn.Sequential(*layers)
 
@@ -136,6 +154,7 @@ CASES = {
     ),
     "shared": (Twice, classify),
     "tied": (Tied, classify),
+    "in place": (InPlace, classify),
     "attention": (Attention, classify),
     "conditional": (Conditional, lambda f, x, y: F.cross_entropy(f(x[None], y[None]), y[None])),
     "own parameters": (Position, classify),

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from veilset.audit.selftest.base import Check, facts, gate_for, hidden, pictures, refused, wrong
 from veilset.core.errors import ConfigError, DataError
 from veilset.privacy.alone import EVEN, steady_rows
-from veilset.privacy.gradients import Clipped
+from veilset.privacy.gradients import Clipped, kernels
 from veilset.privacy.gradients.rules import RULES
 from veilset.privacy.plan import Release
 from veilset.privacy.private import PrivateImages
@@ -76,6 +76,31 @@ def layers() -> Iterator[Check]:
     )
 
 
+def rules() -> Iterator[Check]:
+    """Gradients, norms and their sum in whole chunks, as they are computed here; wrong ones are not trusted."""
+    of = {"sound": _confirmed()}
+    with torch.autocast("cpu", torch.bfloat16):
+        of["sound, bfloat16"] = _confirmed()
+    real, mix = kernels.convolution, kernels.mix
+    ways: dict[str, Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]] = {
+        "a row that is left out": lambda e, q: (e.index_fill(0, torch.tensor([5]), 0), q),
+        "the norm of the next row": lambda e, q: (e, q.roll(1)),
+        "a trace of another row": lambda e, q: (e + 1e-6 * e[7], q),
+    }
+    for name, way in ways.items() if kernels.library() else ():
+
+        def planted(*arguments: Any, way: Any = way) -> Any:
+            e, q, across = real(*arguments)
+            return (*(way(e, q) if len(q) == ROWS else (e, q)), across)
+
+        with patch.object(kernels, "convolution", planted):
+            of[name] = not _confirmed()
+    if kernels.library():
+        with patch.object(kernels, "mix", lambda share, rows: mix(share[:-1], rows[:-1])):
+            of["a row that is not added"] = not _confirmed()
+    yield wrong(f"whole chunks of gradients are right: {kernels.words()}", "wrong ones, or sound ones refused", of=of)
+
+
 def refusals() -> Iterator[Check]:
     """Networks, losses and declarations through which one record reaches another; sets that sums cannot hold."""
     net, info = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), facts()
@@ -124,7 +149,7 @@ def refusals() -> Iterator[Check]:
     yield wrong("ways from one record to another are refused", "ways that are open", of=of)
 
 
-CHECKS = (rows, used, layers, refusals)
+CHECKS = (rows, used, layers, rules, refusals)
 
 
 def _looks(w: torch.Tensor) -> dict[str, tuple[Callable[..., Sequence[torch.Tensor]], int]]:
@@ -204,6 +229,20 @@ def _scaled(make: Any, factor: float) -> Any:
         return made
 
     return other
+
+
+def _confirmed() -> bool:
+    """Whether a network with all kinds of layers that are computed in one piece keeps the fast path and its rows."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first = [nn.Conv2d(1, 32, 3, padding=1), nn.GroupNorm(4, 32), nn.Tanh(), nn.Conv2d(32, 21, 2, 2), nn.Tanh()]
+        net = nn.Sequential(*first, nn.ConvTranspose2d(21, 3, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(75, 3))
+    net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        clipped = Clipped(_outputs, net, LIKE)
+        alone = steady_rows("r", clipped.look(_outputs, net, False), LIKE, 3, ROWS) == ROWS
+        return clipped.confirmed(_outputs, net, ROWS, 3, False) and clipped.fast and alone
 
 
 def _fast(net: nn.Module, loss: Any) -> bool:

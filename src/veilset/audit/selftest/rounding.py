@@ -117,7 +117,7 @@ def cancelling() -> Iterator[Check]:
         sheet.product("w", a, g)
         size = (a.double().norm(dim=2) * g.double().norm(dim=2)).sum(1)
         hidden_ = math.sqrt(max(1e-4, (i + o) * 2.0**-24)) * size
-        least = min(least, float((sheet._norms() / hidden_).min()))
+        least = min(least, float((sheet.norms() / hidden_).min()))
     yield Check("norms hold what rounding may hide", 1 - least, 1e-3, "largest shortfall / what may be hidden")
 
 

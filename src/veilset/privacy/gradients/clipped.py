@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -15,13 +15,17 @@ from veilset.privacy.alone import alone, twins
 from veilset.privacy.bounding import clip
 from veilset.privacy.draws import Draws, shared
 from veilset.privacy.gradients.reference import Loss, Parameters, named, per_record, refuse_mixing
-from veilset.privacy.gradients.sheet import ROWS, Sheet
+from veilset.privacy.gradients.sheet import MARGIN, ROWS, Sheet, shares
 from veilset.privacy.gradients.taps import tapped
 
 Inputs = Sequence[torch.Tensor]  # images [n, C, H, W], labels [n], and what each record draws of its own [n, ...]
 PROBE = 3  # random public images on which the fast path must equal the reference
+PART = 16  # records at a time of the reference, which needs much memory
 FEW = 64
-TOLERANCE = 1e-3  # of the gradient's norm; a wrong rule is wrong by far more
+TOLERANCE = 1e-3  # of a record's norm; a wrong rule is wrong by far more
+SUM = 1e-5  # of the bound times the rows: products in the reference are float32
+OVERFLOW = 1e37  # of a squared norm, beyond which float32 may not hold it
+BFLOAT16 = 0.05  # the same where layers are rounded to bfloat16, in the reference otherwise than on the fast path
 
 
 class Total:
@@ -84,6 +88,7 @@ class Clipped:
         self.shapes = {k: p.shape for k, p in named(params).items()}
         self.size = sum(math.prod(s) for s in self.shapes.values())
         self.memory = 16 * self.size  # bytes a record
+        self._agreed: bool | None = None
         with torch.random.fork_rng(devices=[]), torch.autocast(like[0].device.type, enabled=False):
             torch.default_generator.manual_seed(0)
             self.fast = self._probe(loss, params)
@@ -129,17 +134,91 @@ class Clipped:
             with shared(1, x.device), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
                 got = tapped(loss, params, inputs, self._names)
             held = _held(got)
-            rows = got.rows()
         except VeilsetError:
             raise
         except Exception as e:  # any layer or transform may be unsupported in its own way; the reference is general
             return self._slow(f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else 'no message'}")
-        flat = torch.cat([wanted[k].reshape(PROBE, -1).to(rows) for k in self.shapes], 1)
-        wrong = float((rows - flat).norm() / flat.norm().clamp_min(1e-30))
-        if not wrong < TOLERANCE and bool(torch.isfinite(flat).all()):
-            return self._slow(f"its gradients differ from the reference by {wrong:.1e}")
+        wrong = self._wrong(got, [(torch.arange(PROBE), wanted)], TOLERANCE)
+        if wrong:
+            return self._slow(wrong)
         self.memory = (3 * saved[0] + held) // PROBE + 1  # a layer's temporaries are some times what it saves
         return True
+
+    def confirmed(self, loss: Loss, params: Parameters, rows: int, classes: int, several: bool) -> bool:
+        """Whether the fast path, if taken, gives the reference's gradients in chunks of so many rows as they will be.
+
+        Looked at once, on random images of several brightnesses: each row's gradient, that no norm is too small, and
+        the sum. If not, the general path is taken from here on. `alone.steady_rows` sees that rows do not mix.
+
+        Args:
+            loss, params: as before.
+            rows: of a chunk.
+            classes: labels are drawn below it.
+            several: units may hold several images.
+        """
+        device = self.like[0].device
+        if self._agreed is None and self.fast and device.type == "cpu":
+            x, _, *own = self.like
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(1)
+                inputs = [torch.rand(rows, *v.shape).to(v.dtype) for v in (x, *own)]
+                inputs[0] *= torch.rand(rows, *[1] * x.dim()).to(x.dtype)
+                inputs.insert(1, torch.randint(classes, (rows,)))
+                wrong = None
+                for half in (False, True) if torch.is_autocast_enabled("cpu") else (False,):
+                    with shared(1, device), _cast(half):
+                        sheet = self._sheet(loss, params, inputs, several)
+                    with _cast(False):
+                        wanted = self._reference(loss, params, inputs, half)
+                        wrong = wrong or self._wrong(sheet, wanted, BFLOAT16 if half else TOLERANCE)
+            self._agreed = wrong is None or self._slow(f"{wrong} in chunks of {rows}")
+            if wrong:
+                self.fast, self.memory = False, 16 * self.size
+        return self._agreed is not False
+
+    def _reference(
+        self, loss: Loss, params: Parameters, inputs: Inputs, half: bool
+    ) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        for some in torch.arange(len(inputs[0])).split(PART):
+            with shared(1, inputs[0].device), _cast(half):
+                grads = per_record(loss, params, [v[some] for v in inputs], self._names)
+            yield some, grads
+
+    def _wrong(
+        self, sheet: Sheet, wanted: Iterable[tuple[torch.Tensor, dict[str, torch.Tensor]]], tolerance: float
+    ) -> str | None:
+        """In what a sheet's rows, norms or sum are not as they have to be, if in anything.
+
+        Args:
+            sheet: of all rows.
+            wanted: (some rows, their gradients by name), until all rows are dealt with.
+            tolerance: of a row's norm.
+        """
+        norms = sheet.norms()
+        finite = torch.isfinite(norms)
+        bound = max(float(norms[finite].median()), 1e-30) if bool(finite.any()) else 1.0
+        share = shares(norms, bound).masked_fill(~finite, 0)
+        off, length, own = torch.zeros(3, sheet.n, dtype=torch.float64)
+        expected = {k: torch.zeros(math.prod(s), dtype=torch.float64) for k, s in self.shapes.items()}
+        for some, grads in wanted:
+            for name in self.shapes:
+                mine, other = sheet.part(name, some).double(), grads[name].reshape(len(some), -1).cpu().double()
+                for sums, v in ((off, mine - other), (length, other), (own, mine)):
+                    sums[some] += v.square().sum(1)
+                expected[name] += share[some] @ mine.nan_to_num(0, 0, 0)
+        judged = torch.isfinite(length) & (length < OVERFLOW)
+        least = length[judged].max().sqrt() * tolerance if bool(judged.any()) else 0.0
+        far = (off.sqrt() / length.sqrt().clamp_min(least).clamp_min(1e-30))[judged]
+        if not bool((far < tolerance).all()):
+            return f"its gradients differ from the reference by {float(far.max()):.1e}"
+        if not bool((own.sqrt() <= norms * (1 + MARGIN))[judged].all()):
+            return "it takes a gradient for shorter than it is"
+        if not sheet.several and bool(finite.all()):
+            total = torch.zeros(self.size, dtype=torch.float64)
+            sheet.add_clipped(total, torch.ones(sheet.n, dtype=torch.bool), bound)
+            if not bool((total - torch.cat([*expected.values()])).norm() <= SUM * bound * sheet.n):
+                return "its sum is not that of its gradients"
+        return None
 
     @staticmethod
     def _slow(why: str) -> bool:
@@ -211,8 +290,17 @@ def code_of(f: Callable[..., object]) -> object:
     return getattr(f, "__code__", type(f))
 
 
+def _cast(half: bool) -> torch.autocast:
+    """The autocast that is on, or none."""
+    return torch.autocast("cpu", torch.get_autocast_dtype("cpu"), enabled=half)
+
+
 def _held(sheet: Sheet) -> int:
-    """Bytes of per-record gradients, with the temporaries of the layer that has the largest."""
-    explicit = [sum(p.numel() * 4 for p in pieces) for pieces, _ in sheet.explicit.values()]
+    """Bytes of per-record gradients, with the temporaries of the layer that has the largest.
+
+    There are none where norms came with the gradients.
+    """
+    explicit = {k: sum(p.numel() * 4 for p in pieces) for k, (pieces, _) in sheet.explicit.items()}
     factored = sum(4 * (a.numel() + g.numel()) for a, g in sheet.factored.values())
-    return sum(explicit) + 4 * max(explicit, default=0) + factored
+    largest = max((v for k, v in explicit.items() if k not in sheet.squares), default=0)
+    return sum(explicit.values()) + 4 * largest + factored

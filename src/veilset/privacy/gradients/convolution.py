@@ -6,11 +6,12 @@ shape, and how records are divided into blocks, follow from public shapes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
 
+from veilset.privacy.gradients import kernels
 from veilset.privacy.gradients.processor import vendor_products
 from veilset.privacy.gradients.sheet import Join, whole
 
@@ -21,13 +22,13 @@ NARROW = 48  # kh kw C up to which positions, not windows, are adjacent in memor
 
 def weight_gradients(
     large: torch.Tensor, small: torch.Tensor, n: int, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair
-) -> tuple[list[torch.Tensor], Join]:
+) -> tuple[list[torch.Tensor], Join, torch.Tensor | None]:
     """Gradients of a convolution's weight that takes `large` to `small`, record by record.
 
     For an ordinary convolution `large` is its input and `small` its output's gradient; for a transposed one they change
-    places. bfloat16 multiplies fastest as batched matrix products over gathered windows, and so does float32 where
-    products have a BLAS made for the processor; elsewhere the library's own weight gradient of a convolution with a
-    group a record is faster.
+    places. The compiled part is fastest. Of torch's operators, bfloat16 multiplies fastest as batched matrix products
+    over gathered windows, and so does float32 where products have a BLAS made for the processor; elsewhere the
+    library's own weight gradient of a convolution with a group a record is faster.
 
     Args:
         large: [n m, C, H, W], the m images of a record in a row; summed over.
@@ -36,13 +37,16 @@ def weight_gradients(
         kernel, stride, padding, dilation: of the convolution.
 
     Returns:
-        (pieces [n, ...], how to join them to [..., O, C, kh, kw]).
+        (pieces [n, ...], how to join them to [..., O, C, kh, kw], squares of the records' norms if they are known).
     """
+    if kernels.can(large, small):
+        grads, squares, across = kernels.convolution(large, small, n, kernel, stride, padding, dilation)
+        return [grads], partial(_kernel_last, across=across), squares
     if large.dtype != torch.bfloat16 and not (large.device.type == "cpu" and vendor_products()):
-        return [_grouped(large, small, n, kernel, stride, padding, dilation)], whole
+        return [_grouped(large, small, n, kernel, stride, padding, dilation)], whole, None
     if large.shape[1] * kernel[0] * kernel[1] <= NARROW:
-        return _narrow(large, small, n, kernel, stride, padding, dilation)
-    return _windows(large, small, n, kernel, stride, padding, dilation)
+        return *_narrow(large, small, n, kernel, stride, padding, dilation), None
+    return *_windows(large, small, n, kernel, stride, padding, dilation), None
 
 
 def points(large: torch.Tensor, small: torch.Tensor, n: int, stride: Pair) -> tuple[torch.Tensor, torch.Tensor]:
@@ -140,6 +144,12 @@ def _padded(x: torch.Tensor, padding: Pair, more: int = 0) -> torch.Tensor:
 def _by_position(v: torch.Tensor, n: int) -> torch.Tensor:
     """[n m, O, H, W] to [n, O, m H W]: a view wherever the layout permits it."""
     return v.unflatten(0, (n, -1)).movedim(2, 1).flatten(2)
+
+
+def _kernel_last(pieces: Sequence[torch.Tensor], across: bool) -> torch.Tensor:
+    """[..., kh, kw, O, C], or [..., kh, kw, C, O] if `across`, to [..., O, C, kh, kw]."""
+    piece = pieces[0].transpose(-1, -2) if across else pieces[0]
+    return piece.movedim((-4, -3), (-2, -1))
 
 
 def _join(pieces: list[torch.Tensor], kernel: Pair, channels: int) -> torch.Tensor:

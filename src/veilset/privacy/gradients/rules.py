@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from veilset.privacy.gradients import kernels
 from veilset.privacy.gradients.convolution import points, weight_gradients
 from veilset.privacy.gradients.sheet import Sheet
 
@@ -125,10 +126,10 @@ class Convolution(Rule):
 class GroupNorm(Rule):
     """(x - mean) / deviation over the channels of a group and all positions, scaled and shifted by channel.
 
-    The library's kernel is quick for images in plain order. It is shown one image with the channels of all: then its
-    sums for scale and shift, which it makes anyway, are those of single images. In channels_last it is slow; there
-    float32 is written out, and bfloat16, whose many small steps cost more, gains even by reordering twice.
-    Statistics are float32.
+    The compiled part does whole vectors of channels in channels_last. The library's kernel is quick for images in plain
+    order. It is shown one image with the channels of all: then its sums for scale and shift, which it makes anyway, are
+    those of single images. In channels_last it is slow; there float32 is written out, and bfloat16, whose many small
+    steps cost more, gains even by reordering twice. Statistics are float32.
     """
 
     def __init__(self, weight: str | None, bias: str | None, groups: int, eps: float):
@@ -138,11 +139,20 @@ class GroupNorm(Rule):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [n, m, C, ...] -> the same shape."""
         self.kind, self.shape = x.dtype, x.shape
-        self.plain = self.layout == torch.contiguous_format or x.dim() != 5 or x.dtype == torch.bfloat16
+        last = self.layout == torch.channels_last and x.dim() == 5
+        self.compiled = last and x.shape[2] % kernels.WIDEST == 0 and kernels.can(x)
+        if self.compiled:
+            self.kernel = kernels.GroupNorm(x.flatten(0, 1), self.w, self.b, self.groups, self.eps)
+            return self.kernel.y.view(x.shape)
+        self.plain = not last or x.dtype == torch.bfloat16
         return self._forward_plain(x) if self.plain else self._forward_last(x)
 
     def backward(self, g: torch.Tensor, wanted: bool) -> torch.Tensor | None:
         """Sums over positions give the parameters' gradients."""
+        if self.compiled:
+            back, *sums = self.kernel.backward(g.flatten(0, 1).to(self.kind))
+            self._hand_over(*sums)
+            return back.view(self.shape) if wanted else None
         return self._backward_plain(g, wanted) if self.plain else self._backward_last(g, wanted)
 
     def _forward_plain(self, x: torch.Tensor) -> torch.Tensor:
@@ -159,10 +169,14 @@ class GroupNorm(Rule):
         back, scale, shift = torch.ops.aten.native_group_norm_backward(
             g.reshape(self.sizes[:3]).contiguous(), self.x, self.mean, self.rstd, self.w, *self.sizes, asked
         )
-        for name, sums in ((self.weight, scale), (self.bias, shift)):
-            if name:
-                self.sheet.add(name, sums.view(self.shape[:3]).sum(1))
+        self._hand_over(scale, shift)
         return self._ordered(back) if wanted else None
+
+    def _hand_over(self, *sums: torch.Tensor) -> None:
+        """Sums of single images for scale and shift."""
+        for name, v in zip((self.weight, self.bias), sums, strict=True):
+            if name:
+                self.sheet.add(name, v.view(self.shape[:3]).sum(1))
 
     def _ordered(self, v: torch.Tensor) -> torch.Tensor:
         """[1, n m C, positions] in the input's shape, and in the memory layout that its neighbours have."""

@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from veilset.privacy.gradients import kernels
+
 ROWS = 320  # records at a time, at most
 # Of C: rounding of norms (SPAN / 2 x 2^-24 = 1.3e-4 and a little), and of all float64 sums and the grid (below 1e-4).
 MARGIN = 1e-3
@@ -47,22 +49,33 @@ class Sheet:
         self.n, self.shapes, self.several = n, shapes, several
         self.explicit: dict[str, tuple[list[torch.Tensor], Join]] = {}
         self.factored: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.squares: dict[str, torch.Tensor] = {}
 
-    def add(self, name: str, grads: torch.Tensor | list[torch.Tensor], join: Join = whole) -> None:
+    def add(
+        self,
+        name: str,
+        grads: torch.Tensor | list[torch.Tensor],
+        join: Join = whole,
+        squares: torch.Tensor | None = None,
+    ) -> None:
         """Add explicit gradients of a parameter.
 
         Args:
             name: the parameter.
             grads: [n, ...], or pieces of that kind in the order in which they are cheapest to make.
             join: makes [..., *shape] (up to reshaping) of the pieces, for any leading axes.
+            squares: float64 [n], the squares of the gradients' norms, if whoever made them knows these.
         """
         pieces = [_wide(p) for p in (grads if isinstance(grads, list) else [grads])]
         if name in self.factored:
             a, g = self.factored.pop(name)
             self.explicit[name] = [_wide(torch.bmm(g.transpose(1, 2), a))], whole
         if name in self.explicit:  # a second use of the same parameter
-            pieces, join = [self._flat(name) + join(pieces).reshape(self.n, -1)], whole
+            pieces, join, squares = [self._flat(name) + join(pieces).reshape(self.n, -1)], whole, None
         self.explicit[name] = pieces, join
+        self.squares.pop(name, None)
+        if squares is not None:
+            self.squares[name] = squares
 
     def product(self, name: str, a: torch.Tensor, g: torch.Tensor) -> None:
         """Add gradients [n, o, i] = sum over positions of g_l (outer) a_l, for a [n, L, i] and g [n, L, o]."""
@@ -84,10 +97,20 @@ class Sheet:
         kind = torch.float64 if any(p.dtype == torch.float64 for p in parts) else torch.float32
         return torch.cat([p.to("cpu", kind) for p in parts], 1)
 
+    def part(self, name: str, some: torch.Tensor) -> torch.Tensor:
+        """[k, P] gradients of one parameter of the k records `some`, on the processor."""
+        if name in self.explicit:
+            pieces, join = self.explicit[name]
+            return join([p[some] for p in pieces]).reshape(len(some), -1).cpu()
+        if name in self.factored:
+            a, g = (_wide(v[some]) for v in self.factored[name])
+            return torch.bmm(g.transpose(1, 2), a).flatten(1).cpu()
+        return torch.zeros(len(some), math.prod(self.shapes[name]))
+
     def pieces(self) -> list[torch.Tensor]:
         """All that is kept of the records, [n, ...] each, and their norms."""
         explicit = [p for pieces, _ in self.explicit.values() for p in pieces]
-        return [*explicit, *(v for pair in self.factored.values() for v in pair), self._norms()]
+        return [*explicit, *(v for pair in self.factored.values() for v in pair), self.norms()]
 
     def add_clipped(self, total: torch.Tensor, used: torch.Tensor, bound: float) -> torch.Tensor:
         """Add to `total` (float64 [size]) the sum over the `used` records (bool [n]) of their gradients, each scaled to
@@ -96,14 +119,13 @@ class Sheet:
         Returns:
             Those of the used records with NaN, infinity or an overflow: they contribute nothing.
         """
-        norm = self._norms()
+        norm = self.norms()
         bad = ~torch.isfinite(norm)
         if bool(bad.any()):
             norm = norm.masked_fill(bad, 1.0)
             self.explicit = {k: ([_emptied(p, bad) for p in pieces], j) for k, (pieces, j) in self.explicit.items()}
             self.factored = {k: (_emptied(a, bad), _emptied(g, bad)) for k, (a, g) in self.factored.items()}
-        most = bound * (1 - MARGIN)
-        share = most / norm.clamp_min(most)
+        share = shares(norm, bound)
         share[~used] = 0
         place = 0
         for name, shape in self.shapes.items():
@@ -119,12 +141,13 @@ class Sheet:
         shape = self.shapes[name]
         return join(pieces).reshape(self.n, math.prod(shape))
 
-    def _norms(self) -> torch.Tensor:
+    def norms(self) -> torch.Tensor:
         """[n] an upper bound on the norm of each record's gradient, up to MARGIN / 2; float64."""
         square = torch.zeros(self.n, dtype=torch.float64)
-        for pieces, _ in self.explicit.values():
-            for p in pieces:
-                square += _squares(p.reshape(self.n, -1)).cpu()
+        for name, (pieces, _) in self.explicit.items():
+            known = [self.squares[name]] if name in self.squares else []
+            for v in known or (_squares(p.reshape(self.n, -1)) for p in pieces):
+                square += v.cpu()
         for a, g in self.factored.values():
             a, g = _wide(a), _wide(g)
             long, wide = _squares(a).sqrt(), _squares(g).sqrt()
@@ -149,6 +172,12 @@ class Sheet:
         return total
 
 
+def shares(norm: torch.Tensor, bound: float) -> torch.Tensor:
+    """What gradients of these norms are multiplied by, so that none is longer than bound (1 - MARGIN)."""
+    most = bound * (1 - MARGIN)
+    return most / norm.clamp_min(most)
+
+
 def _squares(v: torch.Tensor) -> torch.Tensor:
     """v [..., d] float32 -> sums of squares over d, float64; no more than SPAN terms are added up in float32."""
     if v.dtype == torch.float64 or v.shape[-1] <= SPAN:
@@ -160,6 +189,8 @@ def _squares(v: torch.Tensor) -> torch.Tensor:
 
 def _mixed(share: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """share [n] @ rows [n, d] in float64, a few columns at a time."""
+    if rows.dtype == torch.float32 and kernels.can(rows):
+        return kernels.mix(share, rows)
     return torch.cat([share @ part.double() for part in rows.split(max(1, BLOCK // len(rows)), 1)])
 
 

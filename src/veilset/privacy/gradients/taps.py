@@ -116,7 +116,10 @@ class _Layer(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, spark: torch.Tensor, rule: Rule) -> torch.Tensor:
         """x [n, ...] to the layer's output [n, ...]."""
         ctx.rule = rule
-        return rule.forward(x.detach())
+        y = rule.forward(x.detach())
+        # The same memory, but no view, which the loss could not change in place (`ReLU(inplace=True)`, `h += x`). No
+        # rule keeps its output, and a change to what it keeps, its input, is an error of the reference.
+        return y.new_empty(0).set_(y.untyped_storage(), y.storage_offset(), y.shape, y.stride())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
