@@ -202,23 +202,23 @@ def open_model(folder: str | Path) -> Synthesizer:
     Raises:
         RunError: not a veilset model, or damaged. ConfigError: a teacher, or a method that is not installed.
     """
-    model: Synthesizer = _open(folder, "synthesizer")
+    model: Synthesizer = _read(folder, "synthesizer")
     return model
 
 
 def open_teacher(folder: str | Path) -> Teacher:
     """A fitted teacher, as `open_model` opens synthesizers."""
-    model: Teacher = _open(folder, "teacher")
+    model: Teacher = _read(folder, "teacher")
     return model
 
 
 def open_any(folder: str | Path) -> Method:
     """A fitted method of any kind, as `open_model` opens synthesizers."""
-    model: Method = _open(folder)
+    model: Method = _read(folder)
     return model
 
 
-def _open(folder: str | Path, wanted: str | None = None) -> Any:
+def _read(folder: str | Path, wanted: str | None = None) -> Any:
     from veilset.methods.base import model_facts, restore
 
     facts = model_facts(Path(folder))
