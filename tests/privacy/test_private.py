@@ -6,6 +6,7 @@ import ast
 import copy
 import io
 import pickle  # noqa: TID251  the tests try it on purpose
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -68,16 +69,21 @@ def test_checking_opens_once():
     assert calls == [1]
 
 
-def calls_of(name: str) -> set[str]:
-    """Files under src that call a function or method of this name."""
-    found = set()
+@cache
+def all_calls() -> dict[str, set[str]]:
+    """Name of a function or method -> files under src that call one of this name."""
+    found: dict[str, set[str]] = {}
     for path in SOURCE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
-                called = node.func
-                if getattr(called, "attr", getattr(called, "id", None)) == name:
-                    found.add(path.relative_to(SOURCE).as_posix())
+                called = getattr(node.func, "attr", getattr(node.func, "id", None))
+                found.setdefault(called, set()).add(path.relative_to(SOURCE).as_posix())
     return found
+
+
+def calls_of(name: str) -> set[str]:
+    """Files under src that call a function or method of this name."""
+    return all_calls().get(name, set())
 
 
 def test_only_the_gate_opens_private_images():
