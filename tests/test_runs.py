@@ -30,10 +30,10 @@ SCRIPT = Path(__file__).with_name("two_sums.py")
 
 @pytest.fixture(scope="module", autouse=True)
 def _method():
-    real = catalogue.method_class
+    real = catalogue._load
     two_sums.install()
     yield
-    catalogue.method_class = real
+    catalogue._load = real
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from veilset.methods import catalogue
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> Iterator[type[Tiny]]:
     """Register the tiny method as if it were built in."""
-    patch, real = pytest.MonkeyPatch(), catalogue.method_class
+    patch, real = pytest.MonkeyPatch(), catalogue._load
     patch.setitem(catalogue.BUILT_IN, "tiny", catalogue.Entry("tiny", "Tiny", "class means, for tests"))
-    patch.setattr(catalogue, "method_class", lambda name: Tiny if name == "tiny" else real(name))
+    patch.setattr(catalogue, "_load", lambda name, *kind: Tiny if name == "tiny" else real(name, *kind))
     yield Tiny
     patch.undo()
 
