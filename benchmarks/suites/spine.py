@@ -39,19 +39,19 @@ PUBLISHED: dict[str, Any] = {
     "balanced": False,
     "scales": 1,
     "frequencies": 5000,
-    "decay": "step",
-    "average": 0.0,
+    "lr_schedule": "step",
+    "ema_decay": 0.0,
     "steps": 3000,
-    "batch": 100,
-    "code": 5,
+    "batch_size": 100,
+    "latent_dim": 5,
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "published, unbiased loss": {"loss": "unbiased"},
     "published, balanced labels": {"balanced": True},
     "published, second length scale": {"scales": 2, "frequencies": 2500},
-    "published, cosine decay": {"decay": "cosine"},
-    "published, averaged weights": {"average": 0.99},
-    "published, cells": {"generator": "cells", "code": 20},
+    "published, cosine decay": {"lr_schedule": "cosine"},
+    "published, averaged weights": {"ema_decay": 0.99},
+    "published, cells": {"generator": "cells", "latent_dim": 20},
 }
 
 

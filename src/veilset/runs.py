@@ -192,11 +192,20 @@ def _identity(spec: RunSpec) -> dict[str, Any]:
     facts["epsilon"] = str(float(spec.epsilon))  # infinity is not JSON
     facts["data"] = str(Path(spec.data).resolve()) if Path(spec.data).exists() else spec.data
     facts["account"] = str(Path(spec.account).resolve()) if spec.account else None
-    facts["params"] = {k: str(v) for k, v in sorted(spec.params.items())}
+    facts["params"] = _params(spec.method, spec.params)
     return facts
 
 
+def _params(method: str, params: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as a run keeps them, by their present names."""
+    from veilset.methods.catalogue import any_class
+
+    return {k: str(v) for k, v in sorted(any_class(method).modern(params, tell=False).items())}
+
+
 def _same(spec: RunSpec, stored: dict[str, Any]) -> None:
+    if isinstance(stored.get("params"), dict):  # an earlier version may have begun it
+        stored = stored | {"params": _params(spec.method, stored["params"])}
     for key, value in _identity(spec).items():
         if stored.get(key) != value:
             raise RunError(

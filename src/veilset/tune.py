@@ -160,13 +160,14 @@ def price(tuning: Tuning) -> Priced:
         ConfigError: a parameter is wrong, or the budget is infinite or too small.
     """
     from veilset.data.load import load
-    from veilset.methods.catalogue import make
+    from veilset.methods.catalogue import make, method_class
 
     whole = Privacy(tuning.epsilon, tuning.delta, tuning.allow_large_delta)
     if not whole.private:
         raise ConfigError("epsilon = inf: a search without a budget has no price; give a finite one")
     info = load(tuning.data).info
     whole.check_units(info.units)
+    tuning = replace(tuning, grid=method_class(tuning.method).modern(tuning.grid))
     models = [make(tuning.method, recipe=tuning.recipe, **params) for params in tuning.candidates()]
     trial, best = whole.epsilon / 2.5, None
     for _ in range(12):  # the price is nearly a multiple of the trial's epsilon

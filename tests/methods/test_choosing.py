@@ -103,7 +103,7 @@ def test_the_noise_of_a_count_is_small_beside_the_units(epsilon: float, noise: f
     assert row.noise_multiplier * row.bound / INFO.units == pytest.approx(noise, rel=0.15)
     rows = {r["name"]: r["epsilon_share"] for r in plan.to_json()["releases"]}
     assert rows["choice"] < part and not plan.warnings
-    without = vs.make("taught-moments", choose=False).plan(INFO, privacy)
+    without = vs.make("taught-moments", selection=False).plan(INFO, privacy)
     assert plan["linear"].noise_multiplier == pytest.approx(without["linear"].noise_multiplier, rel=0.01)
 
 
@@ -121,11 +121,11 @@ def test_too_few_units_leave_it_out_and_the_plan_says_so() -> None:
     least = selection.least(privacy, 1)
     few, enough = (replace(INFO, units=math.ceil(least) + more) for more in (-2, 1))
     assert selection.share(enough, privacy, 1) == pytest.approx(selection.MOST, rel=0.01)
-    plan = vs.make("taught-moments", detail=False).plan(few, privacy)
+    plan = vs.make("taught-moments", texture=False).plan(few, privacy)
     assert "choice" not in {r.name for r in plan.releases}
     (said,) = plan.warnings
     assert re.search(rf"'choice' is left out, .* about \d+00 units, and {few.units} are declared", said)
-    plan = vs.make("taught-moments", detail=False).plan(enough, privacy)
+    plan = vs.make("taught-moments", texture=False).plan(enough, privacy)
     assert plan["choice"].bound == math.sqrt(2)
 
 

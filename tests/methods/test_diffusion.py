@@ -19,8 +19,8 @@ from veilset.privacy.private import from_arrays
 
 INFO = PublicInfo(name="bars", classes=("a", "b", "c"), shape=(1, 9, 8), value_range=(0, 1), units=90)
 MNIST = PublicInfo(name="digits", classes=tuple("0123456789"), shape=(1, 28, 28), units=60_000)
-TINY = {"width": 8, "embedding": 8, "steps": 2, "copies": 2, "sampling_steps": 2}
-WARM = TINY | {"warm_steps": 2, "warm_batch": 4}
+TINY = {"width": 8, "embedding_dim": 8, "steps": 2, "noise_multiplicity": 2, "sampling_steps": 2}
+WARM = TINY | {"warm_steps": 2, "warm_batch_size": 4}
 
 
 def bars(n: int = 90, classes: int = 2):
@@ -52,13 +52,13 @@ def test_published_noise():
 def test_paper_recipe_is_published_schedule():
     model = vs.make("dp-diffusion", recipe="paper")
     train = model._plan(MNIST, vs.Privacy(1.0)).releases[0]
-    assert (train.steps, train.bound, model.config.copies) == (4500, 1.0, 32)
+    assert (train.steps, train.bound, model.config.noise_multiplicity) == (4500, 1.0, 32)
     assert train.sample_rate == 4096 / 60_000
     assert sum(p.numel() for p in Denoiser(model.config).network(MNIST, 0, 0).parameters()) > 900_000
 
 
 @pytest.mark.parametrize(
-    "how", [{}, {"network": "unet"}, {"parameterisation": "v", "shift": 1, "flip": True, "guidance": 0.5}]
+    "how", [{}, {"network": "unet"}, {"parameterisation": "v", "shift": 1, "flip": True, "guidance_scale": 0.5}]
 )
 @pytest.mark.parametrize("sampler", ["ancestral", "churn"])
 def test_fits_and_draws(how, sampler):
@@ -79,7 +79,15 @@ def test_samples_come_from_averaged_weights():
 
 def test_learns_without_noise():
     """Trained without noise, images carry the bar of their class."""
-    how = {"width": 8, "embedding": 16, "steps": 70, "copies": 2, "batch": 30, "rate": 0.02, "bound": 1.0}
+    how = {
+        "width": 8,
+        "embedding_dim": 16,
+        "steps": 70,
+        "noise_multiplicity": 2,
+        "batch_size": 30,
+        "lr": 0.02,
+        "clip_norm": 1.0,
+    }
     model = DPDiffusion(**how, sampling_steps=12).fit(private(), vs.Privacy(math.inf), seed=0)
     images = model.sample(20, classes=["a", "b"], seed=0)
     rows = images.x.float().mean((1, 3))

@@ -32,8 +32,8 @@ from veilset.privacy.noise import Stream
 from veilset.privacy.private import from_arrays
 from veilset.privacy.spec import Privacy
 
-GAN = {"width": 8, "generator_width": 4, "steps": 3, "batch": 10, "generator_batch": 10, "code": 3}
-CGAN = {"width": 8, "generator_width": 4, "steps": 3, "batch": 10, "code": 3}
+GAN = {"width": 8, "generator_width": 4, "steps": 3, "batch_size": 10, "generator_batch_size": 10, "latent_dim": 3}
+CGAN = {"width": 8, "generator_width": 4, "steps": 3, "batch_size": 10, "latent_dim": 3}
 
 
 def data(shape=(1, 8, 8), classes=3, n=40):
@@ -45,10 +45,10 @@ def data(shape=(1, 8, 8), classes=3, n=40):
 CASES = [
     ("dp-gan", GAN | {"critic": "conv", "width": 2}),
     ("dp-gan", GAN | {"loss": "hinge", "fakes": "public", "adaptive": True, "generator": "mlp"}),
-    ("dp-gan", GAN | {"loss": "wasserstein", "sensitivity": "weight-clip", "labels": "input", "classify": 0.0}
-     | {"fakes": "public", "optimiser": "rmsprop", "activation": "tempered-sigmoid"}),
+    ("dp-gan", GAN | {"loss": "wasserstein", "sensitivity": "weight-clip", "labels": "input"}
+     | {"critic_class_weight": 0.0, "fakes": "public", "optimizer": "rmsprop", "activation": "tempered-sigmoid"}),
     ("dp-cgan", CGAN | {"architecture": "advanced", "width": 2, "norm": "group"}),
-    ("dp-cgan", CGAN | {"labels": "input", "optimiser": "sgd", "fakes": "paired", "generator_norm": False}),
+    ("dp-cgan", CGAN | {"labels": "input", "optimizer": "sgd", "fakes": "paired", "generator_norm": False}),
 ]  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def test_every_critic_step_is_planned_and_generator_steps_cost_nothing(name, par
     plan = make(name, **params).plan(info, Privacy(2.0, 1e-5))
     (release,) = plan.releases
     assert (release.verb, release.steps, release.sample_rate) == ("grad", 3, 10 / 40)
-    more = make(name, **params | {"ratio": 3}).plan(info, Privacy(2.0, 1e-5))
+    more = make(name, **params | {"critic_steps": 3}).plan(info, Privacy(2.0, 1e-5))
     assert more.releases == plan.releases
 
 
@@ -84,15 +84,15 @@ def test_recipes_can_be_planned(name):
 
 def test_weight_clip_uses_the_bound_that_holds_and_refuses_what_it_does_not_cover():
     info, private = data()
-    params = GAN | {"sensitivity": "weight-clip", "labels": "input", "classify": 0.0, "fakes": "public"}
+    params = GAN | {"sensitivity": "weight-clip", "labels": "input", "critic_class_weight": 0.0, "fakes": "public"}
     model = make("dp-gan", **params)
     (release,) = model._plan(info, Privacy(2.0)).releases
     assert release.bound == weight_clip_bound([64 + 3, 8, 1], 0.01, "leaky-relu")
     for field, value in {"critic": "conv", "fakes": "paired", "basis": 16}.items():
         with pytest.raises(ConfigError, match=field):
             make("dp-gan", **params | {field: value})._plan(info, Privacy(2.0))
-    with pytest.raises(ConfigError, match="classify"):
-        make("dp-gan", labels="input", classify=0.5)._plan(info, Privacy(2.0))
+    with pytest.raises(ConfigError, match="critic_class_weight"):
+        make("dp-gan", labels="input", critic_class_weight=0.5)._plan(info, Privacy(2.0))
     net = MLPCritic((1, 8, 8), 3, (8,))
     clamp(net, 0.01)
     assert max(float(p.detach().abs().max()) for p in net.parameters()) <= 0.01

@@ -246,11 +246,11 @@ class TaskStream:
 
     def _method(self, number: int) -> tuple[Synthesizer, Plan]:
         """The task's method and its plan as it was priced when the stream was made."""
-        from veilset.methods.catalogue import make
+        from veilset.methods.catalogue import make, method_class
 
         task = self.facts["tasks"][number - 1]
         budget = task["plan"]["privacy"]
-        model = make(task["method"], **task["config"])
+        model = make(task["method"], **method_class(task["method"]).modern(task["config"], tell=False))
         plan = model.plan(PublicInfo.from_json(task["plan"]["info"]), Privacy(**budget))
         if planned(task["plan"]) != planned(plan.facts()):
             raise RunError(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from veilset.core.errors import ConfigError, suggest
+from veilset.core.renamed import modern
 
 T = TypeVar("T")
 
@@ -95,15 +96,18 @@ def _check(spec: FieldSpec, value: Any) -> Any:
 def build(config: type[T], values: Mapping[str, Any], owner: str) -> T:
     """Make a config from names and values (strings are converted), checking names, types and ranges.
 
+    Names of earlier versions are taken, with a note.
+
     Args:
         config: the frozen dataclass.
         values: field name -> value.
         owner: what the parameters belong to, for the message (a method name).
 
     Raises:
-        ConfigError: unknown name (with a suggestion), wrong type, or out of range.
+        ConfigError: unknown name (with a suggestion), old and new name of one parameter, wrong type, or out of range.
     """
     specs = {s.name: s for s in fields(config)}
+    values = modern(values, specs, owner)
     for name in values:
         if name not in specs:
             known = ", ".join(specs) or "none"

@@ -344,7 +344,7 @@ def restore(cls: type[M], folder: Path, facts: dict[str, Any]) -> M:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    model = cls(**facts["config"])
+    model = cls(**cls.modern(facts["config"], tell=False))
     path = folder / "model.safetensors"
     try:
         model._state = load(read_capped(path, MOST_MODEL))

@@ -193,7 +193,8 @@ def configured(cls: type[M], recipe: str | None, params: Mapping[str, Any]) -> M
     if recipe is not None and recipe not in cls.recipes:
         known = ", ".join(cls.recipes) or "none"
         raise ConfigError(f"{cls.name} has no recipe {recipe!r}.{suggest(recipe, cls.recipes)} It has: {known}")
-    return cls(**{**(cls.recipes[recipe] if recipe is not None else {}), **params})
+    chosen = cls.modern(cls.recipes[recipe]) if recipe is not None else {}
+    return cls(**chosen | cls.modern(params))
 
 
 def open_model(folder: str | Path) -> Synthesizer:

@@ -229,7 +229,7 @@ def _shadow(model: Synthesizer, pool: Pool, inside: Array, folder: Path, seed: i
     info = replace(model.info_, units=units)
     budget = facts["epsilon_budget"]
     privacy = Privacy(float("inf") if budget is None else budget, facts["delta"], facts["large_delta"])
-    fresh = type(model)(**facts["config"])
+    fresh = type(model)(**model.modern(facts["config"], tell=False))
     return fresh.fit(private_images(records, info), privacy, seed=seed, folder=folder)
 
 

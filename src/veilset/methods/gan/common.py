@@ -296,7 +296,8 @@ class Game(Stage):
     """A critic that learns from the gate, by the loop "critic", and a generator that learns from the critic.
 
     Args:
-        config: parameters; used here are `fakes`, `loss`, `batch`, `ratio`, `average`, `copies` and `diversity`.
+        config: parameters; used here are `fakes`, `loss`, `batch_size`, `critic_steps`, `ema_decay`, `snapshots` and
+            `diversity_weight`.
 
     Attributes:
         codes: what draws latent codes.
@@ -338,7 +339,7 @@ class Game(Stage):
         return None
 
     def pace(self, budget: Privacy) -> Pace | None:
-        """When the generator has its turn; None: always after `ratio` critic steps."""
+        """When the generator has its turn; None: always after `critic_steps` critic steps."""
         return None
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
@@ -352,25 +353,25 @@ class Game(Stage):
         paired, (classify, guide) = c.fakes == "paired", self.weights
         loss = pair_loss(c.loss, fakes, classify) if paired else record_loss(c.loss, classify)
         rest = None if paired else FakePart(c.loss, critic, release.bound, info.shape, self.device)
-        (ours, theirs), mean = self.optimisers(critic, generator), average(generator, c.average)
-        pace, album, batch = self.pace(budget), Album(c.copies, release.steps), self.made(info)
+        (ours, theirs), mean = self.optimisers(critic, generator), average(generator, c.ema_decay)
+        pace, album, batch = self.pace(budget), Album(c.snapshots, release.steps), self.made(info)
         state = {"critic": critic, "generator": generator, "mean": mean, "ours": ours, "theirs": theirs, "fakes": fakes}
 
         def best() -> Any:
-            return mean.module if c.average and int(mean.n_averaged) else generator
+            return mean.module if c.ema_decay and int(mean.n_averaged) else generator
 
         for t in gate.loop("critic", state | {"album": album} | ({"pace": pace} if pace else {})):
             ours.param_groups[0]["lr"], theirs.param_groups[0]["lr"] = self.rates(t, release.steps)
             with fast():
                 grads = gate.grad("critic", loss, critic, draws=PAIR if paired else None)
                 if rest is not None:
-                    rest.add(grads, critic, *fakes.draw(c.batch))
+                    rest.add(grads, critic, *fakes.draw(c.batch_size))
             descend(ours, critic, grads)
             clamp(critic, self.limit)
-            if pace.due() if pace else (t + 1) % c.ratio == 0:
+            if pace.due() if pace else (t + 1) % c.critic_steps == 0:
                 if pace:
                     pace.judge(critic, fakes)
-                teach(generator, critic, theirs, c.loss, batch, guide, self.codes, c.diversity)
+                teach(generator, critic, theirs, c.loss, batch, guide, self.codes, c.diversity_weight)
                 mean.update_parameters(generator)
                 fakes.renew(generator)
             album.look(t, best())

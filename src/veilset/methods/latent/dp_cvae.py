@@ -43,8 +43,15 @@ class DPCVAE(Autoencoder):
     name = "dp-cvae"
     Config = autoencoders.Variational
     recipes: ClassVar = {
-        "paper": autoencoders.PLAIN_VAE | {"latent": 2, "epochs": 300.0, "rate": 0.01},
-        "gradients": {"basis": "cosine", "size": 136, "centre": False, "linear": False, "codes": "normal", "latent": 8},
+        "paper": autoencoders.PLAIN_VAE | {"latent_dim": 2, "epochs": 300.0, "lr": 0.01},
+        "gradients": {
+            "basis": "cosine",
+            "basis_size": 136,
+            "centre": False,
+            "linear": False,
+            "latent_prior": "normal",
+            "latent_dim": 8,
+        },
     }
 
     @property
@@ -52,6 +59,8 @@ class DPCVAE(Autoencoder):
         return Form(told=True)
 
     def _codes(self, state: State, labels: torch.Tensor) -> torch.Tensor:
-        if self.config.codes == "released":
-            torch.randn(len(labels), self.config.latent)  # not used, but a seed draws the images that it always drew
+        if self.config.latent_prior == "released":
+            torch.randn(
+                len(labels), self.config.latent_dim
+            )  # not used, but a seed draws the images that it always drew
         return super()._codes(state, labels)

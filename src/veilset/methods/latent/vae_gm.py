@@ -31,7 +31,7 @@ from veilset.methods.latent.common import Autoencoder, Form
 
 @dataclass(frozen=True, kw_only=True)
 class Config(autoencoders.Variational):
-    hidden: int = option(32, "width of the dense hidden layer, or channels of the last convolution", ge=1, le=65536)
+    hidden_dim: int = option(32, "width of the dense hidden layer, or channels of the last convolution", ge=1, le=65536)
 
 
 class VAEGM(Autoencoder):
@@ -39,7 +39,7 @@ class VAEGM(Autoencoder):
 
     name = "vae-gm"
     Config = Config
-    recipes: ClassVar = {"paper": autoencoders.PLAIN_VAE | {"latent": 20, "activation": "tanh", "epochs": 20.0}}
+    recipes: ClassVar = {"paper": autoencoders.PLAIN_VAE | {"latent_dim": 20, "activation": "tanh", "epochs": 20.0}}
 
     @property
     def _form(self) -> Form:
