@@ -45,7 +45,7 @@ def ledger(model) -> list[dict]:
 
 def test_published_noise():
     """q = 1/15, 4500 steps at (1, 1e-5): 16.72 by PLD (18.13 by the RDP that the authors' library uses)."""
-    train = DPDiffusion(batch=4000, steps=4500).plan(MNIST, vs.Privacy(1.0)).releases[0]
+    train = DPDiffusion(batch_size=4000, steps=4500).plan(MNIST, vs.Privacy(1.0)).releases[0]
     assert train.noise_multiplier == pytest.approx(16.72, rel=3e-3) and train.bound == 0.1
 
 
@@ -62,7 +62,7 @@ def test_paper_recipe_is_published_schedule():
 )
 @pytest.mark.parametrize("sampler", ["ancestral", "churn"])
 def test_fits_and_draws(how, sampler):
-    model = DPDiffusion(**TINY, **how, sampler=sampler, batch=20).fit(private(), vs.Privacy(math.inf), seed=0)
+    model = DPDiffusion(**TINY, **how, sampler=sampler, batch_size=20).fit(private(), vs.Privacy(math.inf), seed=0)
     images = model.sample(6)
     assert images.x.shape == (6, *INFO.shape)
     assert torch.isfinite(model._sample(model._state, INFO, images.y)).all()
@@ -71,7 +71,9 @@ def test_fits_and_draws(how, sampler):
 def test_samples_come_from_averaged_weights():
     """After one step an average that keeps 0.1 to 0.9 of the old lies between the old and the new weights."""
     fit = {
-        a: DPDiffusion(**TINY | {"steps": 4}, average=a, batch=20).fit(private(), vs.Privacy(math.inf), seed=0)._state
+        a: DPDiffusion(**TINY | {"steps": 4}, ema_decay=a, batch_size=20)
+        .fit(private(), vs.Privacy(math.inf), seed=0)
+        ._state
         for a in (0.0, 0.9)
     }
     assert any(not torch.equal(fit[0.0][k], fit[0.9][k]) for k in fit[0.0])
@@ -105,7 +107,7 @@ def test_learning_rate_rises_and_falls():
 
 def test_central_image_is_the_halved_class_sum_over_the_expected_count():
     x, y = bars(n=120)
-    model = DPFETA(**WARM, warm_start="central", queries=1, query_rate=1.0)
+    model = DPFETA(**WARM, warm_start="central", queries=1, query_sample_rate=1.0)
     asked = []
 
     class Spy:
@@ -131,7 +133,7 @@ def test_central_image_is_the_halved_class_sum_over_the_expected_count():
 
 @pytest.mark.parametrize("warm", ["central", "mode"])
 def test_queries_and_their_rate_are_in_the_ledger(warm):
-    model = DPFETA(**WARM, warm_start=warm, queries=3, query_rate=0.2, batch=20)
+    model = DPFETA(**WARM, warm_start=warm, queries=3, query_sample_rate=0.2, batch_size=20)
     model.fit(private(), vs.Privacy(2.0), seed=0)
     first = [b for b in ledger(model) if b["release"] == warm]
     assert sum(b["steps"] for b in first) == 3 and {b["sample_rate"] for b in first} == {0.2}
@@ -141,7 +143,9 @@ def test_queries_and_their_rate_are_in_the_ledger(warm):
 @pytest.mark.parametrize("entry", [0.5, 80.0])
 def test_images_of_moments_enter_the_sampler(entry):
     """Half-way in, what is drawn hangs on the moments; from pure noise it does not."""
-    model = DPFETA(**WARM, warm_start="moments", entry=entry, batch=20).fit(private(), vs.Privacy(math.inf), seed=0)
+    model = DPFETA(**WARM, warm_start="moments", entry_sigma=entry, batch_size=20).fit(
+        private(), vs.Privacy(math.inf), seed=0
+    )
     before, y = dict(model._state), torch.tensor([0, 1])
     after = before | {"moments.mean": before["moments.mean"] + 1}
     torch.manual_seed(0)
@@ -163,7 +167,7 @@ def test_one_hot_levels_keep_to_their_bound():
 
 def test_shares_of_the_budget():
     """A share is a part of squared mu; both parts together cost what was asked."""
-    plan = DPFETA(warm_start="moments", share=0.5).plan(MNIST, vs.Privacy(1.0))
+    plan = DPFETA(warm_start="moments", budget_share=0.5).plan(MNIST, vs.Privacy(1.0))
     small = [Spent(r.noise_multiplier, r.sample_rate, r.steps) for r in plan.releases if r.name != "train"]
     later = [Spent(r.noise_multiplier, r.sample_rate, r.steps) for r in plan.releases if r.name == "train"]
     first, second = claim(small, 1e-5).epsilon, claim(later, 1e-5).epsilon

@@ -254,8 +254,8 @@ def test_questions_do_not_drive_a_prior_far_from_what_it_has_learned(monkeypatch
 
     monkeypatch.setattr(private_set, "TAUGHT", 10)
 
-    start = images(rate=1e-12)
-    own, fast = (float((x - start).square().mean()) for x in (images(), images(rate=0.01)))
+    start = images(lr=1e-12)
+    own, fast = (float((x - start).square().mean()) for x in (images(), images(lr=0.01)))
     assert 0 < own < fast / 2
 
 

@@ -42,7 +42,7 @@ def test_images_carry_the_label_that_the_teacher_gives(fitted) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         moments = learned_by("images", fitted._state)
-        plain = DPMoments(size=taught_moments.FREQUENCIES)._sample(moments, fitted.info_, images.y)
+        plain = DPMoments(basis_size=taught_moments.FREQUENCIES)._sample(moments, fitted.info_, images.y)
     drawn_for = dp_scatter.scores(teacher, plain, blurred).argmax(1)
     assert float((drawn_for == images.y).float().mean()) < 0.97, "nothing was left for the teacher to do"
 

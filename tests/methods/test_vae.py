@@ -47,7 +47,7 @@ def hidden(x, y, info=INFO):
 def test_the_budget_is_shared_out_as_announced(cls):
     info = dataclasses.replace(INFO, units=60_000)
     for epsilon in (1.0,):
-        plan = cls(batch=1000, steps=400, cells=3).plan(info, vs.Privacy(epsilon))
+        plan = cls(batch_size=1000, steps=400, n_components=3).plan(info, vs.Privacy(epsilon))
         got = {r.name: share for r, (share, _) in zip(plan.releases, plan.shares(), strict=True)}
         for name, wanted in common.SHARES.items():
             assert wanted / 2 < got[name] < wanted * 2, (epsilon, got)
@@ -150,9 +150,11 @@ def test_one_class_more_codes_than_directions_and_several_draws():
 
 def test_drawn_pixels_follow_the_likelihood():
     x, y = bars()
-    black = DPCVAE(**PLAIN, drawn=True).fit(hidden(x, y), FREE, seed=0).sample(20, seed=0)
+    black = DPCVAE(**PLAIN, sample_pixels=True).fit(hidden(x, y), FREE, seed=0).sample(20, seed=0)
     assert set(black.x.unique().tolist()) == {0, 255}
-    clean, rough = (DPCVAE(**TINY, drawn=d).fit(hidden(x, y), FREE, seed=0).sample(50, seed=0) for d in (False, True))
+    clean, rough = (
+        DPCVAE(**TINY, sample_pixels=d).fit(hidden(x, y), FREE, seed=0).sample(50, seed=0) for d in (False, True)
+    )
     away = (rough.x.float() - clean.x.float()).std() / 255
     assert 0.05 < float(away) < 0.25  # codes differ as well, and clamping takes half of it
 
@@ -274,4 +276,4 @@ def test_with_public_codes_private_labels_are_not_used():
 
 def test_public_codes_need_public_images_of_every_class():
     with pytest.raises(ConfigError, match="has no image of class 'a'"):
-        AUGM(codes="public").plan(INFO, vs.Privacy(1.0))
+        AUGM(latent_prior="public").plan(INFO, vs.Privacy(1.0))
