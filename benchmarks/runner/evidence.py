@@ -56,7 +56,7 @@ def _short(x: float | None) -> float | None:
 
 
 def text() -> str:
-    """The file of evidence: one row a line, so that a change can be read."""
+    """The file of evidence: one row per line, so that a change can be read."""
     rows = ",\n".join(json.dumps(row) for row in gathered(read_json(LEADERBOARD), read_json(HEADLINE)))
     return f"[\n{rows}\n]\n"
 

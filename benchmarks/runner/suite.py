@@ -117,7 +117,7 @@ def run_suite(
         dry: run nothing; write the tables from the cells that are there.
         stale: run, instead of missing cells, those that are there and that the present code is not known to have made.
         options: what the suite's `cells` takes, such as methods or seeds.
-        tell: gets one line a finished cell, and what is missing at the end.
+        tell: gets one line per finished cell, and what is missing at the end.
 
     Returns:
         The suite's summary, with "missing": the names of the cells that are not there, the most wanted first.
@@ -251,7 +251,7 @@ class Table:
         for place in (self._name, *getattr(self.suite, "ELSEWHERE", ())):
             path = self._folder / place / f"{cell.name}.json"
             facts = read_json(path) if path.exists() else None
-            made = by_present_names(facts["cell"]) if isinstance(facts, dict) and facts.get("cell") else None
+            made = by_present_names(facts["cell"]) if isinstance(facts, dict) and "cell" in facts else None
             if facts and made == cell.params:
                 return place, facts
             if facts and made and place != self._name and all(made.get(k, v) == v for k, v in cell.params.items()):

@@ -225,7 +225,7 @@ def _rate(r: dict[str, Any]) -> str:
 
 
 def pages(result: dict[str, Any]) -> dict[str, str]:
-    """membership.svg: one panel a method, the headline attack of its first seed at every budget, controls dashed."""
+    """membership.svg: one panel per method, the headline attack of its first seed at every budget, controls dashed."""
     from veilset.audit.membership.picture import Curve, Panel, draw
 
     panels = []

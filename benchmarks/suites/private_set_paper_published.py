@@ -6,7 +6,7 @@ with generators is among the papers of `published`.
 
 from __future__ import annotations
 
-# Of a ConvNet on private-set's images: (set, epsilon, images a class, prior) -> value.
+# Of a ConvNet on private-set's images: (set, epsilon, images per class, prior) -> value.
 SIZE_TABLE = {
     ("mnist", 1.0, 20, False): 80.9, ("fashion-mnist", 1.0, 20, False): 70.2,
     ("mnist", 10.0, 1, False): 81.4, ("mnist", 10.0, 10, False): 94.9, ("mnist", 10.0, 20, False): 95.6,

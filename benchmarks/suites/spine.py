@@ -17,7 +17,7 @@ from veilset.core.facts import peak_mb
 from veilset.core.words import plus_minus
 
 __all__ = ["cells", "memory", "quality", "render", "speed", "startup", "summary", "words"]
-PROTOCOL = """Delta 1e-5; unit: one image, add or remove; 60,000 balanced images a cell; last epoch, no selection;
+PROTOCOL = """Delta 1e-5; unit: one image, add or remove; 60,000 balanced images per cell; last epoch, no selection;
 a seed reseeds synthesizer and classifier. Accuracy in % on the public test split, mean and sample standard deviation
 over seeds. MNIST and Fashion-MNIST are development sets: hyper-parameters were chosen on a validation part of their
 training splits, and the claim covers a run, not that search. fd-gabor is a Frechet distance on fixed Gabor features,
@@ -32,7 +32,7 @@ FLOOR_AIM = {
     ("dp-moments", "mnist"): ((91.5, 94.5), (93, 95.5)),
     ("dp-moments", "fashion-mnist"): ((76.5, 77), (78, 79)),
 }
-# DP-MERF as published, and each change to it alone (the last rows: on MNIST at epsilon 1, 20,000 images a cell).
+# DP-MERF as published, and each change to it alone (the last rows: on MNIST at epsilon 1, 20,000 images per cell).
 PUBLISHED: dict[str, Any] = {
     "generator": "conv",
     "loss": "published",

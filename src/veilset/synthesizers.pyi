@@ -46,7 +46,7 @@ class DPMERF(_DPMERF):
         lr_schedule (str, cosine | step, default 'cosine'): learning rate: to 0 by a cosine, or 0.9 times in each fifth
         ema_decay (float, >= 0, < 1, default 0.99): exponential average of the weights; 0: none
         steps (int, >= 1, default 800): generator updates; they cost no privacy
-        batch_size (int, >= 2, default 400): generated images an update; at least two a class are used
+        batch_size (int, >= 2, default 400): generated images per update; at least two per class are used
         lr (float, > 0, default: derived): top learning rate of Adam; default 0.01 for conv, 0.1 for cells
         latent_dim (int, >= 1, default 20): length of the latent code
     """
@@ -72,7 +72,7 @@ class DPMoments(_DPMoments):
 
     Parameters:
         basis_size (int, >= 1, default 136): basis size: how many low frequencies (136: those with u + v < 16)
-        n_components (int, >= 1, <= 64, default: derived): Gaussians a class; default 0.11 / sqrt(noise_multiplier K / N), from 1 to 16
+        n_components (int, >= 1, <= 64, default: derived): Gaussians per class; default 0.11 / sqrt(noise_multiplier K / N), from 1 to 16
         rounds (int, >= 1, <= 10, default 2): rounds of private k-means, if there is more than one cell
         mc_samples (int, >= 0, default 1000): draws that correct the moments of a cell for clamping; 0: no correction
     """
@@ -92,8 +92,8 @@ class TaughtMoments(_TaughtMoments):
     Parameters:
         budget_share (float, > 0, < 1, default 0.3): the teacher's part of the budget, in units of 1 / noise_multiplier^2; images get the rest
         steps (int, >= 1, default: derived): gradient steps of the teacher; default as dp-scatter
-        batch_size (int, >= 1, default: derived): its expected units a step; default as dp-scatter
-        n_components (int, >= 1, <= 64, default: derived): Gaussians a class; default 0.055 / sqrt(noise_multiplier K / N), from 1 to 16
+        batch_size (int, >= 1, default: derived): its expected units per step; default as dp-scatter
+        n_components (int, >= 1, <= 64, default: derived): Gaussians per class; default 0.055 / sqrt(noise_multiplier K / N), from 1 to 16
         mc_samples (int, >= 0, default 1000): draws that correct the moments of a cell for clamping; as dp-moments
         texture (bool, default True): give released images the private images' histograms of levels and fine bands
         selection (bool, default True): let the private images choose whether with this detail, and whether images are moved
@@ -116,7 +116,7 @@ class DPKIP(_DPKIP):
 
     Parameters:
         per_class (int, >= 1, <= 1000, default 10): images a class that are released; a longer sample repeats them
-        batch_size (int, >= 1, default: derived): expected units a step; default a seventh of all, at most 8192
+        batch_size (int, >= 1, default: derived): expected units per step; default a seventh of all, at most 8192
         steps (int, >= 1, default 150): gradient steps
         clip_norm (float, > 0, default 0.5): max_grad_norm of one unit, in the space of features
         lr (float, > 0, default 0.02): learning rate of Adam on the images, whose pixels are in [0, 1]
@@ -145,7 +145,7 @@ class PrivateSet(_PrivateSet):
         queries (int, >= 1, default 1): questions at a stage, all about the same weights
         epochs (int, >= 0, default 20): inner training: passes over the images between two stages
         inner_lr (float, > 0, default 0.01): learning rate of inner training
-        batch_size (int, >= 1, default: derived): expected units a question; default all, at most 2048
+        batch_size (int, >= 1, default: derived): expected units per question; default all, at most 2048
         clip_norm (float, > 0, default 0.1): max_grad_norm of one unit, over all matched weights
         distance (str, gm | mse | cos, default 'gm'): between gradients: gm by output unit, mse, cos of the whole
         augment (bool, default False): shift, scale or turn all images, private and not, alike in each question
@@ -189,14 +189,14 @@ class DPCondense(_DPCondense):
     r"""Few images whose random embeddings have the private means.
 
     Parameters:
-        per_class (int, >= 1, <= 10000, default: derived): images a class; a longer sample repeats them; default 50, or a declared class if smaller
+        per_class (int, >= 1, <= 10000, default: derived): images per class; a longer sample repeats them; default 50, or a declared class if smaller
         start (str, moments | noise, default 'moments'): what the images are at first
         budget_share (float, > 0, < 1, default 0.5): part of the budget, in units of 1 / noise_multiplier^2, that moments get
         networks (int, >= 1, <= 1000, default 50): random networks in one sum
         width (int, >= 1, <= 512, default 32): channels of a network
         augment (bool, default True): each network sees images shifted, scaled or turned in its own way
         sums (int, >= 1, <= 100000, default 1): noisy sums, each by networks of its own
-        group_size (int, >= 1, default: derived): expected images a class in one sum; default all
+        group_size (int, >= 1, default: derived): expected images per class in one sum; default all
         steps (int, >= 1, default 800): steps by which the images are changed; they cost no privacy
         networks_per_step (int, >= 1, default 2): networks that are looked through in one step
         lr (float, > 0, default 0.02): first learning rate of Adam on the images' waves, in pixel values
@@ -234,18 +234,18 @@ class DPCVAE(_DPCVAE):
         linear (bool, default True): start from the linear autoencoder of principal directions, if that is the basis
         likelihood (str, bernoulli | gaussian, default 'gaussian'): likelihood of a pixel given its code
         pixel_std (float, > 0, <= 10, default 0.2): of the gaussian likelihood, in units of the pixel range
-        batch_size (int, >= 1, default: derived): expected units a step; default N / 25, from 256 to 4096, at most N
+        batch_size (int, >= 1, default: derived): expected units per step; default N / 25, from 256 to 4096, at most N
         steps (int, >= 1, default: derived): steps; default 100 epsilon, from 300 to 1500
         epochs (float, > 0, default: derived): instead of steps: how often a unit is used on average
         lr (float, > 0, <= 1, default 0.003): top learning rate of Adam
         lr_schedule (str, cosine | constant, default 'cosine'): learning rate: to 0 by a cosine, or constant
         clip_norm (float, > 0, default 1.0): L2 bound of a unit's gradient over all weights
         ema_decay (float, >= 0, < 1, default 0.98): exponential average of the weights; 0: none
-        n_components (int, >= 1, <= 64, default: derived): Gaussians of codes a class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
+        n_components (int, >= 1, <= 64, default: derived): Gaussians of codes per class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
         sample_pixels (bool, default False): draw every pixel from its likelihood instead of giving its mean
         kl_weight (float, >= 0, <= 1000, default 1.0): weight of the divergence of codes from N(0, I)
         kl_warmup (float, >= 0, <= 1, default 0.2): part of the steps in which that weight rises from 0
-        latent_samples (int, >= 1, <= 1000, default 1): codes drawn a record and step, averaged before clipping
+        latent_samples (int, >= 1, <= 1000, default 1): codes drawn per record and step, averaged before clipping
         latent_prior (str, released | normal, default 'released'): images are decoded from a paid Gaussian a class, or from N(0, I)
     """
 
@@ -278,7 +278,7 @@ class DPCVAE(_DPCVAE):
     ) -> None: ...
 
 class VAEGM(_VAEGM):
-    r"""One variational autoencoder a class under DP-SGD; classes are a partition.
+    r"""One variational autoencoder per class under DP-SGD; classes are a partition.
 
     Parameters:
         network (str, dense | conv, default 'dense'): dense layers, or convolutions (needs basis pixels)
@@ -291,18 +291,18 @@ class VAEGM(_VAEGM):
         linear (bool, default True): start from the linear autoencoder of principal directions, if that is the basis
         likelihood (str, bernoulli | gaussian, default 'gaussian'): likelihood of a pixel given its code
         pixel_std (float, > 0, <= 10, default 0.2): of the gaussian likelihood, in units of the pixel range
-        batch_size (int, >= 1, default: derived): expected units a step; default N / 25, from 256 to 4096, at most N
+        batch_size (int, >= 1, default: derived): expected units per step; default N / 25, from 256 to 4096, at most N
         steps (int, >= 1, default: derived): steps; default 100 epsilon, from 300 to 1500
         epochs (float, > 0, default: derived): instead of steps: how often a unit is used on average
         lr (float, > 0, <= 1, default 0.003): top learning rate of Adam
         lr_schedule (str, cosine | constant, default 'cosine'): learning rate: to 0 by a cosine, or constant
         clip_norm (float, > 0, default 1.0): L2 bound of a unit's gradient over all weights
         ema_decay (float, >= 0, < 1, default 0.98): exponential average of the weights; 0: none
-        n_components (int, >= 1, <= 64, default: derived): Gaussians of codes a class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
+        n_components (int, >= 1, <= 64, default: derived): Gaussians of codes per class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
         sample_pixels (bool, default False): draw every pixel from its likelihood instead of giving its mean
         kl_weight (float, >= 0, <= 1000, default 1.0): weight of the divergence of codes from N(0, I)
         kl_warmup (float, >= 0, <= 1, default 0.2): part of the steps in which that weight rises from 0
-        latent_samples (int, >= 1, <= 1000, default 1): codes drawn a record and step, averaged before clipping
+        latent_samples (int, >= 1, <= 1000, default 1): codes drawn per record and step, averaged before clipping
         latent_prior (str, released | normal, default 'released'): images are decoded from a paid Gaussian a class, or from N(0, I)
     """
 
@@ -348,14 +348,14 @@ class AUGM(_AUGM):
         linear (bool, default True): start from the linear autoencoder of principal directions, if that is the basis
         likelihood (str, bernoulli | gaussian, default 'gaussian'): likelihood of a pixel given its code
         pixel_std (float, > 0, <= 10, default 0.2): of the gaussian likelihood, in units of the pixel range
-        batch_size (int, >= 1, default: derived): expected units a step; default N / 25, from 256 to 4096, at most N
+        batch_size (int, >= 1, default: derived): expected units per step; default N / 25, from 256 to 4096, at most N
         steps (int, >= 1, default: derived): steps; default 100 epsilon, from 300 to 1500
         epochs (float, > 0, default: derived): instead of steps: how often a unit is used on average
         lr (float, > 0, <= 1, default 0.003): top learning rate of Adam
         lr_schedule (str, cosine | constant, default 'cosine'): learning rate: to 0 by a cosine, or constant
         clip_norm (float, > 0, default 1.0): L2 bound of a unit's gradient over all weights
         ema_decay (float, >= 0, < 1, default 0.98): exponential average of the weights; 0: none
-        n_components (int, >= 1, <= 64, default: derived): Gaussians of codes a class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
+        n_components (int, >= 1, <= 64, default: derived): Gaussians of codes per class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
         sample_pixels (bool, default False): draw every pixel from its likelihood instead of giving its mean
         latent_prior (str, released | public, default 'released'): class Gaussians of codes: a paid sum, or codes of a public set
         public_data (str, default 'digits'): built-in set or path, declared public and with all classes, for latent_prior public
@@ -405,9 +405,9 @@ class DPGAN(_DPGAN):
         sensitivity (str, clip | weight-clip, default 'clip'): bound by clipping gradients, or by a limit on weights
         clip_norm (float, > 0, default 1.0): max_grad_norm; not used with weight-clip
         weight_limit (float, > 0, default 0.01): with weight-clip: largest size of a critic's weight
-        batch_size (int, >= 1, default 1024): expected records a critic step, at most N
+        batch_size (int, >= 1, default 1024): expected records per critic step, at most N
         steps (int, >= 1, default: derived): critic steps, each paid for; default 2000 (epsilon N / 600,000)^(1/4), from 200 to 2000
-        critic_steps (int, >= 1, default 1): critic steps a generator step; where it begins, if adaptive
+        critic_steps (int, >= 1, default 1): critic steps per generator step; where it begins, if adaptive
         adaptive (bool, default False): raise the ratio when the critic no longer recognises generated images
         threshold (float, > 0, <= 1, default: derived): adaptive: accuracy on generated images to keep; default 0.6, at epsilon below 5 0.7
         grace (int, >= 1, default 200): adaptive: generator steps before the ratio may rise again
@@ -416,7 +416,7 @@ class DPGAN(_DPGAN):
         generator (str, deconv | mlp, default 'mlp'): network: convolutions or fully connected
         generator_width (int, >= 1, default: derived): units of three hidden layers (default 256), or channels before the last convolution (16)
         generator_lr (float, > 0, default 0.002): learning rate of the generator
-        generator_batch_size (int, >= 2, default 500): generated images a generator step
+        generator_batch_size (int, >= 2, default 500): generated images per generator step
         ema_decay (float, >= 0, < 1, default 0.98): exponential average of the generator's weights; 0: none
         latent_dim (int, >= 1, default 32): length of the latent code
     """
@@ -471,9 +471,9 @@ class DPCGAN(_DPCGAN):
         loss (str, logistic | wasserstein | hinge, default 'logistic'): adversarial loss
         fakes (str, public | paired, default 'public'): generated images: clipped apart, or with a record
         clip_norm (float, > 0, default 1.1): max_grad_norm, of all parameters together
-        batch_size (int, >= 1, default 1024): expected records a critic step, at most N
+        batch_size (int, >= 1, default 1024): expected records per critic step, at most N
         steps (int, >= 1, default: derived): critic steps, each paid for; default 2000 (epsilon N / 600,000)^(1/4), from 200 to 2000
-        critic_steps (int, >= 1, default 1): critic steps a generator step
+        critic_steps (int, >= 1, default 1): critic steps per generator step
         optimizer (str, adam | sgd, default 'adam'): of the critic
         lr (float, > 0, default 0.001): first learning rate of the critic
         final_lr (float, > 0, default 0.001): learning rate of the critic at the end; linear between
@@ -514,7 +514,7 @@ class DPCGAN(_DPCGAN):
     ) -> None: ...
 
 class DPDiffusion(_DPDiffusion):
-    r"""Small diffusion model by DP-SGD, several noise draws a record.
+    r"""Small diffusion model by DP-SGD, several noise draws per record.
 
     Parameters:
         network (str, perceptron | unet, default 'perceptron'): layers over low frequencies, or a U-Net
@@ -531,9 +531,9 @@ class DPDiffusion(_DPDiffusion):
         parameterisation (str, edm | v, default 'edm'): what the network predicts, and at which noise levels
         p_mean (float, >= -10, <= 10, default: derived): mean of the log noise level in training, for edm; default 0
         p_std (float, > 0, <= 10, default: derived): deviation of the log noise level in training, for edm; default 1.2
-        batch_size (int, >= 1, default: derived): expected records a step; default 2048, or N / 8 if that is less
+        batch_size (int, >= 1, default: derived): expected records per step; default 2048, or N / 8 if that is less
         steps (int, >= 1, default 400): noisy gradients
-        noise_multiplicity (int, >= 1, default 16): noise multiplicity K: draws a record, averaged before clipping
+        noise_multiplicity (int, >= 1, default 16): noise multiplicity K: draws per record, averaged before clipping
         clip_norm (float, > 0, default 0.1): largest L2 norm C of one unit's gradient; nearly all are longer
         lr (float, > 0, default 0.01): top learning rate of Adam
         lr_schedule (str, cosine | none, default 'cosine'): learning rate: to 0 by a cosine, or constant
@@ -602,9 +602,9 @@ class DPFETA(_DPFETA):
         parameterisation (str, edm | v, default 'edm'): what the network predicts, and at which noise levels
         p_mean (float, >= -10, <= 10, default: derived): mean of the log noise level in training, for edm; default 0
         p_std (float, > 0, <= 10, default: derived): deviation of the log noise level in training, for edm; default 1.2
-        batch_size (int, >= 1, default: derived): expected records a step; default 2048, or N / 8 if that is less
+        batch_size (int, >= 1, default: derived): expected records per step; default 2048, or N / 8 if that is less
         steps (int, >= 1, default 400): noisy gradients
-        noise_multiplicity (int, >= 1, default 16): noise multiplicity K: draws a record, averaged before clipping
+        noise_multiplicity (int, >= 1, default 16): noise multiplicity K: draws per record, averaged before clipping
         clip_norm (float, > 0, default 0.1): largest L2 norm C of one unit's gradient; nearly all are longer
         lr (float, > 0, default 0.005): top learning rate of Adam
         lr_schedule (str, cosine | none, default 'cosine'): learning rate: to 0 by a cosine, or constant
@@ -620,12 +620,12 @@ class DPFETA(_DPFETA):
         guidance_scale (float, >= 0, default 0.0): weight of classifier-free guidance
         warm_start (str, central | mode | moments, default 'moments'): what is bought first
         budget_share (float, > 0, < 1, default: derived): part of the budget for the warm start; default 0.1, or 0.3 for moments
-        queries (int, >= 1, <= 10000, default 5): central images a class
+        queries (int, >= 1, <= 10000, default 5): central images per class
         query_sample_rate (float, > 0, <= 1, default 0.1): part of the records in one query for central images
         grey_levels (int, >= 2, <= 256, default 2): grey levels that the mode is chosen from
         entry_sigma (float, > 0.002, <= 80, default 2.0): noise level at which images of moments enter the sampler, and below which it is trained; 80: pure noise
         warm_steps (int, >= 1, default 1000): pre-training steps; they cost no privacy
-        warm_batch_size (int, >= 1, default 1024): images a pre-training step
+        warm_batch_size (int, >= 1, default 1024): images per pre-training step
         warm_lr (float, > 0, default 0.005): top learning rate of pre-training
     """
 

@@ -12,7 +12,7 @@ class DPScatter(_DPScatter):
     r"""Linear classifier on scattering features.
 
     Parameters:
-        batch_size (int, >= 1, default: derived): expected units a step; default a seventh of all, at most 8192
+        batch_size (int, >= 1, default: derived): expected units per step; default a seventh of all, at most 8192
         steps (int, >= 1, default: derived): gradient steps; default 146 epsilon^0.3, from 50 to 600
         clip_norm (float, > 0, default 0.1): max_grad_norm of one unit
         lr (float, > 0, default: derived): learning rate; default by the noise of the steps, at most 64

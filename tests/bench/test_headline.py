@@ -1,4 +1,4 @@
-"""The headline suite: three networks a cell, floors on the default method only, and rows that others read."""
+"""The headline suite: three networks per cell, floors on the default method only, and rows that others read."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_noise_turns_into_digits_and_labels_stay() -> None:
 
 
 def test_the_plan_counts_the_memory_of_the_axes() -> None:
-    """A square matrix a network, which outgrows everything else in wide ones."""
+    """A square matrix per network, which outgrows everything else in wide ones."""
     info = vs.load("mnist").info
     few, many = (vs.make("dp-condense", width=256, networks=n).plan(info, vs.Privacy(1.0)).memory_mb for n in (10, 60))
     assert many - few == pytest.approx(50 * (2 * 256 * 9) ** 2 * 4e-6)

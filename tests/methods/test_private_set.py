@@ -266,7 +266,7 @@ def test_an_augmentation_moves_private_and_synthetic_images_alike(monkeypatch: p
     vs.make("private-set", **TINY | {"augment": True, "replay": 0}).fit(vs.load("digits").train, QUIET, seed=0)
     first = [m for m in moves if torch.equal(m, moves[0])]
     kinds = {m.numpy().tobytes() for m in moves}
-    assert len(kinds) == 2 and 1 < len(first) < len(moves)  # one a question, used by the gate and by the step
+    assert len(kinds) == 2 and 1 < len(first) < len(moves)  # one per question, used by the gate and by the step
 
 
 def test_start_moments_costs_its_share() -> None:

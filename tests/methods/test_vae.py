@@ -26,7 +26,7 @@ ALL = [DPCVAE, VAEGM, AUGM]
 
 
 def bars(info=INFO, n=None, seed=0):
-    """A bright bar a class, at a height that varies a little."""
+    """A bright bar per class, at a height that varies a little."""
     g = np.random.default_rng(seed)
     n = n or info.units
     y = np.arange(n) % len(info.classes)

@@ -1,4 +1,4 @@
-"""`veilset VERB ...`. One verb a file; a verb's file, and what it needs, is imported only when the verb is used."""
+"""`veilset VERB ...`. One verb per file; a verb's file, and what it needs, is imported only when the verb is used."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class StreamPlan:
 
 
 def plan_words(j: Mapping[str, Any]) -> str:
-    """A stream's plan for people: one row a task, then the total.
+    """A stream's plan for people: one row per task, then the total.
 
     Args:
         j: the keys of `veilset continual plan --json`.

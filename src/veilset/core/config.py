@@ -1,4 +1,4 @@
-"""Method parameters: one frozen dataclass a method. Command-line help, docs table and range checks derive from it."""
+"""Method parameters: one frozen dataclass per method. Command-line help, docs table and range checks derive from it."""
 
 from __future__ import annotations
 

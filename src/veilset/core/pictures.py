@@ -44,7 +44,7 @@ def png_bytes(x: Any) -> bytes:
 
 
 def grid(images: Images, per_class: int, scale: int | None = None, gap: int = 1) -> Any:
-    """A contact sheet: one row a class, the first `per_class` images of each; missing ones stay background."""
+    """A contact sheet: one row per class, the first `per_class` images of each; missing ones stay background."""
     from PIL import Image
 
     c, h, w = images.x.shape[1:]

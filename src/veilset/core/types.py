@@ -121,7 +121,7 @@ class Images:
         return f"Images({n} of {c}x{h}x{w}, {len(self.classes)} classes{tail})"
 
     def grid(self, per_class: int = 10) -> Any:
-        """A PIL image: one row a class, `per_class` columns."""
+        """A PIL image: one row per class, `per_class` columns."""
         from veilset.core.pictures import grid
 
         return grid(self, per_class)

@@ -89,7 +89,7 @@ def load(source: str | Path) -> Dataset:
     """Load an image set. Reads its declaration, and names of columns; records are opened when a gate asks for them.
 
     Args:
-        source: a built-in name (digits, mnist, fashion-mnist), or the path of an image folder (a sub-folder a class,
+        source: a built-in name (digits, mnist, fashion-mnist), or the path of an image folder (a sub-folder per class,
             labels.csv, or CelebA's layout), an .npz file, or IDX files (folder or prefix). A folder called digits is
             ./digits.
 

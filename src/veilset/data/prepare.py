@@ -50,7 +50,7 @@ def prepare(
     tells nothing about another. Transparent pixels become black, palettes and CMYK become RGB.
 
     Args:
-        source: image folder (a sub-folder a class, labels.csv, or CelebA's layout); needs no declaration.
+        source: image folder (a sub-folder per class, labels.csv, or CelebA's layout); needs no declaration.
         out: new folder.
         size: side, or (height, width), in pixels; None keeps sizes, which must then be equal.
         fit: "crop" cuts the centre to the wanted proportions, "pad" adds black borders; then the picture is resized.

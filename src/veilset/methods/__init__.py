@@ -1,4 +1,4 @@
-"""One synthesizer a file; `ls` is the catalogue. Calling this package lists it: `veilset.methods()`."""
+"""One synthesizer per file; `ls` is the catalogue. Calling this package lists it: `veilset.methods()`."""
 
 from __future__ import annotations
 

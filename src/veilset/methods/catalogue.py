@@ -60,14 +60,14 @@ BUILT_IN = {
         "few images that random networks take for the private ones",
     ),
     "dp-cvae": _in("latent.dp_cvae", "DPCVAE", "one class-conditional variational autoencoder, by DP-SGD"),
-    "vae-gm": _in("latent.vae_gm", "VAEGM", "one variational autoencoder a class, by DP-SGD on a partition"),
+    "vae-gm": _in("latent.vae_gm", "VAEGM", "one variational autoencoder per class, by DP-SGD on a partition"),
     "au-gm": _in("latent.au_gm", "AUGM", "an autoencoder by DP-SGD; gives its encoder away, samples too"),
     "dp-gan": _in("gan.dp_gan", "DPGAN", "conditional GAN, critic by DP-SGD, free generator steps"),
     "dp-cgan": _in("gan.dp_cgan", "DPCGAN", "conditional GAN, real and generated parts clipped apart"),
     "dp-diffusion": _in(
         "diffusion.dp_diffusion",
         "DPDiffusion",
-        "diffusion model by DP-SGD, several noise draws a record (DPDM)",
+        "diffusion model by DP-SGD, several noise draws per record (DPDM)",
     ),
     "dp-feta": _in("diffusion.dp_feta", "DPFETA", "noisy class summaries first, then a diffusion model by DP-SGD"),
 }

@@ -59,7 +59,7 @@ class ExactSum:
     exact in float64.
 
     Args:
-        rows: how many sums are kept apart (one a class, or one).
+        rows: how many sums are kept apart (one per class, or one).
         size: length of a contribution.
         bound: L2 bound of one unit.
         step: grid spacing.

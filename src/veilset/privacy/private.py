@@ -24,7 +24,7 @@ class Records(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class Opened:
-    """What the gate gets: pixels to read, labels [n] in 0..K-1, dense unit ids [n] (None: one image a unit)."""
+    """What the gate gets: pixels to read, labels [n] in 0..K-1, dense unit ids [n] (None: one image per unit)."""
 
     records: Records
     labels: np.ndarray[Any, Any]

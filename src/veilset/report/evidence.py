@@ -172,7 +172,7 @@ def attack(ledger: Ledger) -> dict[str, Any]:
 
 
 def releases(plan: Plan) -> list[dict[str, Any]]:
-    """One row a release, in order of use."""
+    """One row per release, in order of use."""
     private = plan.privacy is not None and plan.privacy.private
     shares = plan.shares() if private else [(None, None)] * len(plan.releases)
     return [

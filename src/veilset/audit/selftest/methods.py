@@ -22,7 +22,7 @@ from veilset.privacy.spec import Privacy
 
 BUDGET = Privacy(2.0, 1e-5)
 WHITE = np.ones(64, np.float32)
-OFTEN = 45  # units a step, of 60: in two steps the one that is looked at takes part
+OFTEN = 45  # units per step, of 60: in two steps the one that is looked at takes part
 MOST = 1.0 + 1e-12  # of the sensitivity: the gradient's margin and the truncation of sums leave more room than that
 Params = dict[str, Any]
 

@@ -86,7 +86,7 @@ def detect(path: Path) -> Source:
         if folders(path):
             return FolderSource(path)
         raise DataError(
-            f"{path}: no sub-folder a class, no {FILE}, no {celeba.ATTRIBUTES}.txt, no IDX files; "
+            f"{path}: no sub-folder per class, no {FILE}, no {celeba.ATTRIBUTES}.txt, no IDX files; "
             "see `veilset data --help` for the layouts"
         )
     if path.suffix == ".npz" and path.is_file():

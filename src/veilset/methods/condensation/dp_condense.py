@@ -9,7 +9,7 @@ of making images to that mean is free.
 
 Private access:
   mean, spread, cells, within   the sums of dp-moments, for a part of the budget (start = "moments")
-  embedding                     class sums of embeddings by random networks, together one vector an image
+  embedding                     class sums of embeddings by random networks, together one vector per image
 Everything after is free. Images start as draws of dp-moments, which also say beforehand where embeddings lie: the sum
 is of what an embedding has beyond the mean of the drawn images of its class, so that the bound is small. Along axes in
 which the answer is no larger than its noise, the mean of the drawn images is kept.
@@ -49,7 +49,7 @@ from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
 PER_CLASS = 50
-REFERENCE = 200  # drawn images a class by which means, axes and the bound are set
+REFERENCE = 200  # drawn images per class by which means, axes and the bound are set
 COVERED = 0.9  # of the drawn images lie within the bound; others are scaled down to it
 
 
@@ -57,7 +57,7 @@ COVERED = 0.9  # of the drawn images lie within the bound; others are scaled dow
 class Config:
     per_class: int | None = option(
         None,
-        "images a class; a longer sample repeats them; default 50, or a declared class if smaller",
+        "images per class; a longer sample repeats them; default 50, or a declared class if smaller",
         ge=1,
         le=10_000,
     )
@@ -69,7 +69,7 @@ class Config:
     width: int = option(32, "channels of a network", ge=1, le=512)
     augment: bool = option(True, "each network sees images shifted, scaled or turned in its own way")
     sums: int = option(1, "noisy sums, each by networks of its own", ge=1, le=100_000)
-    group_size: int | None = option(None, "expected images a class in one sum; default all", ge=1)
+    group_size: int | None = option(None, "expected images per class in one sum; default all", ge=1)
     steps: int = option(800, "steps by which the images are changed; they cost no privacy", ge=1)
     networks_per_step: int = option(2, "networks that are looked through in one step", ge=1)
     lr: float = option(0.02, "first learning rate of Adam on the images' waves, in pixel values", gt=0)
@@ -110,7 +110,7 @@ class Matching(Stage):
 
     Args:
         config: parameters.
-        many: images a class.
+        many: images per class.
     """
 
     def __init__(self, config: Config, many: int):

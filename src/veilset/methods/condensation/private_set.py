@@ -22,7 +22,7 @@ What the paper does not have, each with a switch; it is off in the recipes:
             layer counts by the rest
   decay     the rate falls to zero, so that the last answers' noise is averaged
 Before you choose it: at every size and budget measured so far `dp-condense` releases the better set, and on
-Fashion-MNIST with 10 images a class the questions left the paid start worse than it was
+Fashion-MNIST with 10 images per class the questions left the paid start worse than it was
 (`veilset bench private-set-paper`).
 
 Differs from the paper and its code:
@@ -77,7 +77,7 @@ MOVE = 0.125, 0.2, 15  # of an augmentation: shift as a part of a side, relative
 TAUGHT, TAUGHT_RATE = 300, 2e-3  # steps in which a prior learns to draw start images, and their rate
 PRIOR_SECONDS = 1.5e-3  # of a step of the prior, for each of its images
 WIDE = 64  # from this width on bfloat16 is the faster
-# Images a class: (stages, epochs). The paper's O and I: together always 500 epochs or fewer.
+# Images per class: (stages, epochs). The paper's O and I: together always 500 epochs or fewer.
 PUBLISHED = {1: (1, 1), 10: (10, 50), 20: (20, 25), 50: (50, 10)}
 PLAIN = {"start": "noise", "replay": 0, "trust": False, "lr_decay": False}
 
@@ -93,7 +93,7 @@ class Config:
     queries: int = option(1, "questions at a stage, all about the same weights", ge=1)
     epochs: int = option(20, "inner training: passes over the images between two stages", ge=0)
     inner_lr: float = option(0.01, "learning rate of inner training", gt=0)
-    batch_size: int | None = option(None, "expected units a question; default all, at most 2048", ge=1)
+    batch_size: int | None = option(None, "expected units per question; default all, at most 2048", ge=1)
     clip_norm: float = option(0.1, "max_grad_norm of one unit, over all matched weights", gt=0)
     distance: str = option("gm", "between gradients: gm by output unit, mse, cos of the whole", choices=DISTANCES)
     augment: bool = option(False, "shift, scale or turn all images, private and not, alike in each question")

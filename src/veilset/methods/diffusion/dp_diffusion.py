@@ -1,4 +1,4 @@
-"""DP-Diffusion: a small diffusion model trained by DP-SGD, with several noise draws a record before clipping (DPDM).
+"""DP-Diffusion: a small diffusion model trained by DP-SGD, with several noise draws per record before clipping (DPDM).
 
 Paper: Dockhorn, Cao, Vahdat, Kreis 2023, "Differentially Private Diffusion Models", arXiv 2210.09929, Algorithm 1.
 Idea: a denoiser is an ordinary regression, so DP-SGD fits it without a game of two networks. A record's gradient is
@@ -10,7 +10,7 @@ is an input of the loss, so it is protected with its image. Labels of generated 
 Differs from the paper and its code:
   * The network is for a CPU: fully connected, in a public low-frequency basis (`networks/perceptron.py`), with linear
     units that the class and the noise level multiply. It learns what a class looks like in seconds, and trains on
-    twenty times as many draws a second as the small U-Net, so a record can have more of them. Convolutions know no
+    twenty times as many draws per second as the small U-Net, so a record can have more of them. Convolutions know no
     position and need long to make a shape of a label: at equal time, without noise, they were far behind.
   * `network="unet"` is a small U-Net: 2x2 pixels are one position, one residual block a level, sums instead of stacked
     shortcuts, normalisation over the whole image without parameters, pictures of each class beside the image, and a
@@ -128,9 +128,9 @@ class Config:
     p_std: float | None = option(
         None, "deviation of the log noise level in training, for edm; default 1.2", gt=0, le=10
     )
-    batch_size: int | None = option(None, "expected records a step; default 2048, or N / 8 if that is less", ge=1)
+    batch_size: int | None = option(None, "expected records per step; default 2048, or N / 8 if that is less", ge=1)
     steps: int = option(400, "noisy gradients", ge=1)
-    noise_multiplicity: int = option(16, "noise multiplicity K: draws a record, averaged before clipping", ge=1)
+    noise_multiplicity: int = option(16, "noise multiplicity K: draws per record, averaged before clipping", ge=1)
     clip_norm: float = option(0.1, "largest L2 norm C of one unit's gradient; nearly all are longer", gt=0)
     lr: float = option(1e-2, "top learning rate of Adam", gt=0)
     lr_schedule: str = option("cosine", "learning rate: to 0 by a cosine, or constant", choices=("cosine", "none"))
@@ -277,7 +277,7 @@ class Denoiser(Stage):
 
 
 class DPDiffusion(Single):
-    """Small diffusion model by DP-SGD, several noise draws a record."""
+    """Small diffusion model by DP-SGD, several noise draws per record."""
 
     name = "dp-diffusion"
     Config: ClassVar[type] = Config

@@ -66,7 +66,7 @@ class Config(dp_diffusion.Config):
     budget_share: float | None = option(
         None, "part of the budget for the warm start; default 0.1, or 0.3 for moments", gt=0, lt=1
     )
-    queries: int = option(5, "central images a class", ge=1, le=10_000)
+    queries: int = option(5, "central images per class", ge=1, le=10_000)
     query_sample_rate: float = option(0.1, "part of the records in one query for central images", gt=0, le=1)
     grey_levels: int = option(2, "grey levels that the mode is chosen from", ge=2, le=256)
     entry_sigma: float = option(
@@ -76,7 +76,7 @@ class Config(dp_diffusion.Config):
         le=80,
     )
     warm_steps: int = option(1000, "pre-training steps; they cost no privacy", ge=1)
-    warm_batch_size: int = option(1024, "images a pre-training step", ge=1)
+    warm_batch_size: int = option(1024, "images per pre-training step", ge=1)
     warm_lr: float = option(5e-3, "top learning rate of pre-training", gt=0)
 
 

@@ -11,8 +11,8 @@ Differs from the paper and its code:
     The noise is exact: 3.7306 at (1, 1e-5), where the code presets 5.0.
   * Length scales are functions of the image size. The code's 105 and 127 were tuned on the private data.
   * `loss` "unbiased" drops the pairs of an image with itself from the generated-generated term. A batch holds about
-    ten images a class, so in the published loss that pair is a tenth of the term, and rewards collapsed classes.
-  * The generator is a few clamped Gaussians a class in a low-frequency basis, which classifiers learn more from than
+    ten images per class, so in the published loss that pair is a tenth of the term, and rewards collapsed classes.
+  * The generator is a few clamped Gaussians per class in a low-frequency basis, which classifiers learn more from than
     from the images of the paper's convolutional network.
   * Labels are equal in every batch, there is a second, shorter length scale, the rate decays by a cosine and weights
     are averaged. The published form is the recipe "paper".
@@ -56,7 +56,7 @@ class Config:
     )
     ema_decay: float = option(0.99, "exponential average of the weights; 0: none", ge=0, lt=1)
     steps: int = option(800, "generator updates; they cost no privacy", ge=1)
-    batch_size: int = option(400, "generated images an update; at least two a class are used", ge=2)
+    batch_size: int = option(400, "generated images per update; at least two per class are used", ge=2)
     lr: float | None = option(None, "top learning rate of Adam; default 0.01 for conv, 0.1 for cells", gt=0)
     latent_dim: int = option(20, "length of the latent code", ge=1)
 
@@ -152,7 +152,7 @@ class Embedding(Stage):
         return warm * 0.5 * (1 + math.cos(math.pi * done))
 
     def _labels(self, classes: int, cells: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Labels and cells of a batch: at least two images a class and cell, or all drawn at random."""
+        """Labels and cells of a batch: at least two images per class and cell, or all drawn at random."""
         batch = self.config.batch_size
         if self.config.balanced:
             each = max(2, batch // (classes * cells))

@@ -32,7 +32,7 @@ class Fakes:
 
     Args:
         classes: number of classes K.
-        each: images a class.
+        each: images per class.
         shape: (C, H, W).
         device: where they lie.
         codes: what draws latent codes.
@@ -242,7 +242,7 @@ class Pace:
     looks at no record.
 
     Args:
-        ratio: critic steps a generator step, to begin with.
+        ratio: critic steps per generator step, to begin with.
         threshold: accuracy in (0, 1] below which the ratio grows; None: it never does.
         grace: generator steps at a ratio before it may grow.
     """
@@ -326,7 +326,7 @@ class Game(Stage):
 
     @abstractmethod
     def made(self, info: PublicInfo) -> int:
-        """Generated images a generator step."""
+        """Generated images per generator step."""
 
     @property
     @abstractmethod

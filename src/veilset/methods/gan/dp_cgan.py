@@ -62,11 +62,11 @@ class Config:
     loss: str = option("logistic", "adversarial loss", choices=LOSSES)
     fakes: str = option("public", "generated images: clipped apart, or with a record", choices=("public", "paired"))
     clip_norm: float = option(1.1, "max_grad_norm, of all parameters together", gt=0)
-    batch_size: int = option(1024, "expected records a critic step, at most N", ge=1)
+    batch_size: int = option(1024, "expected records per critic step, at most N", ge=1)
     steps: int | None = option(
         None, "critic steps, each paid for; default 2000 (epsilon N / 600,000)^(1/4), from 200 to 2000", ge=1
     )
-    critic_steps: int = option(1, "critic steps a generator step", ge=1)
+    critic_steps: int = option(1, "critic steps per generator step", ge=1)
     optimizer: str = option("adam", "of the critic", choices=("adam", "sgd"))
     lr: float = option(1e-3, "first learning rate of the critic", gt=0)
     final_lr: float = option(1e-3, "learning rate of the critic at the end; linear between", gt=0)

@@ -1,7 +1,7 @@
 """DP-GAN: a conditional GAN whose critic is trained by DP-SGD; the generator learns from the critic only.
 
 Papers: Xie, Lin, Wang, Wang, Zhou 2018, arXiv 1802.06739, Algorithm 1 (the mechanism; recipe "paper"); Bie, Kamath,
-Zhang 2023, "Private GANs, revisited", arXiv 2302.02936 (many critic steps a generator step; recipes "revisited...").
+Zhang 2023, "Private GANs, revisited", arXiv 2302.02936 (many critic steps per generator step; recipes "revisited...").
 Idea: only the critic sees private images. Its noisy gradients are paid for; steps of the generator are free.
 
 Private access: a loop of DP-SGD `grad`s, "critic", over Poisson batches. Every critic step is one of the planned steps,
@@ -14,13 +14,13 @@ Differs from the papers and their code:
   * `fakes` "paired" puts a generated image of the same class beside each record and clips the pair's gradient as one:
     what they have in common cancels before it is clipped. "public" draws labels from a uniform prior and clips each
     generated image apart, as the second paper does (it then halves the sum; Adam does not mind).
-  * The critic has a head a class, which also learns to tell classes by cross-entropy (`critic_class_weight`; 0:
+  * The critic has a head per class, which also learns to tell classes by cross-entropy (`critic_class_weight`; 0:
     published). So does the generator learn from it a little (`generator_class_weight`), and a term keeps images of a
     class apart (`diversity_weight`, in the manner of Yang et al. 2019, arXiv 1901.09024, and Mao et al. 2019, arXiv
     1903.05628): without it each class collapsed to one image. Both are free.
   * By default the networks work in the lowest frequencies of images (`basis`), which are public: fewer weights get
     noise, and images have no speckle. Images come from several moments of the training (`snapshots`), which is free.
-  * One conditional GAN stands in for the first paper's GAN a digit.
+  * One conditional GAN stands in for the first paper's GAN per digit.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ class Config:
     )
     clip_norm: float = option(1.0, "max_grad_norm; not used with weight-clip", gt=0)
     weight_limit: float = option(0.01, "with weight-clip: largest size of a critic's weight", gt=0)
-    batch_size: int = option(1024, "expected records a critic step, at most N", ge=1)
+    batch_size: int = option(1024, "expected records per critic step, at most N", ge=1)
     steps: int | None = option(
         None, "critic steps, each paid for; default 2000 (epsilon N / 600,000)^(1/4), from 200 to 2000", ge=1
     )
-    critic_steps: int = option(1, "critic steps a generator step; where it begins, if adaptive", ge=1)
+    critic_steps: int = option(1, "critic steps per generator step; where it begins, if adaptive", ge=1)
     adaptive: bool = option(False, "raise the ratio when the critic no longer recognises generated images")
     threshold: float | None = option(
         None, "adaptive: accuracy on generated images to keep; default 0.6, at epsilon below 5 0.7", gt=0, le=1
@@ -91,7 +91,7 @@ class Config:
         None, "units of three hidden layers (default 256), or channels before the last convolution (16)", ge=1
     )
     generator_lr: float = option(2e-3, "learning rate of the generator", gt=0)
-    generator_batch_size: int = option(500, "generated images a generator step", ge=2)
+    generator_batch_size: int = option(500, "generated images per generator step", ge=2)
     ema_decay: float = option(0.98, "exponential average of the generator's weights; 0: none", ge=0, lt=1)
     latent_dim: int = option(32, "length of the latent code", ge=1)
 
@@ -178,7 +178,7 @@ class Limited(Game):
                     )
             bound = weight_clip_bound(self.critic(info).widths(), c.weight_limit, c.activation)
         release = dp_sgd("critic", info, batch=c.batch_size, steps=steps, bound=bound)
-        # A row costs about three passes; a processor core does about 3e10 multiplications a second.
+        # A row costs about three passes; a processor core does about 3e10 multiplications per second.
         critic = sum(p.numel() for p in self.critic(info).parameters()) * (12 if c.critic == "conv" else 1)
         maker = sum(p.numel() for p in self.generator(info).parameters()) * (8 if c.generator == "deconv" else 1)
         work = 6.0 * c.batch_size * critic + (3.0 * c.generator_batch_size + POOL) * maker / c.critic_steps

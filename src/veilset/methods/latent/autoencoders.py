@@ -22,7 +22,7 @@ from veilset.networks.vae import VAE, Frame
 from veilset.privacy.spec import Privacy
 
 COUNT = 0.3  # the constant that counts units, relative to the bound beside it
-CODES = 10  # codes drawn a record, for the evidence lower bound
+CODES = 10  # codes drawn per record, for the evidence lower bound
 RADIUS = 0.6  # images are clipped to this norm in units of sqrt(C H W) when class means are taken
 SPREAD = 0.22  # about the norm of an image's offset from its class mean, in the same units
 FREQUENCIES = 136  # those with u + v < 16: what principal directions are made of
@@ -48,7 +48,7 @@ class Options:
     linear: bool = option(True, "start from the linear autoencoder of principal directions, if that is the basis")
     likelihood: str = option("gaussian", "likelihood of a pixel given its code", choices=("bernoulli", "gaussian"))
     pixel_std: float = option(0.2, "of the gaussian likelihood, in units of the pixel range", gt=0, le=10)
-    batch_size: int | None = option(None, "expected units a step; default N / 25, from 256 to 4096, at most N", ge=1)
+    batch_size: int | None = option(None, "expected units per step; default N / 25, from 256 to 4096, at most N", ge=1)
     steps: int | None = option(None, "steps; default 100 epsilon, from 300 to 1500", ge=1)
     epochs: float | None = option(None, "instead of steps: how often a unit is used on average", gt=0)
     lr: float = option(3e-3, "top learning rate of Adam", gt=0, le=1)
@@ -56,7 +56,7 @@ class Options:
     clip_norm: float = option(1.0, "L2 bound of a unit's gradient over all weights", gt=0)
     ema_decay: float = option(0.98, "exponential average of the weights; 0: none", ge=0, lt=1)
     n_components: int | None = option(
-        None, "Gaussians of codes a class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
+        None, "Gaussians of codes per class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
     )
     sample_pixels: bool = option(False, "draw every pixel from its likelihood instead of giving its mean")
 
@@ -67,7 +67,7 @@ class Variational(Options):
 
     kl_weight: float = option(1.0, "weight of the divergence of codes from N(0, I)", ge=0, le=1000)
     kl_warmup: float = option(0.2, "part of the steps in which that weight rises from 0", ge=0, le=1)
-    latent_samples: int = option(1, "codes drawn a record and step, averaged before clipping", ge=1, le=1000)
+    latent_samples: int = option(1, "codes drawn per record and step, averaged before clipping", ge=1, le=1000)
     latent_prior: str = option(
         "released", "images are decoded from a paid Gaussian a class, or from N(0, I)", choices=("released", "normal")
     )
@@ -104,7 +104,7 @@ def frame(gate: Asked, info: PublicInfo, c: Options, *, rows: int, device: str) 
     Args:
         gate: with the releases "mean" and "spread", as far as the parameters need them.
         info, c: declared facts, parameters.
-        rows: K for a mean image a class, 1 for one of all classes.
+        rows: K for a mean image per class, 1 for one of all classes.
         device: where it is used.
     """
     low = low_frequencies(info.shape, FREQUENCIES if c.basis == "principal" else c.basis_size).to(device)

@@ -31,7 +31,7 @@ class Form:
 
     Attributes:
         told: one autoencoder, which is told an image's class.
-        apart: an autoencoder a class, each trained in its own part of a partition.
+        apart: an autoencoder per class, each trained in its own part of a partition.
         variational: codes are Gaussians, and not points.
     """
 
@@ -86,7 +86,7 @@ class Framing(Stage):
 
 
 class Training(Stage):
-    """The networks, by the loop "gradient", which is one loop a class if they are apart.
+    """The networks, by the loop "gradient", which is one loop per class if they are apart.
 
     Args:
         config, form: parameters.
@@ -141,7 +141,7 @@ class Codes(Stage):
 
     Args:
         config, form: parameters.
-        cells: Gaussians a class.
+        cells: Gaussians per class.
     """
 
     def __init__(self, config: Any, form: Form, cells: int):

@@ -1,4 +1,4 @@
-"""VAE-GM: one variational autoencoder a class, each trained by DP-SGD on its own part of a partition.
+"""VAE-GM: one variational autoencoder per class, each trained by DP-SGD on its own part of a partition.
 
 Paper: Chen, Xiang, Xue, Li, Borisov, Kaafar, Zhu 2018, arXiv 1812.02274 (DP-VaeGM).
 Idea: an image lies in one class, so the networks of different classes never share an image, and training all of them
@@ -35,7 +35,7 @@ class Config(autoencoders.Variational):
 
 
 class VAEGM(Autoencoder):
-    """One variational autoencoder a class under DP-SGD; classes are a partition."""
+    """One variational autoencoder per class under DP-SGD; classes are a partition."""
 
     name = "vae-gm"
     Config = Config

@@ -32,7 +32,7 @@ from veilset.privacy.spec import Privacy
 # The most by which an image is moved: shift (part of a side), stretch (relative), slant (slope), turn (degrees).
 MOVES = 0.054, 0.1, 0.1, 10.0
 IMAGES, VALUES = 15_000, 36_000_000  # the most that a network learns from: images, and pixels of all of them
-EPOCHS, FEW, RATE = 6, 128, 1e-3  # of the networks: passes, images a step, learning rate
+EPOCHS, FEW, RATE = 6, 128, 1e-3  # of the networks: passes, images per step, learning rate
 # Wanted noise of a count, relative to the units, and the largest part of a budget for it: first what counts must have
 # to be of use, then what they get where it is cheap, since on digits forms lie as little as 0.003 apart.
 COARSE, MOST = 0.005, 0.05

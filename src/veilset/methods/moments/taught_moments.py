@@ -50,7 +50,7 @@ CURVES, MOVED = "detail.curves", "choice.moved"  # in the state
 FREQUENCIES = 136  # as many as dp-moments has by default
 CELLS = 0.055  # half of dp-moments': what fewer, broader Gaussians draw wrongly, the teacher puts under the right label
 ROUNDS = 8  # of drawing again; a label that still has no image then keeps one that was drawn for it
-TRIED, TURNS = 300, 200  # drawn images a class by which the offsets are set, and steps of setting them
+TRIED, TURNS = 300, 200  # drawn images per class by which the offsets are set, and steps of setting them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +59,9 @@ class Config:
         0.3, "the teacher's part of the budget, in units of 1 / noise_multiplier^2; images get the rest", gt=0, lt=1
     )
     steps: int | None = option(None, "gradient steps of the teacher; default as dp-scatter", ge=1)
-    batch_size: int | None = option(None, "its expected units a step; default as dp-scatter", ge=1)
+    batch_size: int | None = option(None, "its expected units per step; default as dp-scatter", ge=1)
     n_components: int | None = option(
-        None, "Gaussians a class; default 0.055 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
+        None, "Gaussians per class; default 0.055 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
     )
     mc_samples: int = option(1000, "draws that correct the moments of a cell for clamping; as dp-moments", ge=0)
     texture: bool = option(True, "give released images the private images' histograms of levels and fine bands")

@@ -78,7 +78,7 @@ def measure(gate: Asked, info: PublicInfo) -> torch.Tensor:
 
 
 def enough(info: PublicInfo) -> int:
-    """How many drawn images a class `learn` should have."""
+    """How many drawn images per class `learn` should have."""
     return max(10, VALUES // info.pixels // len(info.classes))
 
 
