@@ -15,7 +15,7 @@ from benchmarks.runner.suite import ROOT
 from benchmarks.suites.headline import DISTANCE
 from benchmarks.suites.leaderboard import EPSILONS, SETS
 from veilset.core.io import read_json
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 from veilset.recommend.evidence import FILE
 
 LEADERBOARD, HEADLINE = (ROOT / "benchmarks" / "results" / f"{name}.json" for name in ("leaderboard", "headline"))

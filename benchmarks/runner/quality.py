@@ -47,7 +47,7 @@ def cell(
 def quality(
     method: str, data: str, epsilon: float | str, seed: int, params: dict[str, Any], n: int, tag: str
 ) -> dict[str, Any]:
-    """Fit in research mode, draw n balanced images, and judge them on the public test split (decision 15)."""
+    """Fit in research mode, draw n balanced images, and judge them on the public test split."""
     images, test, facts = fit_and_draw(method, data, float(epsilon), seed, params, n)
     return {"figures": judge(images, test, seed, MEASURES)} | facts
 

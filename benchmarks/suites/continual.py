@@ -27,7 +27,7 @@ from benchmarks.runner.quality import (
 )
 from benchmarks.runner.suite import Cell, missing
 from veilset.core.errors import ConfigError, suggest
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 
 if TYPE_CHECKING:
     import torch

@@ -30,7 +30,7 @@ from benchmarks.runner.quality import (
 )
 from benchmarks.runner.suite import Cell, missing
 from veilset.audit.verdict import CONFIDENCE
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 from veilset.evaluation.protocols import THREE
 from veilset.methods.catalogue import DEFAULT
 

@@ -30,7 +30,7 @@ from benchmarks.runner.suite import Cell, Made, missing, once
 from benchmarks.suites import private_set_paper_path as convergence
 from benchmarks.suites.private_set_paper_path import path as path  # a kind of cell
 from benchmarks.suites.private_set_paper_published import DOUBTS, NETWORK_TABLE, SIZE_TABLE
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 from veilset.evaluation.protocols import SIX
 
 COMMAND = "veilset bench private-set-paper --jobs 2"

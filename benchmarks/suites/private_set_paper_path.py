@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.runner.plot import Panel, Series, draw
 from benchmarks.runner.quality import fixed, judge, over_seeds, seeds_of, small, spread
 from benchmarks.runner.suite import Cell
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 
 METHOD, EPSILON, PER_CLASS = "private-set", 10.0, 10
 NETWORK = "lenet"  # the ConvNet takes minutes a point

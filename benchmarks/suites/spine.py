@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.runner.quality import cell, machine, machine_words, quality, spread
 from benchmarks.runner.suite import Cell
 from veilset.core.facts import peak_mb
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 
 __all__ = ["cells", "memory", "quality", "render", "speed", "startup", "summary", "words"]
 PROTOCOL = """Delta 1e-5; unit: one image, add or remove; 60,000 balanced images per cell; last epoch, no selection;

@@ -22,7 +22,7 @@ from benchmarks.runner.quality import (
     some_seeds,
 )
 from benchmarks.runner.suite import Cell, missing
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 
 if TYPE_CHECKING:
     from veilset.privacy.private import PrivateImages

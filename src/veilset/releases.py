@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from veilset.core.io import no_links
 from veilset.core.pictures import open_pictures, picture_table, read_images
+from veilset.core.rendering import legible
 from veilset.core.types import Images, PublicInfo
-from veilset.core.words import legible
 from veilset.privacy.receipt import Receipt, Verification, read_receipt, verify
 
 if TYPE_CHECKING:

@@ -145,7 +145,7 @@ class PrivateSet(_PrivateSet):
         queries (int, >= 1, default 1): questions at a stage, all about the same weights
         epochs (int, >= 0, default 20): inner training: passes over the images between two stages
         inner_lr (float, > 0, default 0.01): learning rate of inner training
-        batch_size (int, >= 1, default: derived): expected units per question; default all, at most 2048
+        batch_size (int, >= 1, default: derived): expected units per query; default all, at most 2048
         clip_norm (float, > 0, default 0.1): max_grad_norm of one unit, over all matched weights
         distance (str, gm | mse | cos, default 'gm'): between gradients: gm by output unit, mse, cos of the whole
         augment (bool, default False): shift, scale or turn all images, private and not, alike in each question
@@ -157,7 +157,7 @@ class PrivateSet(_PrivateSet):
         momentum (float, >= 0, < 1, default 0.5): of sgd; adam has its own
         replay (int, >= 0, default 4): further steps after each question, against answers drawn from all; they cost no privacy
         trust (bool, default True): gm: let a unit count by the estimated part of its gradient that is not noise
-        lr_decay (bool, default True): let the rate of the images fall to zero along a half cosine
+        lr_decay (bool, default True): let the learning rate of the images fall to zero along a half cosine
     """
 
     def __init__(

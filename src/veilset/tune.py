@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from veilset.core.errors import ConfigError, RunError
 from veilset.core.facts import check_tested
 from veilset.core.modules import called
-from veilset.core.words import as_html
+from veilset.core.rendering import as_html
 from veilset.privacy.account import Account, Payment, check_mode
 from veilset.privacy.accounting import Search, gaussian_noise_multiplier, search_claim
 from veilset.privacy.plan import Plan, Release

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from veilset.core.facts import peak_mb
-from veilset.core.words import UNSEEN, legible
+from veilset.core.rendering import UNSEEN, legible
 
 Run = Callable[..., Any]
 Copy = Callable[[str], Path]

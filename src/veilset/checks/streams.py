@@ -158,7 +158,7 @@ def paid() -> Iterator[Check]:
         book = Ledger(begun.folder / "stream.jsonl", "stream")
         book.append("begin", task=2)  # and its run folder is lost
         of["a task whose run is lost is not run again"] = refused(lambda: begun.fit(_blobs(), 2), RunError)
-    yield wrong("a stream is paid as a whole, and each task run once", "ways to have a task for nothing", of=of)
+    yield wrong("a stream is paid as a whole, and each task run once", "ways to have a task unpaid", of=of)
 
 
 CHECKS = (costs, parts, altered, paid)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, suggest
-from veilset.core.words import as_html
+from veilset.core.rendering import as_html
 from veilset.privacy.accounting import Claim, Spent, claim, together
 from veilset.privacy.spec import Privacy
 

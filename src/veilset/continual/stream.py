@@ -22,8 +22,8 @@ from veilset.continual.plan import StreamPlan
 from veilset.core.errors import ConfigError, DataError, RunError
 from veilset.core.facts import check_tested
 from veilset.core.io import lock, new_folder, no_links, read_capped, read_json, write_json
+from veilset.core.rendering import one_line
 from veilset.core.types import Images, PublicInfo
-from veilset.core.words import one_line
 from veilset.privacy.account import Account, Payment, check_mode
 from veilset.privacy.known_faults import known_fault
 from veilset.privacy.ledger import FORMATS, MOST_LEDGER, Ledger, parse

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, DataError
-from veilset.core.words import legible
+from veilset.core.rendering import legible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

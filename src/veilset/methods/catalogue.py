@@ -24,7 +24,7 @@ OPENERS = {
     "synthesizer": "`veilset sample` (veilset.open_model)",
     "teacher": "`veilset predict` (veilset.open_teacher)",
 }
-DEFAULT = "taught-moments"  # what `veilset fit` takes without a name: the best mean of the committed leaderboard
+DEFAULT = "taught-moments"  # what `veilset fit` takes without a name: the best benchmarked method
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from typing import Any
 
 from veilset.core.errors import BudgetExceeded, ConfigError, DataError, LedgerError, ModeError, RunError
 from veilset.core.io import lock, read_capped
+from veilset.core.rendering import account_table
 from veilset.core.types import PublicInfo
-from veilset.core.words import account_table
 from veilset.privacy.accounting import (
     Cost,
     Search,

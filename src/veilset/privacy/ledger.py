@@ -13,7 +13,7 @@ from typing import Any
 
 from veilset.core.errors import LedgerError, RunError
 from veilset.core.io import MOST_JSON, canonical, parse_json, read_capped, sha256, sync_folder
-from veilset.core.words import ledger_words
+from veilset.core.rendering import ledger_words
 from veilset.privacy.mechanisms import of, read
 from veilset.privacy.spent import Spent
 

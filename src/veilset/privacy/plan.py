@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from veilset.core.errors import BudgetExceeded, ConfigError, PlanError
+from veilset.core.rendering import as_html, plan_table
 from veilset.core.types import PublicInfo
-from veilset.core.words import as_html, plan_table
 from veilset.privacy import mechanisms
 from veilset.privacy.accounting import (
     LARGEST,

@@ -19,8 +19,8 @@ from veilset.core.errors import ConfigError, RunError, VeilsetError
 from veilset.core.facts import processor, selftest, versions
 from veilset.core.io import canonical, no_links, read_capped, read_json, sha256, write_bytes, write_json
 from veilset.core.listing import RECEIPT, SIGNATURE, STAMP, check_list, write_list
+from veilset.core.rendering import as_html, one_line, public_words, receipt_lines
 from veilset.core.types import PublicInfo
-from veilset.core.words import as_html, one_line, public_words, receipt_lines
 from veilset.privacy import mechanisms
 from veilset.privacy.accounting import Search, claim
 from veilset.privacy.known_faults import known_fault

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, RunError
 from veilset.core.io import no_links, write_bytes
-from veilset.core.words import public_words
+from veilset.core.rendering import public_words
 from veilset.report import charts, claims, evidence, samples
 from veilset.report import nearest as panels
 from veilset.report.evidence import NON_PRIVATE, RESEARCH, UNCOVERED, Evidence

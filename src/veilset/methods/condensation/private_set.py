@@ -16,23 +16,24 @@ pixels. Only the images of these codes are kept.
 What the paper does not have, each with a switch; it is off in the recipes:
   start     images drawn from a `dp-moments` model that is paid in the same plan, in place of noise. A prior first
             learns to draw them: from random weights it needs far more steps than the answers last for
-  replay    an answer stays true of its network, so it can be matched again, for nothing. There are few, large queries
+  replay    an answer stays true of its network, so it can be matched again, free. There are few, large queries
             and many steps on the images for each, against answers drawn from all that were got
   trust     the noise's size is known, so the part of a unit's gradient that is noise can be estimated; a unit of a
             layer counts by the rest
-  decay     the rate falls to zero, so that the last answers' noise is averaged
+  lr_decay  the learning rate falls to zero, so that the last answers' noise is averaged
 Before you choose it: at every size and budget measured so far `dp-condense` releases the better set, and on
 Fashion-MNIST with 10 images per class the questions left the paid start worse than it was
 (`veilset bench private-set-paper`).
 
 Differs from the paper and its code:
   * The code asks R + 1 times in place of R, and so spends more than it says. Here the gate counts.
-  * Only weights are clipped together, which alone are matched; gains, shifts and offsets would waste of the bound.
+  * Only weights are clipped together, which alone are matched; gains, shifts and offsets would use up the clipping
+    norm.
   * Pixels are kept in [0, 1] after every step; the code clamps what is shown. A generator ends in a sigmoid.
   * The network reads pixels / 0.3 for every set; the code subtracts and divides by each set's own mean and deviation.
     Noise starts about grey.
   * Cosines have no constant in the denominator, so neither the clipping bound nor the batch changes a distance.
-  * An augmentation is one shift, scale or turn a query, in place of six kinds; the generator is made for 28x28, and
+  * An augmentation is one shift, scale or turn per query, in place of six kinds; the generator is made for 28x28, and
     enlarged for other shapes.
 """
 
@@ -93,7 +94,7 @@ class Config:
     queries: int = option(1, "questions at a stage, all about the same weights", ge=1)
     epochs: int = option(20, "inner training: passes over the images between two stages", ge=0)
     inner_lr: float = option(0.01, "learning rate of inner training", gt=0)
-    batch_size: int | None = option(None, "expected units per question; default all, at most 2048", ge=1)
+    batch_size: int | None = option(None, "expected units per query; default all, at most 2048", ge=1)
     clip_norm: float = option(0.1, "max_grad_norm of one unit, over all matched weights", gt=0)
     distance: str = option("gm", "between gradients: gm by output unit, mse, cos of the whole", choices=DISTANCES)
     augment: bool = option(False, "shift, scale or turn all images, private and not, alike in each question")
@@ -113,7 +114,7 @@ class Config:
         4, "further steps after each question, against answers drawn from all; they cost no privacy", ge=0
     )
     trust: bool = option(True, "gm: let a unit count by the estimated part of its gradient that is not noise")
-    lr_decay: bool = option(True, "let the rate of the images fall to zero along a half cosine")
+    lr_decay: bool = option(True, "let the learning rate of the images fall to zero along a half cosine")
 
 
 def _published(per_class: int) -> dict[str, Any]:

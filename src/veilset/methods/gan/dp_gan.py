@@ -36,7 +36,7 @@ from veilset.core.config import option
 from veilset.core.errors import ConfigError
 from veilset.core.types import PublicInfo
 from veilset.learning.dp_sgd import dp_sgd
-from veilset.methods.gan.common import POOL, Adversarial, Game, Pace, default_steps, low
+from veilset.methods.gan.common import POOL, Adversarial, CriticSchedule, Game, default_steps, low
 from veilset.networks.activations import NAMES
 from veilset.networks.critics import LOSSES, ConvCritic, MLPCritic, weight_clip_bound
 from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator
@@ -221,11 +221,11 @@ class Limited(Game):
         """As asked."""
         return self.config.generator_batch_size
 
-    def pace(self, budget: Privacy) -> Pace:
+    def schedule(self, budget: Privacy) -> CriticSchedule:
         """One that adapts, if asked."""
         c = self.config
         least = c.threshold or (0.6 if budget.epsilon >= 5 else 0.7)
-        return Pace(c.critic_steps, least if c.adaptive else None, c.grace)
+        return CriticSchedule(c.critic_steps, least if c.adaptive else None, c.grace)
 
     @property
     def limit(self) -> float | None:

@@ -1,10 +1,10 @@
-"""Choosing: the private images say which form of the drawn images a network learns from best.
+"""Selection: the private images say which variant of the drawn images a network learns from best.
 
 Idea: ours. Drawn images that are turned and shifted a little after they got their labels teach a network more where a
 class is a shape in any pose (digits, letters), and less where the pose tells the class (clothes); fine structure that
-is pooled over classes helps on some sets and misleads on others. No declared fact tells which. So a small network is
-trained on images of each form, and the gate counts how many private images each one gets right: one noisy sum of a few
-numbers, which costs almost nothing where units are many.
+is pooled over classes helps on some sets and misleads on others. No declared fact tells which. So a CNN is trained
+on each variant, and the gate counts the private images that it classifies correctly: one noisy sum of a few numbers,
+which costs almost nothing where units are many.
 """
 
 from __future__ import annotations

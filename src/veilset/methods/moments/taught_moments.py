@@ -11,11 +11,11 @@ Private access, shares of the budget set by `budget_share`:
                                 the black ground that low frequencies lack (module `texture`); a fiftieth of the images'
                                 part; left out where the declared units are too few for it
   linear                        the clipped gradients of dp-scatter
-  choice                        how many private images each of a few small networks gets right, which were trained on
-                                images with detail and without, moved after they got their labels and not (module
-                                `choosing`); as much of the budget as such counts need; left out where that is more
-                                than a twentieth
-Everything after is free. Two things make the teacher fit for images that are no photographs:
+  choice                        for each variant of the drawn images (with detail or without, augmented after labelling
+                                or not) the noisy count of private images that a CNN trained on it classifies
+                                correctly (module `selection`); as much of the budget as such counts need; left out
+                                where that is more than a twentieth
+Everything after is post-processing, free. Two things make the classifier work on synthetic images:
   * It learns from private images that are reduced to the low frequencies of dp-moments, and reads drawn images so.
     A teacher of whole images is better on those and worse on drawn ones, whose fine structure belongs to no class.
   * Its offsets are then set so that drawn images of all classes in equal numbers get all labels in equal numbers. The
