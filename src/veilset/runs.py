@@ -36,6 +36,11 @@ class RunSpec:
         recipe: the method's named set of parameters that `params` override, or None.
         device: where torch computes; may change when a run goes on.
         account: file of the set's privacy account, or None.
+
+    Examples:
+        >>> spec = vs.RunSpec(method="dp-moments", data="digits", epsilon=1.0, params={"basis_size": 20})
+        >>> spec.plan().claim().epsilon <= 1.0
+        True
     """
 
     method: str
@@ -81,6 +86,11 @@ def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Method:
         RunError: the folder exists (without `resume`), is in use, or was started with other arguments; or another
             process of this run ended; or the self-test of this installation failed.
         BudgetExceeded: the account does not cover the plan. ModeError: an account for a run that gives no privacy.
+
+    Examples:
+        >>> spec = vs.RunSpec(method="dp-moments", data="digits", epsilon=1.0, seed=0, params={"basis_size": 20})
+        >>> vs.execute(spec, "research").receipt_.facts["stamp"]
+        'NOT A RELEASE: research mode, the noise can be regenerated from the seed'
     """
     from veilset.methods.catalogue import open_any
 

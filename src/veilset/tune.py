@@ -11,6 +11,13 @@ Scores, of a logistic regression trained on images that the trial's model draws:
   synthetic-holdout  share of other images of the same model that it classifies well: free, reads nothing private, and
                      likes models whose classes are easy to tell apart, whether or not they look like the private ones
 A public test split is never used: what was chosen by it could not be measured on it.
+
+Examples:
+    >>> grid = {"basis_size": [10, 20]}
+    >>> priced = vs.tune.price(vs.tune.Tuning(method="dp-moments", data="digits", epsilon=3.0, grid=grid, trials=2))
+    >>> priced.epsilon <= 3.0  # of the whole search
+    True
+    >>> model, score = vs.tune(priced, "tuned")
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def plan_words(j: Mapping[str, Any]) -> str:
         f"all tasks: epsilon {j['epsilon']:.4f} at delta {j['delta']:g} on {j['set']}, unit: {j['unit']}; "
         "no record has been read"
     )
-    lines.append(f"{j['composition']}; {j['per_class']} images a class are released")
+    lines.append(f"{j['composition']}; {j['per_class']} images per class are released")
     return "\n".join(lines + [f"warning: task {r['task']}: {w}" for r in j["tasks"] for w in r["warnings"]])
 
 

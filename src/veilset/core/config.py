@@ -26,6 +26,14 @@ def option(
     """Declare one field of a config: its default, what it means, and the values it may take.
 
     A default of None means "derived from declared facts"; the doc says by which rule.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Config:
+        ...     steps: int = vs.option(100, "gradient steps", ge=1)
+        >>> Config().steps
+        100
     """
     rules = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices}
     return dataclasses.field(default=default, metadata={"doc": doc, "rules": rules})

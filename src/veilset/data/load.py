@@ -96,6 +96,13 @@ def load(source: str | Path) -> Dataset:
     Raises:
         DataError: no such set, no declaration, one that the owner has not confirmed, or one that leaves open whether a
             column that looks like people is the unit. What is not used otherwise is a warning.
+
+    Examples:
+        >>> data = vs.load("digits")
+        >>> data.info.units, data.info.shape
+        (1437, (1, 8, 8))
+        >>> len(data.public_test())
+        360
     """
     if public.named(source):
         return Dataset(public.info(str(source)), lambda: reader(source), str(source))

@@ -217,7 +217,14 @@ class Method(Configured, ABC):
 
 
 class Synthesizer(Method):
-    """Base of all methods that draw images: overrides `_plan`, `_fit` and `_sample`."""
+    """Base of all methods that draw images: overrides `_plan`, `_fit` and `_sample`.
+
+    Examples:
+        >>> isinstance(model, vs.Synthesizer)
+        True
+        >>> model.sample(20, classes=["3", "8"]).y.unique()
+        tensor([3, 8])
+    """
 
     @abstractmethod
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
@@ -295,7 +302,14 @@ class Synthesizer(Method):
 
 
 class Teacher(Method):
-    """Base of all classifiers learned under a budget: overrides `_plan`, `_fit` and `_predict`."""
+    """Base of all classifiers learned under a budget: overrides `_plan`, `_fit` and `_predict`.
+
+    Examples:
+        >>> isinstance(teacher, vs.Teacher)  # the one of `veilset.make_teacher`
+        True
+        >>> teacher.predict_proba(data.public_test().x[:5]).shape
+        torch.Size([5, 10])
+    """
 
     @abstractmethod
     def _predict(self, state: State, info: PublicInfo, x: torch.Tensor) -> torch.Tensor:

@@ -175,12 +175,25 @@ def make(name: str = DEFAULT, *, recipe: str | None = None, **params: Any) -> Sy
 
     Raises:
         ConfigError: unknown method, recipe or parameter (with a suggestion), or a value out of range.
+
+    Examples:
+        >>> data = vs.load("digits")
+        >>> model = vs.make("dp-moments", basis_size=20).fit(data.train, vs.Privacy(epsilon=1.0))
+        >>> model.sample(100).x.shape
+        torch.Size([100, 1, 8, 8])
+        >>> folder = model.write_samples(model.sample(200), "release", format="npz")
     """
     return configured(method_class(name), recipe, params)
 
 
 def make_teacher(name: str, *, recipe: str | None = None, **params: Any) -> Teacher:
-    """A teacher by name with its parameters, ready to plan and fit; as `make` for synthesizers."""
+    """A teacher by name with its parameters, ready to plan and fit; as `make` for synthesizers.
+
+    Examples:
+        >>> teacher = vs.make_teacher("dp-scatter", steps=5).fit(data.train, vs.Privacy(epsilon=1.0))
+        >>> teacher.predict(data.public_test().x[:5]).shape
+        torch.Size([5])
+    """
     return configured(teacher_class(name), recipe, params)
 
 
@@ -202,13 +215,24 @@ def open_model(folder: str | Path) -> Synthesizer:
 
     Raises:
         RunError: not a veilset model, or damaged. ConfigError: a teacher, or a method that is not installed.
+
+    Examples:
+        >>> folder = model.save("saved")
+        >>> vs.open_model(folder).sample(10).classes[:3]
+        ('0', '1', '2')
     """
     model: Synthesizer = _open(folder, "synthesizer")
     return model
 
 
 def open_teacher(folder: str | Path) -> Teacher:
-    """A fitted teacher, as `open_model` opens synthesizers."""
+    """A fitted teacher, as `open_model` opens synthesizers.
+
+    Examples:
+        >>> folder = teacher.save("taught")
+        >>> vs.open_teacher(folder).name
+        'dp-scatter'
+    """
     model: Teacher = _open(folder, "teacher")
     return model
 

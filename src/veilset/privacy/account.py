@@ -137,6 +137,12 @@ class Account:
 
     Args:
         path: the file.
+
+    Examples:
+        >>> account = vs.Account(Path("digits.account"))
+        >>> balance = account.create(data.info, vs.Privacy(epsilon=3.0))  # the most that all runs may spend
+        >>> balance.share  # of it spent so far; `fit(..., account=account)` draws from it
+        0.0
     """
 
     path: Path

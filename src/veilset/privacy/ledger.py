@@ -36,6 +36,11 @@ class Ledger:
 
     Raises:
         LedgerError: an existing file is cut, edited, reordered or of another format.
+
+    Examples:
+        >>> ledger = vs.Ledger(Path("release/ledger.jsonl"))
+        >>> [line["body"]["kind"] for line in ledger.lines]
+        ['open', 'charge', 'charge', 'close']
     """
 
     def __init__(self, path: Path | None = None, kind: str = "ledger"):

@@ -37,6 +37,10 @@ class PrivateImages:
     Args:
         info: the declared facts.
         opener: checks the files and opens them; called by the gate, at most once.
+
+    Examples:
+        >>> vs.load("digits").train
+        PrivateImages('digits', declared: 1437 units, 10 classes, shape [1, 8, 8])
     """
 
     __slots__ = ("__inner", "__opener", "info")

@@ -56,7 +56,12 @@ KINDS = {  # what every receipt has
 
 @dataclass(frozen=True)
 class Receipt:
-    """What is claimed about a fitted model and everything sampled from it. `facts` holds the JSON keys."""
+    """What is claimed about a fitted model and everything sampled from it. `facts` holds the JSON keys.
+
+    Examples:
+        >>> model.receipt_.epsilon <= 1.0 and model.receipt_.facts["unit"]
+        'one image'
+    """
 
     facts: dict[str, Any]
 
@@ -202,6 +207,10 @@ def verify(folder: str | Path, public_key: str | Path | None = None) -> Verifica
     Args:
         folder: what `fit` or `sample` wrote.
         public_key: PEM file of the signer; then a valid signature by it is required.
+
+    Examples:
+        >>> vs.verify("release").ok
+        True
     """
     folder, result = Path(os.path.realpath(folder)), Verification()
 

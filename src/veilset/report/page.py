@@ -67,6 +67,10 @@ def write_report(
         RunError: no such folder, or `out` lies inside it, is another file, or cannot be written.
         ConfigError: `scores` are of another shape, or `out` is given with `nearest`.
         ModeError: `images` hold private records, or `nearest` for a release. DataError: `nearest` is another set.
+
+    Examples:
+        >>> vs.write_report("release").name
+        'release-report.html'
     """
     folder = _folder(folder)
     if nearest is not None and out is not None:

@@ -132,6 +132,12 @@ def attack(
 
     Raises:
         RunError, ModeError, DataError, ConfigError: as `open_run`, `records_of`, `make_pool` and `against` say.
+
+    Examples:
+        >>> spec = vs.RunSpec(method="dp-moments", data="digits", epsilon=1.0, seed=0, params={"basis_size": 20})
+        >>> run = vs.execute(spec, "attacked")
+        >>> vs.attack("attacked", targets=100, shadows=4, images=200).ok
+        True
     """
     run = open_run(Path(folder))
     _check(shadows, images, targets)
