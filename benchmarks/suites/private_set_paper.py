@@ -236,12 +236,12 @@ def _over_networks(rows: Rows) -> list[str]:
     """What the six networks learn from the same sets."""
     sets = f"sets of {JUDGED} images per class at epsilon {EPSILONS[0]:g}"
     lines = ["", f"Other networks on {sets}, ours above the published rows of the same set."]
-    lines += [f"Our sets of {COMPARED} a class were judged by the ConvNet alone.", DOUBTS, ""]
+    lines += [f"Our sets of {COMPARED} per class were judged by the ConvNet alone.", DOUBTS, ""]
     lines += [f"| set | images | {' | '.join(SIX)} |", "|---|---|" + "---|" * len(SIX)]
     for data in SETS:
         for m in dict.fromkeys(m for d, e, m, n, _ in rows if (d, e, n) == (data, EPSILONS[0], JUDGED)):
             accuracy = [_accuracy(rows, (data, EPSILONS[0], m, JUDGED, net)) for net in SIX]
-            lines.append(f"| {data} | {m}, {JUDGED} a class | {' | '.join(accuracy)} |")
+            lines.append(f"| {data} | {m}, {JUDGED} per class | {' | '.join(accuracy)} |")
         for (d, name), values in NETWORK_TABLE.items():
             if d == data:
                 lines.append(f"| {data} | published: {name} | {' | '.join(f'{v:.1f}' for v in values)} |")

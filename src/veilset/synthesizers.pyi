@@ -44,11 +44,11 @@ class DPMERF(_DPMERF):
         loss (str, unbiased | published, default 'unbiased'): squared distance without, or (published) with, self-pairs
         balanced (bool, default True): equal labels in every batch, instead of labels drawn at random
         lr_schedule (str, cosine | step, default 'cosine'): learning rate: to 0 by a cosine, or 0.9 times in each fifth
-        ema_decay (float, >= 0, < 1, default 0.99): exponential average of the weights; 0: none
+        ema_decay (float, >= 0, < 1, default 0.99): decay of the exponential average of the weights; 0: none
         steps (int, >= 1, default 800): generator updates; they cost no privacy
         batch_size (int, >= 2, default 400): generated images per update; at least two per class are used
         lr (float, > 0, default: derived): top learning rate of Adam; default 0.01 for conv, 0.1 for cells
-        latent_dim (int, >= 1, default 20): length of the latent code
+        latent_dim (int, >= 1, default 20): dimension of the latent code
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class DPMoments(_DPMoments):
     Parameters:
         basis_size (int, >= 1, default 136): basis size: how many low frequencies (136: those with u + v < 16)
         n_components (int, >= 1, <= 64, default: derived): Gaussians per class; default 0.11 / sqrt(noise_multiplier K / N), from 1 to 16
-        rounds (int, >= 1, <= 10, default 2): rounds of private k-means, if there is more than one cell
-        mc_samples (int, >= 0, default 1000): draws that correct the moments of a cell for clamping; 0: no correction
+        rounds (int, >= 1, <= 10, default 2): rounds of private k-means, if there is more than one Gaussian per class
+        mc_samples (int, >= 0, default 1000): Monte Carlo samples that correct moments for clamping; 0: no correction
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class TaughtMoments(_TaughtMoments):
         steps (int, >= 1, default: derived): gradient steps of the teacher; default as dp-scatter
         batch_size (int, >= 1, default: derived): its expected units per step; default as dp-scatter
         n_components (int, >= 1, <= 64, default: derived): Gaussians per class; default 0.055 / sqrt(noise_multiplier K / N), from 1 to 16
-        mc_samples (int, >= 0, default 1000): draws that correct the moments of a cell for clamping; as dp-moments
-        texture (bool, default True): give released images the private images' histograms of levels and fine bands
-        selection (bool, default True): let the private images choose whether with this detail, and whether images are moved
+        mc_samples (int, >= 0, default 1000): Monte Carlo samples that correct moments for clamping; as dp-moments
+        texture (bool, default True): match histograms of grey levels and fine bands to those of the private images
+        selection (bool, default True): choose by noisy counts of private images whether to match them, and to augment
     """
 
     def __init__(
@@ -198,9 +198,9 @@ class DPCondense(_DPCondense):
         sums (int, >= 1, <= 100000, default 1): noisy sums, each by networks of its own
         group_size (int, >= 1, default: derived): expected images per class in one sum; default all
         steps (int, >= 1, default 800): steps by which the images are changed; they cost no privacy
-        networks_per_step (int, >= 1, default 2): networks that are looked through in one step
-        lr (float, > 0, default 0.02): first learning rate of Adam on the images' waves, in pixel values
-        cutoff (float, > 0, default 0.3): waves above this part of the highest frequency are changed less, by its square; large: all alike
+        networks_per_step (int, >= 1, default 2): networks that are used in one step
+        lr (float, > 0, default 0.02): initial learning rate of Adam on the images' frequencies, in pixel values
+        cutoff (float, > 0, default 0.3): frequencies above this part of the highest are changed less, by its square; large: all alike
     """
 
     def __init__(
@@ -226,25 +226,25 @@ class DPCVAE(_DPCVAE):
     Parameters:
         network (str, dense | conv, default 'dense'): dense layers, or convolutions (needs basis pixels)
         hidden_dim (int, >= 1, <= 65536, default 128): width of the dense hidden layer, or channels of the last convolution
-        latent_dim (int, >= 1, <= 4096, default 32): length of the code
+        latent_dim (int, >= 1, <= 4096, default 32): dimension of the latent code
         activation (str, leaky-relu | relu | silu | tanh | tempered-sigmoid, default 'tanh'): between layers; tempered-sigmoid has scale 1.58, temperature 3
         basis (str, principal | cosine | pixels, default 'principal'): what images are described by: principal directions (a paid sum), lowest frequencies, or pixels
         basis_size (int, >= 1, <= 100000, default 64): how many principal directions or frequencies
         centre (bool, default True): start the decoder from noisy means (a paid sum) instead of from grey
         linear (bool, default True): start from the linear autoencoder of principal directions, if that is the basis
         likelihood (str, bernoulli | gaussian, default 'gaussian'): likelihood of a pixel given its code
-        pixel_std (float, > 0, <= 10, default 0.2): of the gaussian likelihood, in units of the pixel range
+        pixel_std (float, > 0, <= 10, default 0.2): standard deviation of the gaussian likelihood, in units of the pixel range
         batch_size (int, >= 1, default: derived): expected units per step; default N / 25, from 256 to 4096, at most N
         steps (int, >= 1, default: derived): steps; default 100 epsilon, from 300 to 1500
         epochs (float, > 0, default: derived): instead of steps: how often a unit is used on average
         lr (float, > 0, <= 1, default 0.003): top learning rate of Adam
         lr_schedule (str, cosine | constant, default 'cosine'): learning rate: to 0 by a cosine, or constant
         clip_norm (float, > 0, default 1.0): L2 bound of a unit's gradient over all weights
-        ema_decay (float, >= 0, < 1, default 0.98): exponential average of the weights; 0: none
+        ema_decay (float, >= 0, < 1, default 0.98): decay of the exponential average of the weights; 0: none
         n_components (int, >= 1, <= 64, default: derived): Gaussians of codes per class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
         sample_pixels (bool, default False): draw every pixel from its likelihood instead of giving its mean
         kl_weight (float, >= 0, <= 1000, default 1.0): weight of the divergence of codes from N(0, I)
-        kl_warmup (float, >= 0, <= 1, default 0.2): part of the steps in which that weight rises from 0
+        kl_warmup (float, >= 0, <= 1, default 0.2): part of the steps in which kl_weight rises from 0
         latent_samples (int, >= 1, <= 1000, default 1): codes drawn per record and step, averaged before clipping
         latent_prior (str, released | normal, default 'released'): images are decoded from a paid Gaussian a class, or from N(0, I)
     """
@@ -283,25 +283,25 @@ class VAEGM(_VAEGM):
     Parameters:
         network (str, dense | conv, default 'dense'): dense layers, or convolutions (needs basis pixels)
         hidden_dim (int, >= 1, <= 65536, default 32): width of the dense hidden layer, or channels of the last convolution
-        latent_dim (int, >= 1, <= 4096, default 32): length of the code
+        latent_dim (int, >= 1, <= 4096, default 32): dimension of the latent code
         activation (str, leaky-relu | relu | silu | tanh | tempered-sigmoid, default 'tanh'): between layers; tempered-sigmoid has scale 1.58, temperature 3
         basis (str, principal | cosine | pixels, default 'principal'): what images are described by: principal directions (a paid sum), lowest frequencies, or pixels
         basis_size (int, >= 1, <= 100000, default 64): how many principal directions or frequencies
         centre (bool, default True): start the decoder from noisy means (a paid sum) instead of from grey
         linear (bool, default True): start from the linear autoencoder of principal directions, if that is the basis
         likelihood (str, bernoulli | gaussian, default 'gaussian'): likelihood of a pixel given its code
-        pixel_std (float, > 0, <= 10, default 0.2): of the gaussian likelihood, in units of the pixel range
+        pixel_std (float, > 0, <= 10, default 0.2): standard deviation of the gaussian likelihood, in units of the pixel range
         batch_size (int, >= 1, default: derived): expected units per step; default N / 25, from 256 to 4096, at most N
         steps (int, >= 1, default: derived): steps; default 100 epsilon, from 300 to 1500
         epochs (float, > 0, default: derived): instead of steps: how often a unit is used on average
         lr (float, > 0, <= 1, default 0.003): top learning rate of Adam
         lr_schedule (str, cosine | constant, default 'cosine'): learning rate: to 0 by a cosine, or constant
         clip_norm (float, > 0, default 1.0): L2 bound of a unit's gradient over all weights
-        ema_decay (float, >= 0, < 1, default 0.98): exponential average of the weights; 0: none
+        ema_decay (float, >= 0, < 1, default 0.98): decay of the exponential average of the weights; 0: none
         n_components (int, >= 1, <= 64, default: derived): Gaussians of codes per class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
         sample_pixels (bool, default False): draw every pixel from its likelihood instead of giving its mean
         kl_weight (float, >= 0, <= 1000, default 1.0): weight of the divergence of codes from N(0, I)
-        kl_warmup (float, >= 0, <= 1, default 0.2): part of the steps in which that weight rises from 0
+        kl_warmup (float, >= 0, <= 1, default 0.2): part of the steps in which kl_weight rises from 0
         latent_samples (int, >= 1, <= 1000, default 1): codes drawn per record and step, averaged before clipping
         latent_prior (str, released | normal, default 'released'): images are decoded from a paid Gaussian a class, or from N(0, I)
     """
@@ -340,21 +340,21 @@ class AUGM(_AUGM):
     Parameters:
         network (str, dense | conv, default 'dense'): dense layers, or convolutions (needs basis pixels)
         hidden_dim (int, >= 1, <= 65536, default 128): width of the dense hidden layer, or channels of the last convolution
-        latent_dim (int, >= 1, <= 4096, default 32): length of the code
+        latent_dim (int, >= 1, <= 4096, default 32): dimension of the latent code
         activation (str, leaky-relu | relu | silu | tanh | tempered-sigmoid, default 'tanh'): between layers; tempered-sigmoid has scale 1.58, temperature 3
         basis (str, principal | cosine | pixels, default 'principal'): what images are described by: principal directions (a paid sum), lowest frequencies, or pixels
         basis_size (int, >= 1, <= 100000, default 64): how many principal directions or frequencies
         centre (bool, default True): start the decoder from noisy means (a paid sum) instead of from grey
         linear (bool, default True): start from the linear autoencoder of principal directions, if that is the basis
         likelihood (str, bernoulli | gaussian, default 'gaussian'): likelihood of a pixel given its code
-        pixel_std (float, > 0, <= 10, default 0.2): of the gaussian likelihood, in units of the pixel range
+        pixel_std (float, > 0, <= 10, default 0.2): standard deviation of the gaussian likelihood, in units of the pixel range
         batch_size (int, >= 1, default: derived): expected units per step; default N / 25, from 256 to 4096, at most N
         steps (int, >= 1, default: derived): steps; default 100 epsilon, from 300 to 1500
         epochs (float, > 0, default: derived): instead of steps: how often a unit is used on average
         lr (float, > 0, <= 1, default 0.003): top learning rate of Adam
         lr_schedule (str, cosine | constant, default 'cosine'): learning rate: to 0 by a cosine, or constant
         clip_norm (float, > 0, default 1.0): L2 bound of a unit's gradient over all weights
-        ema_decay (float, >= 0, < 1, default 0.98): exponential average of the weights; 0: none
+        ema_decay (float, >= 0, < 1, default 0.98): decay of the exponential average of the weights; 0: none
         n_components (int, >= 1, <= 64, default: derived): Gaussians of codes per class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
         sample_pixels (bool, default False): draw every pixel from its likelihood instead of giving its mean
         latent_prior (str, released | public, default 'released'): class Gaussians of codes: a paid sum, or codes of a public set
@@ -394,7 +394,7 @@ class DPGAN(_DPGAN):
         critic (str, mlp | conv, default 'mlp'): network: fully connected (fast) or convolutions
         width (int, >= 1, default: derived): critic: units of both hidden layers (default 128), or channels of the first convolution (16)
         basis (int, >= 0, default: derived): fully connected networks: low frequencies they work in; default a quarter of the pixels; 0: pixels
-        snapshots (int, >= 1, default 5): generators kept from the second half of the training; images come from all of them
+        snapshots (int, >= 1, default 5): generators kept from the second half of the training; images come from all
         activation (str, leaky-relu | relu | silu | tanh | tempered-sigmoid, default 'leaky-relu'): of the critic
         labels (str, heads | input, default 'heads'): how a fully connected critic gets the label
         critic_class_weight (float, >= 0, default 0.5): weight of the cross-entropy of the critic's class heads on records
@@ -403,22 +403,22 @@ class DPGAN(_DPGAN):
         loss (str, logistic | wasserstein | hinge, default 'logistic'): adversarial loss
         fakes (str, paired | public, default 'paired'): generated images: clipped with a record of their class, or apart
         sensitivity (str, clip | weight-clip, default 'clip'): bound by clipping gradients, or by a limit on weights
-        clip_norm (float, > 0, default 1.0): max_grad_norm; not used with weight-clip
+        clip_norm (float, > 0, default 1.0): largest L2 norm of one unit's gradient; not used with weight-clip
         weight_limit (float, > 0, default 0.01): with weight-clip: largest size of a critic's weight
         batch_size (int, >= 1, default 1024): expected records per critic step, at most N
         steps (int, >= 1, default: derived): critic steps, each paid for; default 2000 (epsilon N / 600,000)^(1/4), from 200 to 2000
         critic_steps (int, >= 1, default 1): critic steps per generator step; where it begins, if adaptive
-        adaptive (bool, default False): raise the ratio when the critic no longer recognises generated images
+        adaptive (bool, default False): raise critic_steps when the critic no longer recognises generated images
         threshold (float, > 0, <= 1, default: derived): adaptive: accuracy on generated images to keep; default 0.6, at epsilon below 5 0.7
-        grace (int, >= 1, default 200): adaptive: generator steps before the ratio may rise again
+        grace (int, >= 1, default 200): adaptive: generator steps before critic_steps may rise again
         optimizer (str, adam | rmsprop, default 'adam'): of both networks
         lr (float, > 0, default 0.001): learning rate of the critic
         generator (str, deconv | mlp, default 'mlp'): network: convolutions or fully connected
         generator_width (int, >= 1, default: derived): units of three hidden layers (default 256), or channels before the last convolution (16)
         generator_lr (float, > 0, default 0.002): learning rate of the generator
         generator_batch_size (int, >= 2, default 500): generated images per generator step
-        ema_decay (float, >= 0, < 1, default 0.98): exponential average of the generator's weights; 0: none
-        latent_dim (int, >= 1, default 32): length of the latent code
+        ema_decay (float, >= 0, < 1, default 0.98): decay of the exponential average of the generator's weights; 0: none
+        latent_dim (int, >= 1, default 32): dimension of the latent code
     """
 
     def __init__(
@@ -470,7 +470,7 @@ class DPCGAN(_DPCGAN):
         diversity_weight (float, >= 0, default 0.5): weight of a term against collapse: -log distance of two images of a class
         loss (str, logistic | wasserstein | hinge, default 'logistic'): adversarial loss
         fakes (str, public | paired, default 'public'): generated images: clipped apart, or with a record
-        clip_norm (float, > 0, default 1.1): max_grad_norm, of all parameters together
+        clip_norm (float, > 0, default 1.1): largest L2 norm of one unit's gradient, of all parameters together
         batch_size (int, >= 1, default 1024): expected records per critic step, at most N
         steps (int, >= 1, default: derived): critic steps, each paid for; default 2000 (epsilon N / 600,000)^(1/4), from 200 to 2000
         critic_steps (int, >= 1, default 1): critic steps per generator step
@@ -480,8 +480,8 @@ class DPCGAN(_DPCGAN):
         momentum (float, >= 0, < 1, default 0.0): momentum of sgd
         generator_lr (float, > 0, default 0.002): learning rate of the generator (Adam)
         generator_norm (bool, default True): vanilla generator: batch normalisation
-        ema_decay (float, >= 0, < 1, default 0.98): exponential average of the generator's weights; 0: none
-        latent_dim (int, >= 1, default 100): length of the latent code, uniform in (-1, 1)
+        ema_decay (float, >= 0, < 1, default 0.98): decay of the exponential average of the generator's weights; 0: none
+        latent_dim (int, >= 1, default 100): dimension of the latent code, uniform in (-1, 1)
     """
 
     def __init__(
@@ -520,7 +520,7 @@ class DPDiffusion(_DPDiffusion):
         network (str, perceptron | unet, default 'perceptron'): layers over low frequencies, or a U-Net
         frequencies (int, >= 1, default 100): perceptron: how many low frequencies an image is made of
         width (int, >= 4, default: derived): of the perceptron's layers, default 128, or 256 where epsilon N reaches 200,000; channels of the U-Net's finest level, default 16
-        blocks (int, >= 0, <= 8, default: derived): residual blocks, default 0, or 1 where epsilon N reaches 200,000; of the U-Net: a level, on each side, default 1
+        blocks (int, >= 0, <= 8, default: derived): residual blocks, default 0, or 1 where epsilon N reaches 200,000; of the U-Net: per level, on each side, default 1
         embedding_dim (int, >= 4, default: derived): width of the embedding of the noise level, default 32; U-Net: and of the class, default 64
         levels (int, >= 1, <= 5, default 2): U-Net: levels, each of half the side and, from the second, twice the channels
         attention (bool, default False): U-Net: self-attention on the coarsest level
@@ -530,17 +530,17 @@ class DPDiffusion(_DPDiffusion):
         norm (str, whole | group, default 'whole'): U-Net: normalisation, one group without parameters, or GroupNorm
         parameterisation (str, edm | v, default 'edm'): what the network predicts, and at which noise levels
         p_mean (float, >= -10, <= 10, default: derived): mean of the log noise level in training, for edm; default 0
-        p_std (float, > 0, <= 10, default: derived): deviation of the log noise level in training, for edm; default 1.2
+        p_std (float, > 0, <= 10, default: derived): standard deviation of the log noise level in training, for edm; default 1.2
         batch_size (int, >= 1, default: derived): expected records per step; default 2048, or N / 8 if that is less
         steps (int, >= 1, default 400): noisy gradients
         noise_multiplicity (int, >= 1, default 16): noise multiplicity K: draws per record, averaged before clipping
         clip_norm (float, > 0, default 0.1): largest L2 norm C of one unit's gradient; nearly all are longer
         lr (float, > 0, default 0.01): top learning rate of Adam
         lr_schedule (str, cosine | none, default 'cosine'): learning rate: to 0 by a cosine, or constant
-        ema_decay (float, >= 0, < 1, default 0.97): exponential average of the weights
+        ema_decay (float, >= 0, < 1, default 0.97): decay of the exponential average of the weights
         label_dropout (float, >= 0, <= 1, default: derived): probability that a record is trained without its class; default 0.1 with guidance, else 0
-        shift (int, >= 0, <= 64, default 0): augmentation: each copy is moved by up to this many pixels
-        flip (bool, default False): augmentation: each copy is mirrored with probability 1/2
+        shift (int, >= 0, <= 64, default 0): augmentation: each noise draw is of an image shifted by up to this many pixels
+        flip (bool, default False): augmentation: mirrored with probability 1/2
         sampler (str, ddim | stochastic | ancestral | churn, default 'ancestral'): how images are drawn
         sampling_steps (int, >= 1, default 50): noise levels an image is drawn through
         s_churn (float, >= 0, default 10.0): S_churn of the churn sampler
@@ -591,7 +591,7 @@ class DPFETA(_DPFETA):
         network (str, perceptron | unet, default 'perceptron'): layers over low frequencies, or a U-Net
         frequencies (int, >= 1, default 136): perceptron: how many low frequencies an image is made of
         width (int, >= 4, default: derived): of the perceptron's layers, default 128, or 256 where epsilon N reaches 200,000; channels of the U-Net's finest level, default 16
-        blocks (int, >= 0, <= 8, default: derived): residual blocks, default 0, or 1 where epsilon N reaches 200,000; of the U-Net: a level, on each side, default 1
+        blocks (int, >= 0, <= 8, default: derived): residual blocks, default 0, or 1 where epsilon N reaches 200,000; of the U-Net: per level, on each side, default 1
         embedding_dim (int, >= 4, default: derived): width of the embedding of the noise level, default 32; U-Net: and of the class, default 64
         levels (int, >= 1, <= 5, default 2): U-Net: levels, each of half the side and, from the second, twice the channels
         attention (bool, default False): U-Net: self-attention on the coarsest level
@@ -601,17 +601,17 @@ class DPFETA(_DPFETA):
         norm (str, whole | group, default 'whole'): U-Net: normalisation, one group without parameters, or GroupNorm
         parameterisation (str, edm | v, default 'edm'): what the network predicts, and at which noise levels
         p_mean (float, >= -10, <= 10, default: derived): mean of the log noise level in training, for edm; default 0
-        p_std (float, > 0, <= 10, default: derived): deviation of the log noise level in training, for edm; default 1.2
+        p_std (float, > 0, <= 10, default: derived): standard deviation of the log noise level in training, for edm; default 1.2
         batch_size (int, >= 1, default: derived): expected records per step; default 2048, or N / 8 if that is less
         steps (int, >= 1, default 400): noisy gradients
         noise_multiplicity (int, >= 1, default 16): noise multiplicity K: draws per record, averaged before clipping
         clip_norm (float, > 0, default 0.1): largest L2 norm C of one unit's gradient; nearly all are longer
         lr (float, > 0, default 0.005): top learning rate of Adam
         lr_schedule (str, cosine | none, default 'cosine'): learning rate: to 0 by a cosine, or constant
-        ema_decay (float, >= 0, < 1, default 0.97): exponential average of the weights
+        ema_decay (float, >= 0, < 1, default 0.97): decay of the exponential average of the weights
         label_dropout (float, >= 0, <= 1, default: derived): probability that a record is trained without its class; default 0.1 with guidance, else 0
-        shift (int, >= 0, <= 64, default 0): augmentation: each copy is moved by up to this many pixels
-        flip (bool, default False): augmentation: each copy is mirrored with probability 1/2
+        shift (int, >= 0, <= 64, default 0): augmentation: each noise draw is of an image shifted by up to this many pixels
+        flip (bool, default False): augmentation: mirrored with probability 1/2
         sampler (str, ddim | stochastic | ancestral | churn, default 'ancestral'): how images are drawn
         sampling_steps (int, >= 1, default 30): noise levels an image is drawn through
         s_churn (float, >= 0, default 10.0): S_churn of the churn sampler

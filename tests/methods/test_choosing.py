@@ -147,7 +147,7 @@ def _fitted(monkeypatch, counts: tuple[float, ...]) -> vs.methods.Synthesizer:
 def test_a_fit_moves_what_it_releases_if_that_is_chosen(monkeypatch) -> None:
     model = _fitted(monkeypatch, (0, 1000, 0, 0))
     assert bool(model._state["choice.moved"]) and "detail.curves" in model._state
-    assert model.notes() == ("draws with fine detail, each moved a little",)
+    assert model.notes() == ("draws with fine detail, each augmented",)
     images = model.sample(200, seed=0)
     plain = {k: v for k, v in model._state.items() if k != "choice.moved"}
     monkeypatch.setattr(model, "_state", plain)
@@ -161,7 +161,7 @@ def test_a_fit_moves_what_it_releases_if_that_is_chosen(monkeypatch) -> None:
 def test_a_fit_releases_draws_as_they_are_if_that_is_chosen(monkeypatch) -> None:
     model = _fitted(monkeypatch, (0, 0, 1000, 0))
     assert not bool(model._state["choice.moved"]) and "detail.curves" not in model._state
-    assert model.notes() == ("draws without fine detail, not moved",)
+    assert model.notes() == ("draws without fine detail, not augmented",)
 
 
 def test_the_networks_that_choose_learn_from_drawn_images_alone(monkeypatch) -> None:

@@ -26,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     plan.epilog = "`veilset plan METHOD --help` lists the method's own parameters (the --FIELD options)."
     plan.add_argument(
-        "--classes", required=True, action="append", metavar="A,B", help="classes of one task; once a task, in order"
+        "--classes", required=True, action="append", metavar="A,B", help="classes of one task; once per task, in order"
     )
     plan.add_argument("--units", metavar="N,N", help="declared units of each task (default: N x its share of classes)")
     plan.add_argument("--per-class", type=int, default=10, metavar="N", help="images per class to release (default 10)")

@@ -274,7 +274,7 @@ def _npz(folder: Path, info: PublicInfo) -> Stored:
         rows = shape[0]
     with npz_array(path, "y") as (shape, dtype, f):
         if dtype.kind not in "iu" or shape != (rows,):
-            raise ValueError(f"y is {dtype} {list(shape)}, not one whole number an image ([{rows}])")
+            raise ValueError(f"y is {dtype} {list(shape)}, not one whole number per image ([{rows}])")
         labels = np.frombuffer(f.read(rows * dtype.itemsize), dtype).tolist()
 
     def pictures(wanted: Iterable[int]) -> Iterator[tuple[int, Any]]:

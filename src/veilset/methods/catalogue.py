@@ -52,16 +52,18 @@ BUILT_IN = {
     "taught-moments": _in(
         "moments.taught_moments", "TaughtMoments", "images of dp-moments, labelled by a private teacher"
     ),
-    "dp-kip": _in("condensation.dp_kip", "DPKIP", "few images for kernel regression on scattering features"),
-    "private-set": _in("condensation.private_set", "PrivateSet", "few images that match the gradients of networks"),
+    "dp-kip": _in("condensation.dp_kip", "DPKIP", "few synthetic images for kernel regression on scattering features"),
+    "private-set": _in(
+        "condensation.private_set", "PrivateSet", "few synthetic images that match gradients of networks"
+    ),
     "dp-condense": _in(
         "condensation.dp_condense",
         "DPCondense",
-        "few images that random networks take for the private ones",
+        "few synthetic images whose random embeddings match the private ones",
     ),
     "dp-cvae": _in("latent.dp_cvae", "DPCVAE", "one class-conditional variational autoencoder, by DP-SGD"),
     "vae-gm": _in("latent.vae_gm", "VAEGM", "one variational autoencoder per class, by DP-SGD on a partition"),
-    "au-gm": _in("latent.au_gm", "AUGM", "an autoencoder by DP-SGD; gives its encoder away, samples too"),
+    "au-gm": _in("latent.au_gm", "AUGM", "one autoencoder by DP-SGD, whose encoder is released too"),
     "dp-gan": _in("gan.dp_gan", "DPGAN", "conditional GAN, critic by DP-SGD, free generator steps"),
     "dp-cgan": _in("gan.dp_cgan", "DPCGAN", "conditional GAN, real and generated parts clipped apart"),
     "dp-diffusion": _in(

@@ -179,7 +179,7 @@ def releases(plan: Plan) -> list[dict[str, Any]]:
         {
             "name": r.name,
             "verb": ("noisy " if private else "exact ") + VERBS.get(r.verb, r.verb),
-            "times": f"{r.steps:,}" + (" a class" if r.partition else ""),
+            "times": f"{r.steps:,}" + (" per class" if r.partition else ""),
             "rate": percent(r.sample_rate) if r.sample_rate < 1 else "all units",
             "noise": f"{r.noise_multiplier:.4g}" if private else "none",
             "bound": f"{r.bound:g}",

@@ -71,10 +71,10 @@ class Config:
     sums: int = option(1, "noisy sums, each by networks of its own", ge=1, le=100_000)
     group_size: int | None = option(None, "expected images per class in one sum; default all", ge=1)
     steps: int = option(800, "steps by which the images are changed; they cost no privacy", ge=1)
-    networks_per_step: int = option(2, "networks that are looked through in one step", ge=1)
-    lr: float = option(0.02, "first learning rate of Adam on the images' waves, in pixel values", gt=0)
+    networks_per_step: int = option(2, "networks that are used in one step", ge=1)
+    lr: float = option(0.02, "initial learning rate of Adam on the images' frequencies, in pixel values", gt=0)
     cutoff: float = option(
-        0.3, "waves above this part of the highest frequency are changed less, by its square; large: all alike", gt=0
+        0.3, "frequencies above this part of the highest are changed less, by its square; large: all alike", gt=0
     )
 
 

@@ -12,10 +12,10 @@ Differs from the paper and its code:
     units that the class and the noise level multiply. It learns what a class looks like in seconds, and trains on
     twenty times as many draws per second as the small U-Net, so a record can have more of them. Convolutions know no
     position and need long to make a shape of a label: at equal time, without noise, they were far behind.
-  * `network="unet"` is a small U-Net: 2x2 pixels are one position, one residual block a level, sums instead of stacked
-    shortcuts, normalisation over the whole image without parameters, pictures of each class beside the image, and a
-    layer over all positions of the coarsest level. The noise of a step is as long as sqrt(parameters); the published
-    network has 1.75 million.
+  * `network="unet"` is a small U-Net: 2x2 pixels are one position, one residual block per level, sums instead of
+    stacked shortcuts, normalisation over the whole image without parameters, pictures of each class beside the image,
+    and a layer over all positions of the coarsest level. The noise of a step is as long as sqrt(parameters); the
+    published network has 1.75 million.
   * Half the batch, a tenth of the steps, a quarter of the copies, for minutes instead of days; rates are higher and
     decay by a cosine; training noise levels are higher by 0.8 to 1.2 in the logarithm, where classes are decided.
   * The levels of a record's copies are drawn one in each equal part of their distribution, which is the same for every
@@ -98,7 +98,7 @@ class Config:
     )
     blocks: int | None = option(
         None,
-        "residual blocks, default 0, or 1 where epsilon N reaches 200,000; of the U-Net: a level, on each side, "
+        "residual blocks, default 0, or 1 where epsilon N reaches 200,000; of the U-Net: per level, on each side, "
         "default 1",
         ge=0,
         le=8,
@@ -126,7 +126,7 @@ class Config:
     parameterisation: str = option("edm", "what the network predicts, and at which noise levels", choices=("edm", "v"))
     p_mean: float | None = option(None, "mean of the log noise level in training, for edm; default 0", ge=-10, le=10)
     p_std: float | None = option(
-        None, "deviation of the log noise level in training, for edm; default 1.2", gt=0, le=10
+        None, "standard deviation of the log noise level in training, for edm; default 1.2", gt=0, le=10
     )
     batch_size: int | None = option(None, "expected records per step; default 2048, or N / 8 if that is less", ge=1)
     steps: int = option(400, "noisy gradients", ge=1)
@@ -134,12 +134,14 @@ class Config:
     clip_norm: float = option(0.1, "largest L2 norm C of one unit's gradient; nearly all are longer", gt=0)
     lr: float = option(1e-2, "top learning rate of Adam", gt=0)
     lr_schedule: str = option("cosine", "learning rate: to 0 by a cosine, or constant", choices=("cosine", "none"))
-    ema_decay: float = option(0.97, "exponential average of the weights", ge=0, lt=1)
+    ema_decay: float = option(0.97, "decay of the exponential average of the weights", ge=0, lt=1)
     label_dropout: float | None = option(
         None, "probability that a record is trained without its class; default 0.1 with guidance, else 0", ge=0, le=1
     )
-    shift: int = option(0, "augmentation: each copy is moved by up to this many pixels", ge=0, le=64)
-    flip: bool = option(False, "augmentation: each copy is mirrored with probability 1/2")
+    shift: int = option(
+        0, "augmentation: each noise draw is of an image shifted by up to this many pixels", ge=0, le=64
+    )
+    flip: bool = option(False, "augmentation: mirrored with probability 1/2")
     sampler: str = option("ancestral", "how images are drawn", choices=SAMPLERS)
     sampling_steps: int = option(50, "noise levels an image is drawn through", ge=1)
     s_churn: float = option(10.0, "S_churn of the churn sampler", ge=0)
@@ -260,7 +262,7 @@ class Denoiser(Stage):
 
     @property
     def _levels(self) -> tuple[float, float]:
-        """Mean and deviation of the log noise level in training, unless the user says otherwise."""
+        """Mean and standard deviation of the log noise level in training, unless the user says otherwise."""
         return 0.0, 1.2
 
     def _batch(self, info: PublicInfo) -> int:

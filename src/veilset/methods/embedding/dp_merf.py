@@ -54,11 +54,11 @@ class Config:
     lr_schedule: str = option(
         "cosine", "learning rate: to 0 by a cosine, or 0.9 times in each fifth", choices=("cosine", "step")
     )
-    ema_decay: float = option(0.99, "exponential average of the weights; 0: none", ge=0, lt=1)
+    ema_decay: float = option(0.99, "decay of the exponential average of the weights; 0: none", ge=0, lt=1)
     steps: int = option(800, "generator updates; they cost no privacy", ge=1)
     batch_size: int = option(400, "generated images per update; at least two per class are used", ge=2)
     lr: float | None = option(None, "top learning rate of Adam; default 0.01 for conv, 0.1 for cells", gt=0)
-    latent_dim: int = option(20, "length of the latent code", ge=1)
+    latent_dim: int = option(20, "dimension of the latent code", ge=1)
 
 
 class DPMERF(Single):

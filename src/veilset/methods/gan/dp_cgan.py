@@ -61,7 +61,7 @@ class Config:
     )
     loss: str = option("logistic", "adversarial loss", choices=LOSSES)
     fakes: str = option("public", "generated images: clipped apart, or with a record", choices=("public", "paired"))
-    clip_norm: float = option(1.1, "max_grad_norm, of all parameters together", gt=0)
+    clip_norm: float = option(1.1, "largest L2 norm of one unit's gradient, of all parameters together", gt=0)
     batch_size: int = option(1024, "expected records per critic step, at most N", ge=1)
     steps: int | None = option(
         None, "critic steps, each paid for; default 2000 (epsilon N / 600,000)^(1/4), from 200 to 2000", ge=1
@@ -73,8 +73,8 @@ class Config:
     momentum: float = option(0.0, "momentum of sgd", ge=0, lt=1)
     generator_lr: float = option(2e-3, "learning rate of the generator (Adam)", gt=0)
     generator_norm: bool = option(True, "vanilla generator: batch normalisation")
-    ema_decay: float = option(0.98, "exponential average of the generator's weights; 0: none", ge=0, lt=1)
-    latent_dim: int = option(100, "length of the latent code, uniform in (-1, 1)", ge=1)
+    ema_decay: float = option(0.98, "decay of the exponential average of the generator's weights; 0: none", ge=0, lt=1)
+    latent_dim: int = option(100, "dimension of the latent code, uniform in (-1, 1)", ge=1)
 
 
 class DPCGAN(Adversarial):

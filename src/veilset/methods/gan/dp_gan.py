@@ -53,9 +53,7 @@ class Config:
     basis: int | None = option(
         None, "fully connected networks: low frequencies they work in; default a quarter of the pixels; 0: pixels", ge=0
     )
-    snapshots: int = option(
-        5, "generators kept from the second half of the training; images come from all of them", ge=1
-    )
+    snapshots: int = option(5, "generators kept from the second half of the training; images come from all", ge=1)
     activation: str = option("leaky-relu", "of the critic", choices=NAMES)
     labels: str = option("heads", "how a fully connected critic gets the label", choices=("heads", "input"))
     critic_class_weight: float = option(0.5, "weight of the cross-entropy of the critic's class heads on records", ge=0)
@@ -72,18 +70,18 @@ class Config:
     sensitivity: str = option(
         "clip", "bound by clipping gradients, or by a limit on weights", choices=("clip", "weight-clip")
     )
-    clip_norm: float = option(1.0, "max_grad_norm; not used with weight-clip", gt=0)
+    clip_norm: float = option(1.0, "largest L2 norm of one unit's gradient; not used with weight-clip", gt=0)
     weight_limit: float = option(0.01, "with weight-clip: largest size of a critic's weight", gt=0)
     batch_size: int = option(1024, "expected records per critic step, at most N", ge=1)
     steps: int | None = option(
         None, "critic steps, each paid for; default 2000 (epsilon N / 600,000)^(1/4), from 200 to 2000", ge=1
     )
     critic_steps: int = option(1, "critic steps per generator step; where it begins, if adaptive", ge=1)
-    adaptive: bool = option(False, "raise the ratio when the critic no longer recognises generated images")
+    adaptive: bool = option(False, "raise critic_steps when the critic no longer recognises generated images")
     threshold: float | None = option(
         None, "adaptive: accuracy on generated images to keep; default 0.6, at epsilon below 5 0.7", gt=0, le=1
     )
-    grace: int = option(200, "adaptive: generator steps before the ratio may rise again", ge=1)
+    grace: int = option(200, "adaptive: generator steps before critic_steps may rise again", ge=1)
     optimizer: str = option("adam", "of both networks", choices=("adam", "rmsprop"))
     lr: float = option(1e-3, "learning rate of the critic", gt=0)
     generator: str = option("mlp", "network: convolutions or fully connected", choices=("deconv", "mlp"))
@@ -92,8 +90,8 @@ class Config:
     )
     generator_lr: float = option(2e-3, "learning rate of the generator", gt=0)
     generator_batch_size: int = option(500, "generated images per generator step", ge=2)
-    ema_decay: float = option(0.98, "exponential average of the generator's weights; 0: none", ge=0, lt=1)
-    latent_dim: int = option(32, "length of the latent code", ge=1)
+    ema_decay: float = option(0.98, "decay of the exponential average of the generator's weights; 0: none", ge=0, lt=1)
+    latent_dim: int = option(32, "dimension of the latent code", ge=1)
 
 
 def _batches(n: int) -> dict[str, int]:

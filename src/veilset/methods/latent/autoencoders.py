@@ -36,7 +36,7 @@ class Options:
     hidden_dim: int = option(
         128, "width of the dense hidden layer, or channels of the last convolution", ge=1, le=65536
     )
-    latent_dim: int = option(32, "length of the code", ge=1, le=4096)
+    latent_dim: int = option(32, "dimension of the latent code", ge=1, le=4096)
     activation: str = option("tanh", "between layers; tempered-sigmoid has scale 1.58, temperature 3", choices=NAMES)
     basis: str = option(
         "principal",
@@ -47,14 +47,16 @@ class Options:
     centre: bool = option(True, "start the decoder from noisy means (a paid sum) instead of from grey")
     linear: bool = option(True, "start from the linear autoencoder of principal directions, if that is the basis")
     likelihood: str = option("gaussian", "likelihood of a pixel given its code", choices=("bernoulli", "gaussian"))
-    pixel_std: float = option(0.2, "of the gaussian likelihood, in units of the pixel range", gt=0, le=10)
+    pixel_std: float = option(
+        0.2, "standard deviation of the gaussian likelihood, in units of the pixel range", gt=0, le=10
+    )
     batch_size: int | None = option(None, "expected units per step; default N / 25, from 256 to 4096, at most N", ge=1)
     steps: int | None = option(None, "steps; default 100 epsilon, from 300 to 1500", ge=1)
     epochs: float | None = option(None, "instead of steps: how often a unit is used on average", gt=0)
     lr: float = option(3e-3, "top learning rate of Adam", gt=0, le=1)
     lr_schedule: str = option("cosine", "learning rate: to 0 by a cosine, or constant", choices=("cosine", "constant"))
     clip_norm: float = option(1.0, "L2 bound of a unit's gradient over all weights", gt=0)
-    ema_decay: float = option(0.98, "exponential average of the weights; 0: none", ge=0, lt=1)
+    ema_decay: float = option(0.98, "decay of the exponential average of the weights; 0: none", ge=0, lt=1)
     n_components: int | None = option(
         None, "Gaussians of codes per class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
     )
@@ -66,7 +68,7 @@ class Variational(Options):
     """Parameters of the variational ones."""
 
     kl_weight: float = option(1.0, "weight of the divergence of codes from N(0, I)", ge=0, le=1000)
-    kl_warmup: float = option(0.2, "part of the steps in which that weight rises from 0", ge=0, le=1)
+    kl_warmup: float = option(0.2, "part of the steps in which kl_weight rises from 0", ge=0, le=1)
     latent_samples: int = option(1, "codes drawn per record and step, averaged before clipping", ge=1, le=1000)
     latent_prior: str = option(
         "released", "images are decoded from a paid Gaussian a class, or from N(0, I)", choices=("released", "normal")

@@ -2,7 +2,7 @@
 
 Idea: ours, a baseline. Images are projected on the lowest frequencies of a 2-D DCT. Each class is cut into a few cells
 (private k-means in that basis), and each cell is a Gaussian whose draws, clamped to [0, 1], have the measured moments.
-With one cell per class it is the textbook Gaussian of class mean and class covariance.
+With one component per class it is the textbook Gaussian of class mean and class covariance.
 
 Private access, each a sum over images in the row of the image's class (and cell), noise shared out by `plan`:
   mean     z clipped to C0, and a constant that counts: class means and sizes
@@ -50,8 +50,8 @@ class Config:
     n_components: int | None = option(
         None, "Gaussians per class; default 0.11 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
     )
-    rounds: int = option(2, "rounds of private k-means, if there is more than one cell", ge=1, le=10)
-    mc_samples: int = option(1000, "draws that correct the moments of a cell for clamping; 0: no correction", ge=0)
+    rounds: int = option(2, "rounds of private k-means, if there is more than one Gaussian per class", ge=1, le=10)
+    mc_samples: int = option(1000, "Monte Carlo samples that correct moments for clamping; 0: no correction", ge=0)
 
 
 class Moments(Stage):

@@ -80,12 +80,12 @@ def _alone(privacy: Privacy, kinds: int) -> float:
 
 
 def choose(gate: Asked, info: PublicInfo, kinds: Sequence[Draw], device: str) -> tuple[int, bool]:
-    """(which of the kinds, whether its images are to be moved): what the private images prefer.
+    """(which of the kinds, whether its images are to be augmented): what the private images prefer.
 
     Args:
         gate: answers "choice".
         info: declared facts.
-        kinds: each takes labels and draws images [n, C, H, W] in [0, 1] as they are released before they are moved.
+        kinds: each takes labels and draws images [n, C, H, W] in [0, 1] as they are released before augmentation.
             The first whose better count is at most MARGIN of the units below the best of all is taken.
         device: where the gate runs what it is asked.
     """
@@ -108,7 +108,7 @@ def choose(gate: Asked, info: PublicInfo, kinds: Sequence[Draw], device: str) ->
 
 
 class Selection(Stage):
-    """Noisy counts of private images, by which one of a few kinds of images is chosen, and whether they are moved.
+    """Noisy counts of private images, by which one of a few kinds of images is chosen, and whether they are augmented.
 
     Args:
         kinds: how many.

@@ -63,11 +63,9 @@ class Config:
     n_components: int | None = option(
         None, "Gaussians per class; default 0.055 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
     )
-    mc_samples: int = option(1000, "draws that correct the moments of a cell for clamping; as dp-moments", ge=0)
-    texture: bool = option(True, "give released images the private images' histograms of levels and fine bands")
-    selection: bool = option(
-        True, "let the private images choose whether with this detail, and whether images are moved"
-    )
+    mc_samples: int = option(1000, "Monte Carlo samples that correct moments for clamping; as dp-moments", ge=0)
+    texture: bool = option(True, "match histograms of grey levels and fine bands to those of the private images")
+    selection: bool = option(True, "choose by noisy counts of private images whether to match them, and to augment")
 
 
 class TaughtMoments(Staged, Synthesizer):
@@ -111,7 +109,7 @@ class TaughtMoments(Staged, Synthesizer):
             if info.units >= (least := selection.least(privacy, kinds)):
                 parts[CHOICE] = selection.share(info, privacy, kinds)
             else:
-                told.append(_left_out(CHOICE, "so that images are not moved", info, least))
+                told.append(_left_out(CHOICE, "so that images are not augmented", info, least))
         return parts, tuple(told)
 
     def _kept(self, learned: Earlier, info: PublicInfo) -> State:
@@ -122,7 +120,7 @@ class TaughtMoments(Staged, Synthesizer):
 
     def _notes(self, state: State) -> tuple[str, ...]:
         form = "with fine detail" if CURVES in state else "without fine detail"
-        return (f"draws {form}, {'each moved a little' if state.get(MOVED) else 'not moved'}",)
+        return (f"draws {form}, {'each augmented' if state.get(MOVED) else 'not augmented'}",)
 
     def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """likelihood: log density of the Gaussian cells."""
