@@ -105,7 +105,7 @@ def restricted(data: PrivateImages, info: PublicInfo, one_class: bool) -> Privat
         if one_class and units is not None:
             pairs = np.unique(np.stack([units, whole.labels]), axis=1).shape[1]
             if pairs != len(np.unique(units)):
-                raise DataError("unit: one holds images of several classes, but one class a unit was declared")
+                raise DataError("unit: one holds images of several classes, but one class per unit was declared")
         chosen = np.flatnonzero(labels >= 0)
         if not len(chosen):
             raise DataError(f"classes = {list(info.classes)}: the set holds no image of them yet; nothing was asked")
