@@ -19,7 +19,7 @@ FORMATS = ["folder", "npz", "parquet"]
 @pytest.fixture(scope="module")
 def model():
     data = vs.load("digits")
-    return vs.synthesizers.DPMoments(size=20, draws=20).fit(data.train, vs.Privacy(1.0))
+    return vs.synthesizers.DPMoments(basis_size=20, mc_samples=20).fit(data.train, vs.Privacy(1.0))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,9 @@ def test_images_are_decoded_when_they_are_asked_for(home, tmp_path) -> None:
 
 
 def test_what_is_no_release_says_so(model, images, tmp_path) -> None:
-    research = vs.synthesizers.DPMoments(size=20, draws=20).fit(vs.load("digits").train, vs.Privacy(1.0), seed=1)
+    research = vs.synthesizers.DPMoments(basis_size=20, mc_samples=20).fit(
+        vs.load("digits").train, vs.Privacy(1.0), seed=1
+    )
     got = vs.open_release(research.write_samples(research.sample(5), tmp_path / "r"))
     assert "NOT A RELEASE" in got.images.label and "NOT A RELEASE" in repr(got) and not got.verify().release
 

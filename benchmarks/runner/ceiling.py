@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.runner.quality import fixed, minutes, over_seeds, plain, seeds_of
 from benchmarks.runner.suite import Cell
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 from veilset.methods.catalogue import TEACHERS
 
 KIND, MEASURE = "teacher", "real2real"

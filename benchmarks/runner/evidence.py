@@ -15,7 +15,7 @@ from benchmarks.runner.suite import ROOT
 from benchmarks.suites.headline import DISTANCE
 from benchmarks.suites.leaderboard import EPSILONS, SETS
 from veilset.core.io import read_json
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 from veilset.recommend.evidence import FILE
 
 LEADERBOARD, HEADLINE = (ROOT / "benchmarks" / "results" / f"{name}.json" for name in ("leaderboard", "headline"))
@@ -56,7 +56,7 @@ def _short(x: float | None) -> float | None:
 
 
 def text() -> str:
-    """The file of evidence: one row a line, so that a change can be read."""
+    """The file of evidence: one row per line, so that a change can be read."""
     rows = ",\n".join(json.dumps(row) for row in gathered(read_json(LEADERBOARD), read_json(HEADLINE)))
     return f"[\n{rows}\n]\n"
 

@@ -23,7 +23,7 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
         "`python tests/faults/run.py --quick` (about half an hour of one core): [faults.json](faults.json). Each",
         f"of {many} privacy faults ([docs/selftest.md](../../docs/selftest.md)) was planted alone in a copy of the",
         "package.\n",
-        "| noticed by | faults | aim |",
+        "| noticed by | faults | goal |",
         "|---|---|---|",
         f"| the tests that the fault names | {len(tests)} of {many} | all |",
         f"| `veilset selftest` alone | {len(selftest)} of {many} | |",

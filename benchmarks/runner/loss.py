@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.runner.quality import fixed, judge, over_seeds, plain, seeds_of
 from benchmarks.runner.suite import Cell
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 from veilset.evaluation.protocols import THREE
 from veilset.methods.base import BATCH
 from veilset.methods.catalogue import DEFAULT

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.runner.suite import Cell
+from benchmarks.runner.suite import Cell, by_present_names
 from veilset.core.errors import ConfigError, suggest
 from veilset.evaluation.protocols import CNN_PROTOCOL, Protocol
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SEEDS = 3
 MEASURES = ("gen2real-cnn", "gen2real-logreg", "fd-gabor")
 # For --quick, where a method has it.
-SMALL = {"steps": 20, "warm_steps": 20, "copies": 2, "sampling_steps": 5, "networks": 5}
+SMALL = {"steps": 20, "warm_steps": 20, "noise_multiplicity": 2, "sampling_steps": 5, "networks": 5}
 
 
 # ---------------------------------------------------------------------- cells
@@ -47,7 +47,7 @@ def cell(
 def quality(
     method: str, data: str, epsilon: float | str, seed: int, params: dict[str, Any], n: int, tag: str
 ) -> dict[str, Any]:
-    """Fit in research mode, draw n balanced images, and judge them on the public test split (decision 15)."""
+    """Fit in research mode, draw n balanced images, and judge them on the public test split."""
     images, test, facts = fit_and_draw(method, data, float(epsilon), seed, params, n)
     return {"figures": judge(images, test, seed, MEASURES)} | facts
 
@@ -207,7 +207,7 @@ def over_seeds(cells: Sequence[tuple[Cell, dict[str, Any]]], wanted: int) -> dic
         "peak_mb": max((r["peak_mb"] for r in results if "peak_mb" in r), default=None),
         "threads": max((r["threads"] for r in results if "threads" in r), default=None),
         "epsilon_spent": _mean([r["epsilon"] for r in results if r.get("epsilon") is not None]),
-        "mixed": len({json.dumps(r.get("config"), sort_keys=True) for r in results}) > 1,
+        "mixed": len({json.dumps(_config(c, r), sort_keys=True) for c, r in cells}) > 1,
         "older": any(_older(c, r) for c, r in cells),
         "mark": max((r.get("mark", "") for r in results), default=""),
     }
@@ -215,8 +215,14 @@ def over_seeds(cells: Sequence[tuple[Cell, dict[str, Any]]], wanted: int) -> dic
 
 def _older(cell: Cell, result: dict[str, Any]) -> bool:
     """Whether the method would now run with other settings than the cell did; parameters that are new do not count."""
-    now, then = _settings(cell.params["method"], json.dumps(cell.params["params"])), result.get("config", {})
+    now, then = _settings(cell.params["method"], json.dumps(cell.params["params"])), _config(cell, result)
     return now is not None and any(now.get(k, "gone") != v for k, v in then.items())
+
+
+def _config(cell: Cell, result: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a cell was made with, by their present names."""
+    made = by_present_names({"method": cell.params["method"], "params": result.get("config")})["params"]
+    return made or {}
 
 
 @cache

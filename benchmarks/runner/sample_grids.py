@@ -16,7 +16,7 @@ SCALE, GAP, LINE = 1, 16, 22  # of a pixel; between grids; height of a line of t
 
 
 def sample_grid(images: Images) -> str:
-    """The first images of each class, one row a class, as the text of a PNG file (base64)."""
+    """The first images of each class, one row per class, as the text of a PNG file (base64)."""
     from veilset.core.pictures import grid
 
     out = io.BytesIO()

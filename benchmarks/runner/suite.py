@@ -25,6 +25,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,7 @@ def run_suite(
         dry: run nothing; write the tables from the cells that are there.
         stale: run, instead of missing cells, those that are there and that the present code is not known to have made.
         options: what the suite's `cells` takes, such as methods or seeds.
-        tell: gets one line a finished cell, and what is missing at the end.
+        tell: gets one line per finished cell, and what is missing at the end.
 
     Returns:
         The suite's summary, with "missing": the names of the cells that are not there, the most wanted first.
@@ -250,7 +251,7 @@ class Table:
         for place in (self._name, *getattr(self.suite, "ELSEWHERE", ())):
             path = self._folder / place / f"{cell.name}.json"
             facts = read_json(path) if path.exists() else None
-            made = facts.get("cell") if isinstance(facts, dict) else None
+            made = by_present_names(facts["cell"]) if isinstance(facts, dict) and "cell" in facts else None
             if facts and made == cell.params:
                 return place, facts
             if facts and made and place != self._name and all(made.get(k, v) == v for k, v in cell.params.items()):
@@ -278,8 +279,28 @@ class Table:
         cells = {c.name: c for c in (*self._base, *self.chosen)}
         for path in sorted(self.home.glob("*.json")):
             if path.stem not in cells and "kind" in (facts := read_json(path)):
-                cells[path.stem] = Cell(path.stem, facts["kind"], facts["cell"])
+                cells[path.stem] = Cell(path.stem, facts["kind"], by_present_names(facts["cell"]))
         return list(cells.values())
+
+
+def by_present_names(made: Mapping[str, Any]) -> dict[str, Any]:
+    """What a cell was made of, the method's parameters by their present names: results keep those of their time."""
+    from veilset.core.renamed import modern
+
+    known = own_names(made["method"]) if made.get("params") and "method" in made else ()
+    return {**made, **({"params": modern(made["params"], known, made["method"], tell=False)} if known else {})}
+
+
+@cache
+def own_names(method: str) -> tuple[str, ...]:
+    """The parameters of a method, given with or without a recipe (`name:recipe`); none if it is not there."""
+    from veilset.core.config import fields
+    from veilset.methods.catalogue import any_class
+
+    try:
+        return tuple(f.name for f in fields(any_class(method.partition(":")[0]).Config))
+    except ConfigError:
+        return ()
 
 
 Made = tuple[dict[str, "torch.Tensor"], dict[str, Any]]

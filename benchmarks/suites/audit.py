@@ -37,7 +37,7 @@ def cells(quick: bool) -> list[Cell]:
 
 
 def mechanism(epsilon: float, draws: int, repetitions: int) -> dict[str, Any]:
-    """The bound on a sound Gaussian again and again, a thousand draws an answer."""
+    """The bound on a sound Gaussian again and again, a thousand draws per answer."""
     from veilset.audit.mechanism.audit import audit
 
     _one_thread()

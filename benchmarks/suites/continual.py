@@ -27,7 +27,7 @@ from benchmarks.runner.quality import (
 )
 from benchmarks.runner.suite import Cell, missing
 from veilset.core.errors import ConfigError, suggest
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +53,7 @@ TEXT = """Five tasks of two classes each, in the order 5 6, 1 2, 0 8, 9 3, 4 7. 
 delta 1e-5 (add or remove one image); a record is in one task, so all five together have it too: parallel composition
 over a partition that was made by the label where the set is opened (docs/continual.md). After each task the figure is
 the accuracy in % on the public test images of the classes seen so far, at chance one in 2, 4, 6, 8, 10. Small sets
-(50 images a class) and DP-MERF's samples (6,000 a class) of all tasks so far train a new network, last epoch, by the
+(50 images per class) and DP-MERF's samples (6,000 a class) of all tasks so far train a new network, last epoch, by the
 protocol of Chen, Kerkouche and Fritz 2022 (1,000 epochs, at most 2,000 steps); sets of earlier tasks stay as they were
 released. DP-SGD trains one network through all tasks, 5 epochs of a task's images in Poisson batches of 256, noise
 calibrated anew for each task; it answers among the classes seen so far, and forgets. Mean and sample standard

@@ -352,7 +352,7 @@ def pages(result: dict[str, Any]) -> dict[str, str]:
     """evaluate.md."""
     lines = ["# How good and how fast the evaluation is\n", f"`{COMMAND}`\n", "## Arithmetic\n"]
     lines += [
-        "Relative difference of our figures on the same features (images a side x features): Frechet distance, kernel",
+        "Relative difference of our figures on the same features (images per side x features): Frechet, kernel",
         "distance, Inception Score and calibration error from torchmetrics in float64; nearest-neighbour figures from",
         f"distances that scipy takes by differences. Promised: at most {TOLERANCE:g}.\n",
     ]

@@ -30,7 +30,7 @@ from benchmarks.runner.quality import (
 )
 from benchmarks.runner.suite import Cell, missing
 from veilset.audit.verdict import CONFIDENCE
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 from veilset.evaluation.protocols import THREE
 from veilset.methods.catalogue import DEFAULT
 
@@ -57,8 +57,8 @@ FLOORS = {  # (floor, aim) of the mean of the three networks
     ("fashion-mnist", 1.0): (80.5, 85),
     ("fashion-mnist", 10.0): (85, 88.5),
 }
-TEXT = f"""Delta 1e-5; unit: one image, add or remove; hard labels; 60,000 balanced images a cell. Accuracy in % on the
-public test split of networks trained from scratch, last epoch, no selection: the CNN (10 epochs), a ConvNet of 32
+TEXT = f"""Delta 1e-5; unit: one image, add or remove; hard labels; 60,000 balanced images per cell. Accuracy in % on
+the public test split of networks trained from scratch, last epoch, no selection: the CNN (10 epochs), a ConvNet of 32
 channels and a residual network of 16, 32 and 64 (5 epochs each); "mean" is the mean of the three. FD-lite0, precision
 and recall: features of a public network, 10,000 test images. Mean and sample standard deviation over seeds, which
 reseed everything. Minutes are of one core, fit and sampling; a floor counts within {LONGEST:g}. MNIST and

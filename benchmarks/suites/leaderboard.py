@@ -23,7 +23,7 @@ from benchmarks.runner.quality import (
 )
 from benchmarks.runner.suite import Cell, missing
 from benchmarks.suites import spine
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 from veilset.methods.catalogue import TEACHERS
 from veilset.methods.catalogue import methods as catalogue
 

@@ -19,7 +19,7 @@ COMMAND = "veilset bench membership --jobs 2"
 OPTIONS = ("methods", "epsilon", "seeds")
 # Short settings, so that seven fits a cell take minutes; the attack is measured here, not the images.
 METHODS: dict[str, dict[str, Any]] = {
-    "dp-moments": {"draws": 0},
+    "dp-moments": {"mc_samples": 0},
     "dp-cvae": {"steps": 300},
     "dp-merf": {"frequencies": 300, "steps": 300},
 }
@@ -225,7 +225,7 @@ def _rate(r: dict[str, Any]) -> str:
 
 
 def pages(result: dict[str, Any]) -> dict[str, str]:
-    """membership.svg: one panel a method, the headline attack of its first seed at every budget, controls dashed."""
+    """membership.svg: one panel per method, the headline attack of its first seed at every budget, controls dashed."""
     from veilset.audit.membership.picture import Curve, Panel, draw
 
     panels = []

@@ -30,7 +30,7 @@ from benchmarks.runner.suite import Cell, Made, missing, once
 from benchmarks.suites import private_set_paper_path as convergence
 from benchmarks.suites.private_set_paper_path import path as path  # a kind of cell
 from benchmarks.suites.private_set_paper_published import DOUBTS, NETWORK_TABLE, SIZE_TABLE
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 from veilset.evaluation.protocols import SIX
 
 COMMAND = "veilset bench private-set-paper --jobs 2"
@@ -38,7 +38,8 @@ OPTIONS = ("methods", "data", "epsilon", "seeds")
 METHODS = ("private-set", "dp-condense")
 SETS = ("mnist", "fashion-mnist")
 EPSILONS = (10.0, 1.0)  # in the order of worth
-# Images a class, in the order of worth: those of the document's tables, and 50 for the method that has a use for them.
+# Images per class, in the order of worth: those of the document's tables, and 50 for the method that has a use for
+# them.
 SIZES = {
     ("private-set", 10.0): (10, 20, 1),
     ("dp-condense", 10.0): (10, 20, 50, 1),
@@ -56,7 +57,7 @@ JUDGED = 10  # the size at which all six networks are trained
 OTHERS = ("lenet", "mlp128", "alexnet", "vgg11", "resnet18")  # of SIX, the fastest first
 TEXT = """Delta 1e-5, add or remove one image. Accuracy in % on the public test split of networks trained on the
 released images alone by the document's protocol (1,000 epochs, last epoch); mean and sample standard deviation over
-seeds, which reseed everything: three for dp-condense with 20 images a class, whose figures have to pass;
+seeds, which reseed everything: three for dp-condense with 20 images per class, whose figures have to pass;
 one for all others, which tells nothing of their spread. The document's code asks once more than it pays for (1.0006
 and 10.006 in place of 1 and 10 by our accountant); settings are their authors' (200,000 gradients of a wide network),
 ours are the methods' defaults. They stand beside ours for orientation."""
@@ -95,7 +96,7 @@ def cells(
 
 
 def _sizes(quick: bool, methods: Sequence[str], epsilon: float | str) -> list[tuple[int, str, bool]]:
-    """(images a class, method, prior) of the ConvNet's rows: the first size of all, then their second, and so on."""
+    """(images per class, method, prior) of the ConvNet's rows: the first size of all, then their second, and so on."""
     out = list[tuple[int, int, str, bool]]()
     for m in methods:
         sizes = (2,) if quick else SIZES.get((m, float(epsilon)), OTHERWISE)
@@ -183,7 +184,7 @@ def render(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-Key = tuple[str, float, str, int, str]  # set, epsilon, method, images a class, network
+Key = tuple[str, float, str, int, str]  # set, epsilon, method, images per class, network
 Rows = Mapping[Key, dict[str, Any]]
 
 
@@ -194,7 +195,7 @@ def _accuracy(rows: Rows, key: Key) -> str:
 def _beside_generators(rows: Rows) -> list[str]:
     """The document's comparison with generators, all judged by a ConvNet; and what we wanted of our best."""
     columns = [(d, e) for d in SETS for e in sorted(EPSILONS)]
-    lines = ["", f"A ConvNet on {COMPARED} images a class, and on those of generators as the document has them.\n"]
+    lines = ["", f"A ConvNet on {COMPARED} images per class, and on those of generators as the document has them.\n"]
     lines += [f"| images | {' | '.join(f'{d}, epsilon {e:g}' for d, e in columns)} |", "|---|" + "---|" * len(columns)]
     for m in dict.fromkeys(m for d, e, m, n, _ in rows if (d, e) in columns and n == COMPARED):
         accuracy = [_accuracy(rows, (d, e, m, COMPARED, SIX[0])) for d, e in columns]
@@ -217,7 +218,7 @@ def _verdict(row: dict[str, Any] | None, floor: float, aim: float) -> str:
 
 def _over_sizes(rows: Iterable[dict[str, Any]]) -> list[str]:
     """Every set that a ConvNet judged."""
-    head = ["set", "epsilon", "method", "images a class", "network", "accuracy", "published"]
+    head = ["set", "epsilon", "method", "images per class", "network", "accuracy", "published"]
     head += ["epsilon spent", "fit min", "seeds"]
     lines = ["", "All sizes and budgets.\n", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for r in rows:
@@ -233,14 +234,14 @@ def _over_sizes(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 def _over_networks(rows: Rows) -> list[str]:
     """What the six networks learn from the same sets."""
-    sets = f"sets of {JUDGED} images a class at epsilon {EPSILONS[0]:g}"
+    sets = f"sets of {JUDGED} images per class at epsilon {EPSILONS[0]:g}"
     lines = ["", f"Other networks on {sets}, ours above the published rows of the same set."]
-    lines += [f"Our sets of {COMPARED} a class were judged by the ConvNet alone.", DOUBTS, ""]
+    lines += [f"Our sets of {COMPARED} per class were judged by the ConvNet alone.", DOUBTS, ""]
     lines += [f"| set | images | {' | '.join(SIX)} |", "|---|---|" + "---|" * len(SIX)]
     for data in SETS:
         for m in dict.fromkeys(m for d, e, m, n, _ in rows if (d, e, n) == (data, EPSILONS[0], JUDGED)):
             accuracy = [_accuracy(rows, (data, EPSILONS[0], m, JUDGED, net)) for net in SIX]
-            lines.append(f"| {data} | {m}, {JUDGED} a class | {' | '.join(accuracy)} |")
+            lines.append(f"| {data} | {m}, {JUDGED} per class | {' | '.join(accuracy)} |")
         for (d, name), values in NETWORK_TABLE.items():
             if d == data:
                 lines.append(f"| {data} | published: {name} | {' | '.join(f'{v:.1f}' for v in values)} |")

@@ -8,13 +8,13 @@ from typing import Any
 from benchmarks.runner.plot import Panel, Series, draw
 from benchmarks.runner.quality import fixed, judge, over_seeds, seeds_of, small, spread
 from benchmarks.runner.suite import Cell
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 
 METHOD, EPSILON, PER_CLASS = "private-set", 10.0, 10
 NETWORK = "lenet"  # the ConvNet takes minutes a point
 POINTS = 8
 PLOT = "private-set-paper.svg"
-TEXT = f"""Convergence of `{METHOD}` at epsilon {EPSILON:g}, {PER_CLASS} images a class: one run, whose images were
+TEXT = f"""Convergence of `{METHOD}` at epsilon {EPSILON:g}, {PER_CLASS} images per class: one run, whose images were
 copied before its first question, after some, and after the last (the released set). Each copy trains a LeNet by the
 document's protocol, since the ConvNet takes minutes a point. Epsilon is that of what was asked until then, by the
 accountant, and counts the sums of `dp-moments`, from which the first images are drawn; a prior learns to draw them

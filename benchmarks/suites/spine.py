@@ -14,10 +14,10 @@ from typing import Any
 from benchmarks.runner.quality import cell, machine, machine_words, quality, spread
 from benchmarks.runner.suite import Cell
 from veilset.core.facts import peak_mb
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 
 __all__ = ["cells", "memory", "quality", "render", "speed", "startup", "summary", "words"]
-PROTOCOL = """Delta 1e-5; unit: one image, add or remove; 60,000 balanced images a cell; last epoch, no selection;
+PROTOCOL = """Delta 1e-5; unit: one image, add or remove; 60,000 balanced images per cell; last epoch, no selection;
 a seed reseeds synthesizer and classifier. Accuracy in % on the public test split, mean and sample standard deviation
 over seeds. MNIST and Fashion-MNIST are development sets: hyper-parameters were chosen on a validation part of their
 training splits, and the claim covers a run, not that search. fd-gabor is a Frechet distance on fixed Gabor features,
@@ -32,26 +32,26 @@ FLOOR_AIM = {
     ("dp-moments", "mnist"): ((91.5, 94.5), (93, 95.5)),
     ("dp-moments", "fashion-mnist"): ((76.5, 77), (78, 79)),
 }
-# DP-MERF as published, and each change to it alone (the last rows: on MNIST at epsilon 1, 20,000 images a cell).
+# DP-MERF as published, and each change to it alone (the last rows: on MNIST at epsilon 1, 20,000 images per cell).
 PUBLISHED: dict[str, Any] = {
     "generator": "conv",
     "loss": "published",
     "balanced": False,
     "scales": 1,
     "frequencies": 5000,
-    "decay": "step",
-    "average": 0.0,
+    "lr_schedule": "step",
+    "ema_decay": 0.0,
     "steps": 3000,
-    "batch": 100,
-    "code": 5,
+    "batch_size": 100,
+    "latent_dim": 5,
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "published, unbiased loss": {"loss": "unbiased"},
     "published, balanced labels": {"balanced": True},
     "published, second length scale": {"scales": 2, "frequencies": 2500},
-    "published, cosine decay": {"decay": "cosine"},
-    "published, averaged weights": {"average": 0.99},
-    "published, cells": {"generator": "cells", "code": 20},
+    "published, cosine decay": {"lr_schedule": "cosine"},
+    "published, averaged weights": {"ema_decay": 0.99},
+    "published, cells": {"generator": "cells", "latent_dim": 20},
 }
 
 

@@ -25,7 +25,7 @@ from benchmarks.runner.quality import (
 )
 from benchmarks.runner.suite import Cell, missing
 from benchmarks.suites.three_families_page import TEXT
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 
 COMMAND = "veilset bench three-families --jobs 2"
 OPTIONS = ("methods", "epsilon", "seeds")

@@ -22,7 +22,7 @@ from benchmarks.runner.quality import (
     some_seeds,
 )
 from benchmarks.runner.suite import Cell, missing
-from veilset.core.words import plus_minus
+from veilset.core.rendering import plus_minus
 
 if TYPE_CHECKING:
     from veilset.privacy.private import PrivateImages
@@ -42,7 +42,7 @@ seed reseeds patients, synthesizer and draws; mean and sample standard deviation
 figures, and methods derive their parameters from the declared number of units as always.
 
 A patient's images share one bound, so the sums keep their noise while the number of units that they are sums of falls:
-16 images a patient cost about what 16 times the noise would, or a sixteenth of the images. What an image-level
+16 images per patient cost about what 16 times the noise would, or a sixteenth of the images. What an image-level
 guarantee promises such a patient is in the last column: the epsilon at the same delta for all those images together
 (removing 16 moves a Gaussian release 16 times as far). It is to be compared with the epsilon of the row."""
 
@@ -108,7 +108,7 @@ def words(result: dict[str, Any]) -> str:
 
 
 def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell]) -> dict[str, Any]:
-    """The suite's JSON: a row for each method, budget and number of images a patient."""
+    """The suite's JSON: a row for each method, budget and number of images per patient."""
     keys = list(dict.fromkeys(_key(c) for c in wanted))
     rows: list[dict[str, Any]] = []
     for key in sorted(keys, key=lambda k: (METHODS.index(k[0]) if k[0] in METHODS else 9, *k)):
@@ -128,7 +128,7 @@ def _key(cell: Cell) -> tuple[str, float, int]:
 
 
 def _loss(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> float | None:
-    """Points below the row with one image a patient."""
+    """Points below the row with one image per patient."""
     same = [r for r in (*rows, row) if (r["method"], r["epsilon"], r["images"]) == (row["method"], row["epsilon"], 1)]
     if not same or not row["figures"] or not same[0]["figures"]:
         return None
@@ -158,7 +158,7 @@ def pages(result: dict[str, Any]) -> dict[str, str]:
 
 def _table(result: dict[str, Any]) -> list[str]:
     heads = (
-        "method", "epsilon", "images a patient", "units", "accuracy", "points lost", "fit min", "seeds",
+        "method", "epsilon", "images per patient", "units", "accuracy", "points lost", "fit min", "seeds",
         "epsilon of a patient under the image-level row",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]

@@ -11,8 +11,8 @@ from torch.utils.data import Dataset
 
 from veilset.core.io import no_links
 from veilset.core.pictures import open_pictures, picture_table, read_images
+from veilset.core.rendering import legible
 from veilset.core.types import Images, PublicInfo
-from veilset.core.words import legible
 from veilset.privacy.receipt import Receipt, Verification, read_receipt, verify
 
 if TYPE_CHECKING:
@@ -27,6 +27,14 @@ class ReleaseFolder:
         receipt: the claim; `receipt.epsilon`, or `receipt.stamp` if it is no release.
         info: the declared facts that the receipt names.
         labels: of all images, as indices into `info.classes`.
+
+    Examples:
+        >>> release = vs.open_release("release")
+        >>> len(release), release.info.name
+        (200, 'digits')
+        >>> x, label = release.to_dataset()[0]  # float32 [C, H, W] in [0, 1], for a DataLoader
+        >>> x.shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(self, folder: str | Path):
@@ -97,5 +105,9 @@ def open_release(folder: str | Path) -> ReleaseFolder:
     Raises:
         RunError: no receipt or no images there, or images that the receipt does not describe.
         ConfigError: a receipt of another format.
+
+    Examples:
+        >>> vs.open_release("release").verify().ok
+        True
     """
     return ReleaseFolder(folder)

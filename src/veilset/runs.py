@@ -36,6 +36,11 @@ class RunSpec:
         recipe: the method's named set of parameters that `params` override, or None.
         device: where torch computes; may change when a run goes on.
         account: file of the set's privacy account, or None.
+
+    Examples:
+        >>> spec = vs.RunSpec(method="dp-moments", data="digits", epsilon=1.0, params={"basis_size": 20})
+        >>> spec.plan().claim().epsilon <= 1.0
+        True
     """
 
     method: str
@@ -81,6 +86,11 @@ def execute(spec: RunSpec, out: str | Path, *, resume: bool = False) -> Method:
         RunError: the folder exists (without `resume`), is in use, or was started with other arguments; or another
             process of this run ended; or the self-test of this installation failed.
         BudgetExceeded: the account does not cover the plan. ModeError: an account for a run that gives no privacy.
+
+    Examples:
+        >>> spec = vs.RunSpec(method="dp-moments", data="digits", epsilon=1.0, seed=0, params={"basis_size": 20})
+        >>> vs.execute(spec, "research").receipt_.facts["stamp"]
+        'NOT A RELEASE: research mode, the noise can be regenerated from the seed'
     """
     from veilset.methods.catalogue import open_any
 
@@ -192,11 +202,20 @@ def _identity(spec: RunSpec) -> dict[str, Any]:
     facts["epsilon"] = str(float(spec.epsilon))  # infinity is not JSON
     facts["data"] = str(Path(spec.data).resolve()) if Path(spec.data).exists() else spec.data
     facts["account"] = str(Path(spec.account).resolve()) if spec.account else None
-    facts["params"] = {k: str(v) for k, v in sorted(spec.params.items())}
+    facts["params"] = _params(spec.method, spec.params)
     return facts
 
 
+def _params(method: str, params: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as a run keeps them, by their present names."""
+    from veilset.methods.catalogue import any_class
+
+    return {k: str(v) for k, v in sorted(any_class(method).modern(params, tell=False).items())}
+
+
 def _same(spec: RunSpec, stored: dict[str, Any]) -> None:
+    if isinstance(stored.get("params"), dict):  # an earlier version may have begun it
+        stored = stored | {"params": _params(spec.method, stored["params"])}
     for key, value in _identity(spec).items():
         if stored.get(key) != value:
             raise RunError(

@@ -2,6 +2,10 @@
 
 Each is the class that `veilset.make` makes by name, loaded when it is first used. What type checkers and editors see
 is in `synthesizers.pyi`, which docs/make_stubs.py writes.
+
+Examples:
+    >>> vs.synthesizers.DPMERF(frequencies=500, lr=0.05).get_params()["lr"]
+    0.05
 """
 
 from __future__ import annotations

@@ -43,12 +43,12 @@ class DPMERF(_DPMERF):
         scales (int, >= 1, <= 6, default 2): length scales: sqrt(pixels / 7), and halves of it
         loss (str, unbiased | published, default 'unbiased'): squared distance without, or (published) with, self-pairs
         balanced (bool, default True): equal labels in every batch, instead of labels drawn at random
-        decay (str, cosine | step, default 'cosine'): learning rate: to 0 by a cosine, or 0.9 times in each fifth
-        average (float, >= 0, < 1, default 0.99): exponential average of the weights; 0: none
+        lr_schedule (str, cosine | step, default 'cosine'): learning rate: to 0 by a cosine, or 0.9 times in each fifth
+        ema_decay (float, >= 0, < 1, default 0.99): decay of the exponential average of the weights; 0: none
         steps (int, >= 1, default 800): generator updates; they cost no privacy
-        batch (int, >= 2, default 400): generated images an update; at least two a class are used
-        rate (float, > 0, default: derived): top learning rate of Adam; default 0.01 for conv, 0.1 for cells
-        code (int, >= 1, default 20): length of the latent code
+        batch_size (int, >= 2, default 400): generated images per update; at least two per class are used
+        lr (float, > 0, default: derived): top learning rate of Adam; default 0.01 for conv, 0.1 for cells
+        latent_dim (int, >= 1, default 20): dimension of the latent code
     """
 
     def __init__(
@@ -59,56 +59,56 @@ class DPMERF(_DPMERF):
         scales: int = 2,
         loss: Literal["unbiased", "published"] = "unbiased",
         balanced: bool = True,
-        decay: Literal["cosine", "step"] = "cosine",
-        average: float = 0.99,
+        lr_schedule: Literal["cosine", "step"] = "cosine",
+        ema_decay: float = 0.99,
         steps: int = 800,
-        batch: int = 400,
-        rate: float | None = None,
-        code: int = 20,
+        batch_size: int = 400,
+        lr: float | None = None,
+        latent_dim: int = 20,
     ) -> None: ...
 
 class DPMoments(_DPMoments):
     r"""Class means and covariances in a low-frequency basis.
 
     Parameters:
-        size (int, >= 1, default 136): basis size: how many low frequencies (136: those with u + v < 16)
-        cells (int, >= 1, <= 64, default: derived): Gaussians a class; default 0.11 / sqrt(noise_multiplier K / N), from 1 to 16
-        rounds (int, >= 1, <= 10, default 2): rounds of private k-means, if there is more than one cell
-        draws (int, >= 0, default 1000): draws that correct the moments of a cell for clamping; 0: no correction
+        basis_size (int, >= 1, default 136): basis size: how many low frequencies (136: those with u + v < 16)
+        n_components (int, >= 1, <= 64, default: derived): Gaussians per class; default 0.11 / sqrt(noise_multiplier K / N), from 1 to 16
+        rounds (int, >= 1, <= 10, default 2): rounds of private k-means, if there is more than one Gaussian per class
+        mc_samples (int, >= 0, default 1000): Monte Carlo samples that correct moments for clamping; 0: no correction
     """
 
     def __init__(
         self,
         *,
-        size: int = 136,
-        cells: int | None = None,
+        basis_size: int = 136,
+        n_components: int | None = None,
         rounds: int = 2,
-        draws: int = 1000,
+        mc_samples: int = 1000,
     ) -> None: ...
 
 class TaughtMoments(_TaughtMoments):
     r"""Class Gaussians for images, a private linear classifier for their labels.
 
     Parameters:
-        share (float, > 0, < 1, default 0.3): the teacher's part of the budget, in units of 1 / noise_multiplier^2; images get the rest
+        budget_share (float, > 0, < 1, default 0.3): the teacher's part of the budget, in units of 1 / noise_multiplier^2; images get the rest
         steps (int, >= 1, default: derived): gradient steps of the teacher; default as dp-scatter
-        batch (int, >= 1, default: derived): its expected units a step; default as dp-scatter
-        cells (int, >= 1, <= 64, default: derived): Gaussians a class; default 0.055 / sqrt(noise_multiplier K / N), from 1 to 16
-        draws (int, >= 0, default 1000): draws that correct the moments of a cell for clamping; as dp-moments
-        detail (bool, default True): give released images the private images' histograms of levels and fine bands
-        choose (bool, default True): let the private images choose whether with this detail, and whether images are moved
+        batch_size (int, >= 1, default: derived): its expected units per step; default as dp-scatter
+        n_components (int, >= 1, <= 64, default: derived): Gaussians per class; default 0.055 / sqrt(noise_multiplier K / N), from 1 to 16
+        mc_samples (int, >= 0, default 1000): Monte Carlo samples that correct moments for clamping; as dp-moments
+        texture (bool, default True): match histograms of grey levels and fine bands to those of the private images
+        selection (bool, default True): choose by noisy counts of private images whether to match them, and to augment
     """
 
     def __init__(
         self,
         *,
-        share: float = 0.3,
+        budget_share: float = 0.3,
         steps: int | None = None,
-        batch: int | None = None,
-        cells: int | None = None,
-        draws: int = 1000,
-        detail: bool = True,
-        choose: bool = True,
+        batch_size: int | None = None,
+        n_components: int | None = None,
+        mc_samples: int = 1000,
+        texture: bool = True,
+        selection: bool = True,
     ) -> None: ...
 
 class DPKIP(_DPKIP):
@@ -116,10 +116,10 @@ class DPKIP(_DPKIP):
 
     Parameters:
         per_class (int, >= 1, <= 1000, default 10): images a class that are released; a longer sample repeats them
-        batch (int, >= 1, default: derived): expected units a step; default a seventh of all, at most 8192
+        batch_size (int, >= 1, default: derived): expected units per step; default a seventh of all, at most 8192
         steps (int, >= 1, default 150): gradient steps
-        clip (float, > 0, default 0.5): max_grad_norm of one unit, in the space of features
-        rate (float, > 0, default 0.02): learning rate of Adam on the images, whose pixels are in [0, 1]
+        clip_norm (float, > 0, default 0.5): max_grad_norm of one unit, in the space of features
+        lr (float, > 0, default 0.02): learning rate of Adam on the images, whose pixels are in [0, 1]
         ridge (float, > 0, default 0.001): ridge, relative to the mean square of the support features
     """
 
@@ -127,10 +127,10 @@ class DPKIP(_DPKIP):
         self,
         *,
         per_class: int = 10,
-        batch: int | None = None,
+        batch_size: int | None = None,
         steps: int = 150,
-        clip: float = 0.5,
-        rate: float = 0.02,
+        clip_norm: float = 0.5,
+        lr: float = 0.02,
         ridge: float = 0.001,
     ) -> None: ...
 
@@ -144,20 +144,20 @@ class PrivateSet(_PrivateSet):
         stages (int, >= 1, default 4): how often a network is asked about, trained on the images between
         queries (int, >= 1, default 1): questions at a stage, all about the same weights
         epochs (int, >= 0, default 20): inner training: passes over the images between two stages
-        inner_rate (float, > 0, default 0.01): learning rate of inner training
-        batch (int, >= 1, default: derived): expected units a question; default all, at most 2048
-        clip (float, > 0, default 0.1): max_grad_norm of one unit, over all matched weights
+        inner_lr (float, > 0, default 0.01): learning rate of inner training
+        batch_size (int, >= 1, default: derived): expected units per query; default all, at most 2048
+        clip_norm (float, > 0, default 0.1): max_grad_norm of one unit, over all matched weights
         distance (str, gm | mse | cos, default 'gm'): between gradients: gm by output unit, mse, cos of the whole
         augment (bool, default False): shift, scale or turn all images, private and not, alike in each question
         prior (bool, default False): change the weights of a generator in place of pixels
         start (str, noise | moments, default: derived): first images; default moments, which a prior learns to draw first
-        share (float, > 0, < 1, default 0.2): part of the budget for start moments
+        budget_share (float, > 0, < 1, default 0.2): part of the budget for start moments
         optimizer (str, adam | sgd, default 'adam'): of the images or prior
-        rate (float, > 0, default: derived): learning rate; default 0.02 for pixels (in units of 0.3 of their range), for a prior 0.001, from noise 0.01
+        lr (float, > 0, default: derived): learning rate; default 0.02 for pixels (in units of 0.3 of their range), for a prior 0.001, from noise 0.01
         momentum (float, >= 0, < 1, default 0.5): of sgd; adam has its own
         replay (int, >= 0, default 4): further steps after each question, against answers drawn from all; they cost no privacy
         trust (bool, default True): gm: let a unit count by the estimated part of its gradient that is not noise
-        decay (bool, default True): let the rate of the images fall to zero along a half cosine
+        lr_decay (bool, default True): let the learning rate of the images fall to zero along a half cosine
     """
 
     def __init__(
@@ -169,38 +169,38 @@ class PrivateSet(_PrivateSet):
         stages: int = 4,
         queries: int = 1,
         epochs: int = 20,
-        inner_rate: float = 0.01,
-        batch: int | None = None,
-        clip: float = 0.1,
+        inner_lr: float = 0.01,
+        batch_size: int | None = None,
+        clip_norm: float = 0.1,
         distance: Literal["gm", "mse", "cos"] = "gm",
         augment: bool = False,
         prior: bool = False,
         start: Literal["noise", "moments"] | None = None,
-        share: float = 0.2,
+        budget_share: float = 0.2,
         optimizer: Literal["adam", "sgd"] = "adam",
-        rate: float | None = None,
+        lr: float | None = None,
         momentum: float = 0.5,
         replay: int = 4,
         trust: bool = True,
-        decay: bool = True,
+        lr_decay: bool = True,
     ) -> None: ...
 
 class DPCondense(_DPCondense):
     r"""Few images whose random embeddings have the private means.
 
     Parameters:
-        per_class (int, >= 1, <= 10000, default: derived): images a class; a longer sample repeats them; default 50, or a declared class if smaller
+        per_class (int, >= 1, <= 10000, default: derived): images per class; a longer sample repeats them; default 50, or a declared class if smaller
         start (str, moments | noise, default 'moments'): what the images are at first
-        share (float, > 0, < 1, default 0.5): part of the budget, in units of 1 / noise_multiplier^2, that moments get
+        budget_share (float, > 0, < 1, default 0.5): part of the budget, in units of 1 / noise_multiplier^2, that moments get
         networks (int, >= 1, <= 1000, default 50): random networks in one sum
         width (int, >= 1, <= 512, default 32): channels of a network
-        moved (bool, default True): each network sees images shifted, scaled or turned in its own way
+        augment (bool, default True): each network sees images shifted, scaled or turned in its own way
         sums (int, >= 1, <= 100000, default 1): noisy sums, each by networks of its own
-        group (int, >= 1, default: derived): expected images a class in one sum; default all
+        group_size (int, >= 1, default: derived): expected images per class in one sum; default all
         steps (int, >= 1, default 800): steps by which the images are changed; they cost no privacy
-        networks_a_step (int, >= 1, default 2): networks that are looked through in one step
-        rate (float, > 0, default 0.02): first learning rate of Adam on the images' waves, in pixel values
-        bend (float, > 0, default 0.3): waves above this part of the highest frequency are changed less, by its square; large: all alike
+        networks_per_step (int, >= 1, default 2): networks that are used in one step
+        lr (float, > 0, default 0.02): initial learning rate of Adam on the images' frequencies, in pixel values
+        cutoff (float, > 0, default 0.3): frequencies above this part of the highest are changed less, by its square; large: all alike
     """
 
     def __init__(
@@ -208,16 +208,16 @@ class DPCondense(_DPCondense):
         *,
         per_class: int | None = None,
         start: Literal["moments", "noise"] = "moments",
-        share: float = 0.5,
+        budget_share: float = 0.5,
         networks: int = 50,
         width: int = 32,
-        moved: bool = True,
+        augment: bool = True,
         sums: int = 1,
-        group: int | None = None,
+        group_size: int | None = None,
         steps: int = 800,
-        networks_a_step: int = 2,
-        rate: float = 0.02,
-        bend: float = 0.3,
+        networks_per_step: int = 2,
+        lr: float = 0.02,
+        cutoff: float = 0.3,
     ) -> None: ...
 
 class DPCVAE(_DPCVAE):
@@ -225,113 +225,113 @@ class DPCVAE(_DPCVAE):
 
     Parameters:
         network (str, dense | conv, default 'dense'): dense layers, or convolutions (needs basis pixels)
-        hidden (int, >= 1, <= 65536, default 128): width of the dense hidden layer, or channels of the last convolution
-        latent (int, >= 1, <= 4096, default 32): length of the code
+        hidden_dim (int, >= 1, <= 65536, default 128): width of the dense hidden layer, or channels of the last convolution
+        latent_dim (int, >= 1, <= 4096, default 32): dimension of the latent code
         activation (str, leaky-relu | relu | silu | tanh | tempered-sigmoid, default 'tanh'): between layers; tempered-sigmoid has scale 1.58, temperature 3
         basis (str, principal | cosine | pixels, default 'principal'): what images are described by: principal directions (a paid sum), lowest frequencies, or pixels
-        size (int, >= 1, <= 100000, default 64): how many principal directions or frequencies
+        basis_size (int, >= 1, <= 100000, default 64): how many principal directions or frequencies
         centre (bool, default True): start the decoder from noisy means (a paid sum) instead of from grey
         linear (bool, default True): start from the linear autoencoder of principal directions, if that is the basis
-        pixels (str, bernoulli | gaussian, default 'gaussian'): likelihood of a pixel given its code
-        deviation (float, > 0, <= 10, default 0.2): of the gaussian likelihood, in units of the pixel range
-        batch (int, >= 1, default: derived): expected units a step; default N / 25, from 256 to 4096, at most N
+        likelihood (str, bernoulli | gaussian, default 'gaussian'): likelihood of a pixel given its code
+        pixel_std (float, > 0, <= 10, default 0.2): standard deviation of the gaussian likelihood, in units of the pixel range
+        batch_size (int, >= 1, default: derived): expected units per step; default N / 25, from 256 to 4096, at most N
         steps (int, >= 1, default: derived): steps; default 100 epsilon, from 300 to 1500
         epochs (float, > 0, default: derived): instead of steps: how often a unit is used on average
-        rate (float, > 0, <= 1, default 0.003): top learning rate of Adam
-        decay (str, cosine | constant, default 'cosine'): learning rate: to 0 by a cosine, or constant
-        bound (float, > 0, default 1.0): L2 bound of a unit's gradient over all weights
-        average (float, >= 0, < 1, default 0.98): exponential average of the weights; 0: none
-        cells (int, >= 1, <= 64, default: derived): Gaussians of codes a class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
-        drawn (bool, default False): draw every pixel from its likelihood instead of giving its mean
-        kl (float, >= 0, <= 1000, default 1.0): weight of the divergence of codes from N(0, I)
-        warm (float, >= 0, <= 1, default 0.2): part of the steps in which that weight rises from 0
-        draws (int, >= 1, <= 1000, default 1): codes drawn a record and step, averaged before clipping
-        codes (str, released | normal, default 'released'): images are decoded from a paid Gaussian a class, or from N(0, I)
+        lr (float, > 0, <= 1, default 0.003): top learning rate of Adam
+        lr_schedule (str, cosine | constant, default 'cosine'): learning rate: to 0 by a cosine, or constant
+        clip_norm (float, > 0, default 1.0): L2 bound of a unit's gradient over all weights
+        ema_decay (float, >= 0, < 1, default 0.98): decay of the exponential average of the weights; 0: none
+        n_components (int, >= 1, <= 64, default: derived): Gaussians of codes per class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
+        sample_pixels (bool, default False): draw every pixel from its likelihood instead of giving its mean
+        kl_weight (float, >= 0, <= 1000, default 1.0): weight of the divergence of codes from N(0, I)
+        kl_warmup (float, >= 0, <= 1, default 0.2): part of the steps in which kl_weight rises from 0
+        latent_samples (int, >= 1, <= 1000, default 1): codes drawn per record and step, averaged before clipping
+        latent_prior (str, released | normal, default 'released'): images are decoded from a paid Gaussian a class, or from N(0, I)
     """
 
     def __init__(
         self,
         *,
         network: Literal["dense", "conv"] = "dense",
-        hidden: int = 128,
-        latent: int = 32,
+        hidden_dim: int = 128,
+        latent_dim: int = 32,
         activation: Literal["leaky-relu", "relu", "silu", "tanh", "tempered-sigmoid"] = "tanh",
         basis: Literal["principal", "cosine", "pixels"] = "principal",
-        size: int = 64,
+        basis_size: int = 64,
         centre: bool = True,
         linear: bool = True,
-        pixels: Literal["bernoulli", "gaussian"] = "gaussian",
-        deviation: float = 0.2,
-        batch: int | None = None,
+        likelihood: Literal["bernoulli", "gaussian"] = "gaussian",
+        pixel_std: float = 0.2,
+        batch_size: int | None = None,
         steps: int | None = None,
         epochs: float | None = None,
-        rate: float = 0.003,
-        decay: Literal["cosine", "constant"] = "cosine",
-        bound: float = 1.0,
-        average: float = 0.98,
-        cells: int | None = None,
-        drawn: bool = False,
-        kl: float = 1.0,
-        warm: float = 0.2,
-        draws: int = 1,
-        codes: Literal["released", "normal"] = "released",
+        lr: float = 0.003,
+        lr_schedule: Literal["cosine", "constant"] = "cosine",
+        clip_norm: float = 1.0,
+        ema_decay: float = 0.98,
+        n_components: int | None = None,
+        sample_pixels: bool = False,
+        kl_weight: float = 1.0,
+        kl_warmup: float = 0.2,
+        latent_samples: int = 1,
+        latent_prior: Literal["released", "normal"] = "released",
     ) -> None: ...
 
 class VAEGM(_VAEGM):
-    r"""One variational autoencoder a class under DP-SGD; classes are a partition.
+    r"""One variational autoencoder per class under DP-SGD; classes are a partition.
 
     Parameters:
         network (str, dense | conv, default 'dense'): dense layers, or convolutions (needs basis pixels)
-        hidden (int, >= 1, <= 65536, default 32): width of the dense hidden layer, or channels of the last convolution
-        latent (int, >= 1, <= 4096, default 32): length of the code
+        hidden_dim (int, >= 1, <= 65536, default 32): width of the dense hidden layer, or channels of the last convolution
+        latent_dim (int, >= 1, <= 4096, default 32): dimension of the latent code
         activation (str, leaky-relu | relu | silu | tanh | tempered-sigmoid, default 'tanh'): between layers; tempered-sigmoid has scale 1.58, temperature 3
         basis (str, principal | cosine | pixels, default 'principal'): what images are described by: principal directions (a paid sum), lowest frequencies, or pixels
-        size (int, >= 1, <= 100000, default 64): how many principal directions or frequencies
+        basis_size (int, >= 1, <= 100000, default 64): how many principal directions or frequencies
         centre (bool, default True): start the decoder from noisy means (a paid sum) instead of from grey
         linear (bool, default True): start from the linear autoencoder of principal directions, if that is the basis
-        pixels (str, bernoulli | gaussian, default 'gaussian'): likelihood of a pixel given its code
-        deviation (float, > 0, <= 10, default 0.2): of the gaussian likelihood, in units of the pixel range
-        batch (int, >= 1, default: derived): expected units a step; default N / 25, from 256 to 4096, at most N
+        likelihood (str, bernoulli | gaussian, default 'gaussian'): likelihood of a pixel given its code
+        pixel_std (float, > 0, <= 10, default 0.2): standard deviation of the gaussian likelihood, in units of the pixel range
+        batch_size (int, >= 1, default: derived): expected units per step; default N / 25, from 256 to 4096, at most N
         steps (int, >= 1, default: derived): steps; default 100 epsilon, from 300 to 1500
         epochs (float, > 0, default: derived): instead of steps: how often a unit is used on average
-        rate (float, > 0, <= 1, default 0.003): top learning rate of Adam
-        decay (str, cosine | constant, default 'cosine'): learning rate: to 0 by a cosine, or constant
-        bound (float, > 0, default 1.0): L2 bound of a unit's gradient over all weights
-        average (float, >= 0, < 1, default 0.98): exponential average of the weights; 0: none
-        cells (int, >= 1, <= 64, default: derived): Gaussians of codes a class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
-        drawn (bool, default False): draw every pixel from its likelihood instead of giving its mean
-        kl (float, >= 0, <= 1000, default 1.0): weight of the divergence of codes from N(0, I)
-        warm (float, >= 0, <= 1, default 0.2): part of the steps in which that weight rises from 0
-        draws (int, >= 1, <= 1000, default 1): codes drawn a record and step, averaged before clipping
-        codes (str, released | normal, default 'released'): images are decoded from a paid Gaussian a class, or from N(0, I)
+        lr (float, > 0, <= 1, default 0.003): top learning rate of Adam
+        lr_schedule (str, cosine | constant, default 'cosine'): learning rate: to 0 by a cosine, or constant
+        clip_norm (float, > 0, default 1.0): L2 bound of a unit's gradient over all weights
+        ema_decay (float, >= 0, < 1, default 0.98): decay of the exponential average of the weights; 0: none
+        n_components (int, >= 1, <= 64, default: derived): Gaussians of codes per class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
+        sample_pixels (bool, default False): draw every pixel from its likelihood instead of giving its mean
+        kl_weight (float, >= 0, <= 1000, default 1.0): weight of the divergence of codes from N(0, I)
+        kl_warmup (float, >= 0, <= 1, default 0.2): part of the steps in which kl_weight rises from 0
+        latent_samples (int, >= 1, <= 1000, default 1): codes drawn per record and step, averaged before clipping
+        latent_prior (str, released | normal, default 'released'): images are decoded from a paid Gaussian a class, or from N(0, I)
     """
 
     def __init__(
         self,
         *,
         network: Literal["dense", "conv"] = "dense",
-        hidden: int = 32,
-        latent: int = 32,
+        hidden_dim: int = 32,
+        latent_dim: int = 32,
         activation: Literal["leaky-relu", "relu", "silu", "tanh", "tempered-sigmoid"] = "tanh",
         basis: Literal["principal", "cosine", "pixels"] = "principal",
-        size: int = 64,
+        basis_size: int = 64,
         centre: bool = True,
         linear: bool = True,
-        pixels: Literal["bernoulli", "gaussian"] = "gaussian",
-        deviation: float = 0.2,
-        batch: int | None = None,
+        likelihood: Literal["bernoulli", "gaussian"] = "gaussian",
+        pixel_std: float = 0.2,
+        batch_size: int | None = None,
         steps: int | None = None,
         epochs: float | None = None,
-        rate: float = 0.003,
-        decay: Literal["cosine", "constant"] = "cosine",
-        bound: float = 1.0,
-        average: float = 0.98,
-        cells: int | None = None,
-        drawn: bool = False,
-        kl: float = 1.0,
-        warm: float = 0.2,
-        draws: int = 1,
-        codes: Literal["released", "normal"] = "released",
+        lr: float = 0.003,
+        lr_schedule: Literal["cosine", "constant"] = "cosine",
+        clip_norm: float = 1.0,
+        ema_decay: float = 0.98,
+        n_components: int | None = None,
+        sample_pixels: bool = False,
+        kl_weight: float = 1.0,
+        kl_warmup: float = 0.2,
+        latent_samples: int = 1,
+        latent_prior: Literal["released", "normal"] = "released",
     ) -> None: ...
 
 class AUGM(_AUGM):
@@ -339,52 +339,52 @@ class AUGM(_AUGM):
 
     Parameters:
         network (str, dense | conv, default 'dense'): dense layers, or convolutions (needs basis pixels)
-        hidden (int, >= 1, <= 65536, default 128): width of the dense hidden layer, or channels of the last convolution
-        latent (int, >= 1, <= 4096, default 32): length of the code
+        hidden_dim (int, >= 1, <= 65536, default 128): width of the dense hidden layer, or channels of the last convolution
+        latent_dim (int, >= 1, <= 4096, default 32): dimension of the latent code
         activation (str, leaky-relu | relu | silu | tanh | tempered-sigmoid, default 'tanh'): between layers; tempered-sigmoid has scale 1.58, temperature 3
         basis (str, principal | cosine | pixels, default 'principal'): what images are described by: principal directions (a paid sum), lowest frequencies, or pixels
-        size (int, >= 1, <= 100000, default 64): how many principal directions or frequencies
+        basis_size (int, >= 1, <= 100000, default 64): how many principal directions or frequencies
         centre (bool, default True): start the decoder from noisy means (a paid sum) instead of from grey
         linear (bool, default True): start from the linear autoencoder of principal directions, if that is the basis
-        pixels (str, bernoulli | gaussian, default 'gaussian'): likelihood of a pixel given its code
-        deviation (float, > 0, <= 10, default 0.2): of the gaussian likelihood, in units of the pixel range
-        batch (int, >= 1, default: derived): expected units a step; default N / 25, from 256 to 4096, at most N
+        likelihood (str, bernoulli | gaussian, default 'gaussian'): likelihood of a pixel given its code
+        pixel_std (float, > 0, <= 10, default 0.2): standard deviation of the gaussian likelihood, in units of the pixel range
+        batch_size (int, >= 1, default: derived): expected units per step; default N / 25, from 256 to 4096, at most N
         steps (int, >= 1, default: derived): steps; default 100 epsilon, from 300 to 1500
         epochs (float, > 0, default: derived): instead of steps: how often a unit is used on average
-        rate (float, > 0, <= 1, default 0.003): top learning rate of Adam
-        decay (str, cosine | constant, default 'cosine'): learning rate: to 0 by a cosine, or constant
-        bound (float, > 0, default 1.0): L2 bound of a unit's gradient over all weights
-        average (float, >= 0, < 1, default 0.98): exponential average of the weights; 0: none
-        cells (int, >= 1, <= 64, default: derived): Gaussians of codes a class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
-        drawn (bool, default False): draw every pixel from its likelihood instead of giving its mean
-        codes (str, released | public, default 'released'): class Gaussians of codes: a paid sum, or codes of a public set
-        public (str, default 'digits'): built-in set or path, declared public and with all classes, for codes public
+        lr (float, > 0, <= 1, default 0.003): top learning rate of Adam
+        lr_schedule (str, cosine | constant, default 'cosine'): learning rate: to 0 by a cosine, or constant
+        clip_norm (float, > 0, default 1.0): L2 bound of a unit's gradient over all weights
+        ema_decay (float, >= 0, < 1, default 0.98): decay of the exponential average of the weights; 0: none
+        n_components (int, >= 1, <= 64, default: derived): Gaussians of codes per class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
+        sample_pixels (bool, default False): draw every pixel from its likelihood instead of giving its mean
+        latent_prior (str, released | public, default 'released'): class Gaussians of codes: a paid sum, or codes of a public set
+        public_data (str, default 'digits'): built-in set or path, declared public and with all classes, for latent_prior public
     """
 
     def __init__(
         self,
         *,
         network: Literal["dense", "conv"] = "dense",
-        hidden: int = 128,
-        latent: int = 32,
+        hidden_dim: int = 128,
+        latent_dim: int = 32,
         activation: Literal["leaky-relu", "relu", "silu", "tanh", "tempered-sigmoid"] = "tanh",
         basis: Literal["principal", "cosine", "pixels"] = "principal",
-        size: int = 64,
+        basis_size: int = 64,
         centre: bool = True,
         linear: bool = True,
-        pixels: Literal["bernoulli", "gaussian"] = "gaussian",
-        deviation: float = 0.2,
-        batch: int | None = None,
+        likelihood: Literal["bernoulli", "gaussian"] = "gaussian",
+        pixel_std: float = 0.2,
+        batch_size: int | None = None,
         steps: int | None = None,
         epochs: float | None = None,
-        rate: float = 0.003,
-        decay: Literal["cosine", "constant"] = "cosine",
-        bound: float = 1.0,
-        average: float = 0.98,
-        cells: int | None = None,
-        drawn: bool = False,
-        codes: Literal["released", "public"] = "released",
-        public: str = "digits",
+        lr: float = 0.003,
+        lr_schedule: Literal["cosine", "constant"] = "cosine",
+        clip_norm: float = 1.0,
+        ema_decay: float = 0.98,
+        n_components: int | None = None,
+        sample_pixels: bool = False,
+        latent_prior: Literal["released", "public"] = "released",
+        public_data: str = "digits",
     ) -> None: ...
 
 class DPGAN(_DPGAN):
@@ -394,31 +394,31 @@ class DPGAN(_DPGAN):
         critic (str, mlp | conv, default 'mlp'): network: fully connected (fast) or convolutions
         width (int, >= 1, default: derived): critic: units of both hidden layers (default 128), or channels of the first convolution (16)
         basis (int, >= 0, default: derived): fully connected networks: low frequencies they work in; default a quarter of the pixels; 0: pixels
-        copies (int, >= 1, default 5): generators kept from the second half of the training; images come from all of them
+        snapshots (int, >= 1, default 5): generators kept from the second half of the training; images come from all
         activation (str, leaky-relu | relu | silu | tanh | tempered-sigmoid, default 'leaky-relu'): of the critic
         labels (str, heads | input, default 'heads'): how a fully connected critic gets the label
-        classify (float, >= 0, default 0.5): weight of the cross-entropy of the critic's class heads on records
-        guide (float, >= 0, default 0.1): weight of the class heads' cross-entropy on generated images, for the generator
-        diversity (float, >= 0, default 0.5): weight of a term against collapse: -log distance of two images of a class
+        critic_class_weight (float, >= 0, default 0.5): weight of the cross-entropy of the critic's class heads on records
+        generator_class_weight (float, >= 0, default 0.1): weight of the class heads' cross-entropy on generated images, for the generator
+        diversity_weight (float, >= 0, default 0.5): weight of a term against collapse: -log distance of two images of a class
         loss (str, logistic | wasserstein | hinge, default 'logistic'): adversarial loss
         fakes (str, paired | public, default 'paired'): generated images: clipped with a record of their class, or apart
         sensitivity (str, clip | weight-clip, default 'clip'): bound by clipping gradients, or by a limit on weights
-        bound (float, > 0, default 1.0): max_grad_norm; not used with weight-clip
-        limit (float, > 0, default 0.01): with weight-clip: largest size of a critic's weight
-        batch (int, >= 1, default 1024): expected records a critic step, at most N
+        clip_norm (float, > 0, default 1.0): largest L2 norm of one unit's gradient; not used with weight-clip
+        weight_limit (float, > 0, default 0.01): with weight-clip: largest size of a critic's weight
+        batch_size (int, >= 1, default 1024): expected records per critic step, at most N
         steps (int, >= 1, default: derived): critic steps, each paid for; default 2000 (epsilon N / 600,000)^(1/4), from 200 to 2000
-        ratio (int, >= 1, default 1): critic steps a generator step; where it begins, if adaptive
-        adaptive (bool, default False): raise the ratio when the critic no longer recognises generated images
+        critic_steps (int, >= 1, default 1): critic steps per generator step; where it begins, if adaptive
+        adaptive (bool, default False): raise critic_steps when the critic no longer recognises generated images
         threshold (float, > 0, <= 1, default: derived): adaptive: accuracy on generated images to keep; default 0.6, at epsilon below 5 0.7
-        grace (int, >= 1, default 200): adaptive: generator steps before the ratio may rise again
-        optimiser (str, adam | rmsprop, default 'adam'): of both networks
-        rate (float, > 0, default 0.001): learning rate of the critic
+        grace (int, >= 1, default 200): adaptive: generator steps before critic_steps may rise again
+        optimizer (str, adam | rmsprop, default 'adam'): of both networks
+        lr (float, > 0, default 0.001): learning rate of the critic
         generator (str, deconv | mlp, default 'mlp'): network: convolutions or fully connected
         generator_width (int, >= 1, default: derived): units of three hidden layers (default 256), or channels before the last convolution (16)
-        generator_rate (float, > 0, default 0.002): learning rate of the generator
-        generator_batch (int, >= 2, default 500): generated images a generator step
-        average (float, >= 0, < 1, default 0.98): exponential average of the generator's weights; 0: none
-        code (int, >= 1, default 32): length of the latent code
+        generator_lr (float, > 0, default 0.002): learning rate of the generator
+        generator_batch_size (int, >= 2, default 500): generated images per generator step
+        ema_decay (float, >= 0, < 1, default 0.98): decay of the exponential average of the generator's weights; 0: none
+        latent_dim (int, >= 1, default 32): dimension of the latent code
     """
 
     def __init__(
@@ -427,31 +427,31 @@ class DPGAN(_DPGAN):
         critic: Literal["mlp", "conv"] = "mlp",
         width: int | None = None,
         basis: int | None = None,
-        copies: int = 5,
+        snapshots: int = 5,
         activation: Literal["leaky-relu", "relu", "silu", "tanh", "tempered-sigmoid"] = "leaky-relu",
         labels: Literal["heads", "input"] = "heads",
-        classify: float = 0.5,
-        guide: float = 0.1,
-        diversity: float = 0.5,
+        critic_class_weight: float = 0.5,
+        generator_class_weight: float = 0.1,
+        diversity_weight: float = 0.5,
         loss: Literal["logistic", "wasserstein", "hinge"] = "logistic",
         fakes: Literal["paired", "public"] = "paired",
         sensitivity: Literal["clip", "weight-clip"] = "clip",
-        bound: float = 1.0,
-        limit: float = 0.01,
-        batch: int = 1024,
+        clip_norm: float = 1.0,
+        weight_limit: float = 0.01,
+        batch_size: int = 1024,
         steps: int | None = None,
-        ratio: int = 1,
+        critic_steps: int = 1,
         adaptive: bool = False,
         threshold: float | None = None,
         grace: int = 200,
-        optimiser: Literal["adam", "rmsprop"] = "adam",
-        rate: float = 0.001,
+        optimizer: Literal["adam", "rmsprop"] = "adam",
+        lr: float = 0.001,
         generator: Literal["deconv", "mlp"] = "mlp",
         generator_width: int | None = None,
-        generator_rate: float = 0.002,
-        generator_batch: int = 500,
-        average: float = 0.98,
-        code: int = 32,
+        generator_lr: float = 0.002,
+        generator_batch_size: int = 500,
+        ema_decay: float = 0.98,
+        latent_dim: int = 32,
     ) -> None: ...
 
 class DPCGAN(_DPCGAN):
@@ -462,26 +462,26 @@ class DPCGAN(_DPCGAN):
         width (int, >= 1, default: derived): critic: hidden units (vanilla, default 128) or first channels (16)
         generator_width (int, >= 1, default: derived): the same of the generator; default as the critic's
         basis (int, >= 0, default: derived): vanilla networks: low frequencies they work in; default a quarter of the pixels; 0: pixels
-        copies (int, >= 1, default 5): generators kept from the second half of the training; images come from all of them
+        snapshots (int, >= 1, default 5): generators kept from the second half of the training; images come from all of them
         activation (str, leaky-relu | relu | silu | tanh | tempered-sigmoid, default 'leaky-relu'): of the critic
         norm (str, none | group, default 'none'): advanced critic: group normalisation of one image alone
         labels (str, heads | input, default 'heads'): how a vanilla critic gets the label
-        classify (float, >= 0, default 0.5): weight of the cross-entropy of the critic's class heads, if any, on records
-        diversity (float, >= 0, default 0.5): weight of a term against collapse: -log distance of two images of a class
+        critic_class_weight (float, >= 0, default 0.5): weight of the cross-entropy of the critic's class heads, if any, on records
+        diversity_weight (float, >= 0, default 0.5): weight of a term against collapse: -log distance of two images of a class
         loss (str, logistic | wasserstein | hinge, default 'logistic'): adversarial loss
         fakes (str, public | paired, default 'public'): generated images: clipped apart, or with a record
-        bound (float, > 0, default 1.1): max_grad_norm, of all parameters together
-        batch (int, >= 1, default 1024): expected records a critic step, at most N
+        clip_norm (float, > 0, default 1.1): largest L2 norm of one unit's gradient, of all parameters together
+        batch_size (int, >= 1, default 1024): expected records per critic step, at most N
         steps (int, >= 1, default: derived): critic steps, each paid for; default 2000 (epsilon N / 600,000)^(1/4), from 200 to 2000
-        ratio (int, >= 1, default 1): critic steps a generator step
-        optimiser (str, adam | sgd, default 'adam'): of the critic
-        rate (float, > 0, default 0.001): first learning rate of the critic
-        last_rate (float, > 0, default 0.001): learning rate of the critic at the end; linear between
+        critic_steps (int, >= 1, default 1): critic steps per generator step
+        optimizer (str, adam | sgd, default 'adam'): of the critic
+        lr (float, > 0, default 0.001): first learning rate of the critic
+        final_lr (float, > 0, default 0.001): learning rate of the critic at the end; linear between
         momentum (float, >= 0, < 1, default 0.0): momentum of sgd
-        generator_rate (float, > 0, default 0.002): learning rate of the generator (Adam)
+        generator_lr (float, > 0, default 0.002): learning rate of the generator (Adam)
         generator_norm (bool, default True): vanilla generator: batch normalisation
-        average (float, >= 0, < 1, default 0.98): exponential average of the generator's weights; 0: none
-        code (int, >= 1, default 100): length of the latent code, uniform in (-1, 1)
+        ema_decay (float, >= 0, < 1, default 0.98): decay of the exponential average of the generator's weights; 0: none
+        latent_dim (int, >= 1, default 100): dimension of the latent code, uniform in (-1, 1)
     """
 
     def __init__(
@@ -491,62 +491,62 @@ class DPCGAN(_DPCGAN):
         width: int | None = None,
         generator_width: int | None = None,
         basis: int | None = None,
-        copies: int = 5,
+        snapshots: int = 5,
         activation: Literal["leaky-relu", "relu", "silu", "tanh", "tempered-sigmoid"] = "leaky-relu",
         norm: Literal["none", "group"] = "none",
         labels: Literal["heads", "input"] = "heads",
-        classify: float = 0.5,
-        diversity: float = 0.5,
+        critic_class_weight: float = 0.5,
+        diversity_weight: float = 0.5,
         loss: Literal["logistic", "wasserstein", "hinge"] = "logistic",
         fakes: Literal["public", "paired"] = "public",
-        bound: float = 1.1,
-        batch: int = 1024,
+        clip_norm: float = 1.1,
+        batch_size: int = 1024,
         steps: int | None = None,
-        ratio: int = 1,
-        optimiser: Literal["adam", "sgd"] = "adam",
-        rate: float = 0.001,
-        last_rate: float = 0.001,
+        critic_steps: int = 1,
+        optimizer: Literal["adam", "sgd"] = "adam",
+        lr: float = 0.001,
+        final_lr: float = 0.001,
         momentum: float = 0.0,
-        generator_rate: float = 0.002,
+        generator_lr: float = 0.002,
         generator_norm: bool = True,
-        average: float = 0.98,
-        code: int = 100,
+        ema_decay: float = 0.98,
+        latent_dim: int = 100,
     ) -> None: ...
 
 class DPDiffusion(_DPDiffusion):
-    r"""Small diffusion model by DP-SGD, several noise draws a record.
+    r"""Small diffusion model by DP-SGD, several noise draws per record.
 
     Parameters:
         network (str, perceptron | unet, default 'perceptron'): layers over low frequencies, or a U-Net
         frequencies (int, >= 1, default 100): perceptron: how many low frequencies an image is made of
         width (int, >= 4, default: derived): of the perceptron's layers, default 128, or 256 where epsilon N reaches 200,000; channels of the U-Net's finest level, default 16
-        blocks (int, >= 0, <= 8, default: derived): residual blocks, default 0, or 1 where epsilon N reaches 200,000; of the U-Net: a level, on each side, default 1
-        embedding (int, >= 4, default: derived): width of the embedding of the noise level, default 32; U-Net: and of the class, default 64
+        blocks (int, >= 0, <= 8, default: derived): residual blocks, default 0, or 1 where epsilon N reaches 200,000; of the U-Net: per level, on each side, default 1
+        embedding_dim (int, >= 4, default: derived): width of the embedding of the noise level, default 32; U-Net: and of the class, default 64
         levels (int, >= 1, <= 5, default 2): U-Net: levels, each of half the side and, from the second, twice the channels
         attention (bool, default False): U-Net: self-attention on the coarsest level
-        patch (int, >= 1, <= 16, default: derived): U-Net: side of the square of pixels that is one position; default 2, or 4 for sides above 40
-        maps (int, >= 0, <= 64, default 8): U-Net: learned pictures of each class that enter the network beside the image
+        patch_size (int, >= 1, <= 16, default: derived): U-Net: side of the square of pixels that is one position; default 2, or 4 for sides above 40
+        class_maps (int, >= 0, <= 64, default 8): U-Net: learned pictures of each class that enter the network beside the image
         across (int, >= 0, default 64): U-Net: hidden width of the layer that joins all positions of the coarsest level; 0: none
         norm (str, whole | group, default 'whole'): U-Net: normalisation, one group without parameters, or GroupNorm
         parameterisation (str, edm | v, default 'edm'): what the network predicts, and at which noise levels
-        level_mean (float, >= -10, <= 10, default: derived): mean of the log noise level in training, for edm; default 0
-        level_std (float, > 0, <= 10, default: derived): deviation of the log noise level in training, for edm; default 1.2
-        batch (int, >= 1, default: derived): expected records a step; default 2048, or N / 8 if that is less
+        p_mean (float, >= -10, <= 10, default: derived): mean of the log noise level in training, for edm; default 0
+        p_std (float, > 0, <= 10, default: derived): standard deviation of the log noise level in training, for edm; default 1.2
+        batch_size (int, >= 1, default: derived): expected records per step; default 2048, or N / 8 if that is less
         steps (int, >= 1, default 400): noisy gradients
-        copies (int, >= 1, default 16): noise multiplicity K: draws a record, averaged before clipping
-        bound (float, > 0, default 0.1): largest L2 norm C of one unit's gradient; nearly all are longer
-        rate (float, > 0, default 0.01): top learning rate of Adam
-        decay (str, cosine | none, default 'cosine'): learning rate: to 0 by a cosine, or constant
-        average (float, >= 0, < 1, default 0.97): exponential average of the weights
-        drop (float, >= 0, <= 1, default: derived): probability that a record is trained without its class; default 0.1 with guidance, else 0
-        shift (int, >= 0, <= 64, default 0): augmentation: each copy is moved by up to this many pixels
-        flip (bool, default False): augmentation: each copy is mirrored with probability 1/2
+        noise_multiplicity (int, >= 1, default 16): noise multiplicity K: draws per record, averaged before clipping
+        clip_norm (float, > 0, default 0.1): largest L2 norm C of one unit's gradient; nearly all are longer
+        lr (float, > 0, default 0.01): top learning rate of Adam
+        lr_schedule (str, cosine | none, default 'cosine'): learning rate: to 0 by a cosine, or constant
+        ema_decay (float, >= 0, < 1, default 0.97): decay of the exponential average of the weights
+        label_dropout (float, >= 0, <= 1, default: derived): probability that a record is trained without its class; default 0.1 with guidance, else 0
+        shift (int, >= 0, <= 64, default 0): augmentation: each noise draw is of an image shifted by up to this many pixels
+        flip (bool, default False): augmentation: mirrored with probability 1/2
         sampler (str, ddim | stochastic | ancestral | churn, default 'ancestral'): how images are drawn
         sampling_steps (int, >= 1, default 50): noise levels an image is drawn through
-        churn (float, >= 0, default 10.0): S_churn of the churn sampler
-        churn_from (float, >= 0, default 0.05): S_min, the lowest noise level that is churned
-        churn_to (float, >= 0, default 50.0): S_max, the highest noise level that is churned
-        guidance (float, >= 0, default 0.0): weight of classifier-free guidance
+        s_churn (float, >= 0, default 10.0): S_churn of the churn sampler
+        s_min (float, >= 0, default 0.05): S_min, the lowest noise level that is churned
+        s_max (float, >= 0, default 50.0): S_max, the highest noise level that is churned
+        guidance_scale (float, >= 0, default 0.0): weight of classifier-free guidance
     """
 
     def __init__(
@@ -556,32 +556,32 @@ class DPDiffusion(_DPDiffusion):
         frequencies: int = 100,
         width: int | None = None,
         blocks: int | None = None,
-        embedding: int | None = None,
+        embedding_dim: int | None = None,
         levels: int = 2,
         attention: bool = False,
-        patch: int | None = None,
-        maps: int = 8,
+        patch_size: int | None = None,
+        class_maps: int = 8,
         across: int = 64,
         norm: Literal["whole", "group"] = "whole",
         parameterisation: Literal["edm", "v"] = "edm",
-        level_mean: float | None = None,
-        level_std: float | None = None,
-        batch: int | None = None,
+        p_mean: float | None = None,
+        p_std: float | None = None,
+        batch_size: int | None = None,
         steps: int = 400,
-        copies: int = 16,
-        bound: float = 0.1,
-        rate: float = 0.01,
-        decay: Literal["cosine", "none"] = "cosine",
-        average: float = 0.97,
-        drop: float | None = None,
+        noise_multiplicity: int = 16,
+        clip_norm: float = 0.1,
+        lr: float = 0.01,
+        lr_schedule: Literal["cosine", "none"] = "cosine",
+        ema_decay: float = 0.97,
+        label_dropout: float | None = None,
         shift: int = 0,
         flip: bool = False,
         sampler: Literal["ddim", "stochastic", "ancestral", "churn"] = "ancestral",
         sampling_steps: int = 50,
-        churn: float = 10.0,
-        churn_from: float = 0.05,
-        churn_to: float = 50.0,
-        guidance: float = 0.0,
+        s_churn: float = 10.0,
+        s_min: float = 0.05,
+        s_max: float = 50.0,
+        guidance_scale: float = 0.0,
     ) -> None: ...
 
 class DPFETA(_DPFETA):
@@ -591,42 +591,42 @@ class DPFETA(_DPFETA):
         network (str, perceptron | unet, default 'perceptron'): layers over low frequencies, or a U-Net
         frequencies (int, >= 1, default 136): perceptron: how many low frequencies an image is made of
         width (int, >= 4, default: derived): of the perceptron's layers, default 128, or 256 where epsilon N reaches 200,000; channels of the U-Net's finest level, default 16
-        blocks (int, >= 0, <= 8, default: derived): residual blocks, default 0, or 1 where epsilon N reaches 200,000; of the U-Net: a level, on each side, default 1
-        embedding (int, >= 4, default: derived): width of the embedding of the noise level, default 32; U-Net: and of the class, default 64
+        blocks (int, >= 0, <= 8, default: derived): residual blocks, default 0, or 1 where epsilon N reaches 200,000; of the U-Net: per level, on each side, default 1
+        embedding_dim (int, >= 4, default: derived): width of the embedding of the noise level, default 32; U-Net: and of the class, default 64
         levels (int, >= 1, <= 5, default 2): U-Net: levels, each of half the side and, from the second, twice the channels
         attention (bool, default False): U-Net: self-attention on the coarsest level
-        patch (int, >= 1, <= 16, default: derived): U-Net: side of the square of pixels that is one position; default 2, or 4 for sides above 40
-        maps (int, >= 0, <= 64, default 8): U-Net: learned pictures of each class that enter the network beside the image
+        patch_size (int, >= 1, <= 16, default: derived): U-Net: side of the square of pixels that is one position; default 2, or 4 for sides above 40
+        class_maps (int, >= 0, <= 64, default 8): U-Net: learned pictures of each class that enter the network beside the image
         across (int, >= 0, default 64): U-Net: hidden width of the layer that joins all positions of the coarsest level; 0: none
         norm (str, whole | group, default 'whole'): U-Net: normalisation, one group without parameters, or GroupNorm
         parameterisation (str, edm | v, default 'edm'): what the network predicts, and at which noise levels
-        level_mean (float, >= -10, <= 10, default: derived): mean of the log noise level in training, for edm; default 0
-        level_std (float, > 0, <= 10, default: derived): deviation of the log noise level in training, for edm; default 1.2
-        batch (int, >= 1, default: derived): expected records a step; default 2048, or N / 8 if that is less
+        p_mean (float, >= -10, <= 10, default: derived): mean of the log noise level in training, for edm; default 0
+        p_std (float, > 0, <= 10, default: derived): standard deviation of the log noise level in training, for edm; default 1.2
+        batch_size (int, >= 1, default: derived): expected records per step; default 2048, or N / 8 if that is less
         steps (int, >= 1, default 400): noisy gradients
-        copies (int, >= 1, default 16): noise multiplicity K: draws a record, averaged before clipping
-        bound (float, > 0, default 0.1): largest L2 norm C of one unit's gradient; nearly all are longer
-        rate (float, > 0, default 0.005): top learning rate of Adam
-        decay (str, cosine | none, default 'cosine'): learning rate: to 0 by a cosine, or constant
-        average (float, >= 0, < 1, default 0.97): exponential average of the weights
-        drop (float, >= 0, <= 1, default: derived): probability that a record is trained without its class; default 0.1 with guidance, else 0
-        shift (int, >= 0, <= 64, default 0): augmentation: each copy is moved by up to this many pixels
-        flip (bool, default False): augmentation: each copy is mirrored with probability 1/2
+        noise_multiplicity (int, >= 1, default 16): noise multiplicity K: draws per record, averaged before clipping
+        clip_norm (float, > 0, default 0.1): largest L2 norm C of one unit's gradient; nearly all are longer
+        lr (float, > 0, default 0.005): top learning rate of Adam
+        lr_schedule (str, cosine | none, default 'cosine'): learning rate: to 0 by a cosine, or constant
+        ema_decay (float, >= 0, < 1, default 0.97): decay of the exponential average of the weights
+        label_dropout (float, >= 0, <= 1, default: derived): probability that a record is trained without its class; default 0.1 with guidance, else 0
+        shift (int, >= 0, <= 64, default 0): augmentation: each noise draw is of an image shifted by up to this many pixels
+        flip (bool, default False): augmentation: mirrored with probability 1/2
         sampler (str, ddim | stochastic | ancestral | churn, default 'ancestral'): how images are drawn
         sampling_steps (int, >= 1, default 30): noise levels an image is drawn through
-        churn (float, >= 0, default 10.0): S_churn of the churn sampler
-        churn_from (float, >= 0, default 0.05): S_min, the lowest noise level that is churned
-        churn_to (float, >= 0, default 50.0): S_max, the highest noise level that is churned
-        guidance (float, >= 0, default 0.0): weight of classifier-free guidance
+        s_churn (float, >= 0, default 10.0): S_churn of the churn sampler
+        s_min (float, >= 0, default 0.05): S_min, the lowest noise level that is churned
+        s_max (float, >= 0, default 50.0): S_max, the highest noise level that is churned
+        guidance_scale (float, >= 0, default 0.0): weight of classifier-free guidance
         warm_start (str, central | mode | moments, default 'moments'): what is bought first
-        share (float, > 0, < 1, default: derived): part of the budget for the warm start; default 0.1, or 0.3 for moments
-        queries (int, >= 1, <= 10000, default 5): central images a class
-        query_rate (float, > 0, <= 1, default 0.1): part of the records in one query for central images
+        budget_share (float, > 0, < 1, default: derived): part of the budget for the warm start; default 0.1, or 0.3 for moments
+        queries (int, >= 1, <= 10000, default 5): central images per class
+        query_sample_rate (float, > 0, <= 1, default 0.1): part of the records in one query for central images
         grey_levels (int, >= 2, <= 256, default 2): grey levels that the mode is chosen from
-        entry (float, > 0.002, <= 80, default 2.0): noise level at which images of moments enter the sampler, and below which it is trained; 80: pure noise
+        entry_sigma (float, > 0.002, <= 80, default 2.0): noise level at which images of moments enter the sampler, and below which it is trained; 80: pure noise
         warm_steps (int, >= 1, default 1000): pre-training steps; they cost no privacy
-        warm_batch (int, >= 1, default 1024): images a pre-training step
-        warm_rate (float, > 0, default 0.005): top learning rate of pre-training
+        warm_batch_size (int, >= 1, default 1024): images per pre-training step
+        warm_lr (float, > 0, default 0.005): top learning rate of pre-training
     """
 
     def __init__(
@@ -636,39 +636,39 @@ class DPFETA(_DPFETA):
         frequencies: int = 136,
         width: int | None = None,
         blocks: int | None = None,
-        embedding: int | None = None,
+        embedding_dim: int | None = None,
         levels: int = 2,
         attention: bool = False,
-        patch: int | None = None,
-        maps: int = 8,
+        patch_size: int | None = None,
+        class_maps: int = 8,
         across: int = 64,
         norm: Literal["whole", "group"] = "whole",
         parameterisation: Literal["edm", "v"] = "edm",
-        level_mean: float | None = None,
-        level_std: float | None = None,
-        batch: int | None = None,
+        p_mean: float | None = None,
+        p_std: float | None = None,
+        batch_size: int | None = None,
         steps: int = 400,
-        copies: int = 16,
-        bound: float = 0.1,
-        rate: float = 0.005,
-        decay: Literal["cosine", "none"] = "cosine",
-        average: float = 0.97,
-        drop: float | None = None,
+        noise_multiplicity: int = 16,
+        clip_norm: float = 0.1,
+        lr: float = 0.005,
+        lr_schedule: Literal["cosine", "none"] = "cosine",
+        ema_decay: float = 0.97,
+        label_dropout: float | None = None,
         shift: int = 0,
         flip: bool = False,
         sampler: Literal["ddim", "stochastic", "ancestral", "churn"] = "ancestral",
         sampling_steps: int = 30,
-        churn: float = 10.0,
-        churn_from: float = 0.05,
-        churn_to: float = 50.0,
-        guidance: float = 0.0,
+        s_churn: float = 10.0,
+        s_min: float = 0.05,
+        s_max: float = 50.0,
+        guidance_scale: float = 0.0,
         warm_start: Literal["central", "mode", "moments"] = "moments",
-        share: float | None = None,
+        budget_share: float | None = None,
         queries: int = 5,
-        query_rate: float = 0.1,
+        query_sample_rate: float = 0.1,
         grey_levels: int = 2,
-        entry: float = 2.0,
+        entry_sigma: float = 2.0,
         warm_steps: int = 1000,
-        warm_batch: int = 1024,
-        warm_rate: float = 0.005,
+        warm_batch_size: int = 1024,
+        warm_lr: float = 0.005,
     ) -> None: ...

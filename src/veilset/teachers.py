@@ -2,6 +2,10 @@
 
 Each is the class that `veilset.make_teacher` makes by name, loaded when it is first used. What type checkers and
 editors see is in `teachers.pyi`, which docs/make_stubs.py writes.
+
+Examples:
+    >>> vs.teachers.DPScatter(steps=100).get_params()["steps"]
+    100
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ The main tool is a *replay*. A method is fitted on a set D, and its gate's answe
 neighbour D' by a gate that computes its own answers but hands out those of D. If the method learns from answers only,
 everything it does and keeps is equal on D and D', to the bit. And because both gates draw the same noise, the
 difference between what was computed on D and on D' is exactly what the differing unit contributed.
+
+Examples:
+    >>> vs.testing.check_synthesizer(vs.synthesizers.DPMERF, frequencies=20, steps=2, batch_size=20)
 """
 
 from __future__ import annotations

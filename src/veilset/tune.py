@@ -11,6 +11,13 @@ Scores, of a logistic regression trained on images that the trial's model draws:
   synthetic-holdout  share of other images of the same model that it classifies well: free, reads nothing private, and
                      likes models whose classes are easy to tell apart, whether or not they look like the private ones
 A public test split is never used: what was chosen by it could not be measured on it.
+
+Examples:
+    >>> grid = {"basis_size": [10, 20]}
+    >>> priced = vs.tune.price(vs.tune.Tuning(method="dp-moments", data="digits", epsilon=3.0, grid=grid, trials=2))
+    >>> priced.epsilon <= 3.0  # of the whole search
+    True
+    >>> model, score = vs.tune(priced, "tuned")
 """
 
 from __future__ import annotations
@@ -27,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from veilset.core.errors import ConfigError, RunError
 from veilset.core.facts import check_tested
 from veilset.core.modules import called
-from veilset.core.words import as_html
+from veilset.core.rendering import as_html
 from veilset.privacy.account import Account, Payment, check_mode
 from veilset.privacy.accounting import Search, gaussian_noise_multiplier, search_claim
 from veilset.privacy.plan import Plan, Release
@@ -160,13 +167,14 @@ def price(tuning: Tuning) -> Priced:
         ConfigError: a parameter is wrong, or the budget is infinite or too small.
     """
     from veilset.data.load import load
-    from veilset.methods.catalogue import make
+    from veilset.methods.catalogue import make, method_class
 
     whole = Privacy(tuning.epsilon, tuning.delta, tuning.allow_large_delta)
     if not whole.private:
         raise ConfigError("epsilon = inf: a search without a budget has no price; give a finite one")
     info = load(tuning.data).info
     whole.check_units(info.units)
+    tuning = replace(tuning, grid=method_class(tuning.method).modern(tuning.grid))
     models = [make(tuning.method, recipe=tuning.recipe, **params) for params in tuning.candidates()]
     trial, best = whole.epsilon / 2.5, None
     for _ in range(12):  # the price is nearly a multiple of the trial's epsilon

@@ -126,7 +126,7 @@ def test_machines_and_people_get_the_same(open_result: Membership, private_resul
 
 def test_what_a_model_shows_is_attacked_too(pool: Pool, tmp_path: Path) -> None:
     def moments() -> Any:
-        return vs.make("dp-moments", cells=4, size=30, draws=0)
+        return vs.make("dp-moments", n_components=4, basis_size=30, mc_samples=0)
 
     result = run(pool, tmp_path, float("inf"), shadows=4, method=moments)
     likelihood = next(r for r in result.results if r.name == "likelihood")

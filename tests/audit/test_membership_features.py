@@ -22,16 +22,16 @@ from veilset.methods.catalogue import BUILT_IN
 from veilset.privacy.noise import Stream
 
 SHORT: dict[str, dict[str, Any]] = {
-    "dp-merf": {"steps": 5, "frequencies": 20, "batch": 40},
-    "dp-moments": {"cells": 1, "draws": 0},
+    "dp-merf": {"steps": 5, "frequencies": 20, "batch_size": 40},
+    "dp-moments": {"n_components": 1, "mc_samples": 0},
     "dp-cvae": {"steps": 3},
     "vae-gm": {"steps": 2},
     "au-gm": {"steps": 3},
-    "dp-gan": {"steps": 3, "copies": 1},
-    "dp-cgan": {"steps": 3, "copies": 1},
-    "dp-diffusion": {"steps": 2, "batch": 32, "copies": 1},
-    "dp-feta": {"steps": 2, "batch": 32, "copies": 1, "warm_steps": 2},
-    "taught-moments": {"steps": 2, "choose": False},
+    "dp-gan": {"steps": 3, "snapshots": 1},
+    "dp-cgan": {"steps": 3, "snapshots": 1},
+    "dp-diffusion": {"steps": 2, "batch_size": 32, "noise_multiplicity": 1},
+    "dp-feta": {"steps": 2, "batch_size": 32, "noise_multiplicity": 1, "warm_steps": 2},
+    "taught-moments": {"steps": 2, "selection": False},
     "dp-kip": {"steps": 2, "per_class": 2},
     "private-set": {"networks": 1, "stages": 2, "per_class": 2, "width": 4, "start": "noise"},
     "dp-condense": {"steps": 2, "per_class": 2, "networks": 2, "width": 4},
@@ -144,13 +144,13 @@ def test_the_lower_bound_is_the_training_loss(fitted: Any, test_split: Images) -
     weight.at(0)
     loss = autoencoders.loss_of(model.config, weight, draws=400)
     them = Candidates.of(test_split[:8])
-    code = Stream(bytes(32)).normal(8 * 400 * model.config.latent).view(8, 400, -1)
+    code = Stream(bytes(32)).normal(8 * 400 * model.config.latent_dim).view(8, 400, -1)
     with torch.no_grad():
         trained = torch.stack([loss(net, x, y, {"code": e}) for x, y, e in zip(them.x, them.y, code, strict=True)])
         # The loss leaves out what the frame's directions cannot show; pixels count it.
         left = them.x.flatten(1) - net.frame.centre[them.y]
         left = left - (left @ net.frame.basis.T) @ net.frame.basis
-    wanted = -(trained + left.square().sum(1) / (2 * model.config.deviation**2))
+    wanted = -(trained + left.square().sum(1) / (2 * model.config.pixel_std**2))
     got = model_features(model, folder, them)["elbo"]
     assert torch.allclose(got.float(), wanted, rtol=0.15) and float(got.std()) > 0
 

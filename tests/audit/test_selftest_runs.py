@@ -195,7 +195,7 @@ def test_files_that_are_not_looked_at_fail(monkeypatch):
 
 def test_versions_that_are_taken_at_their_word_fail(monkeypatch):
     monkeypatch.setattr(veilset.privacy.receipt, "known_fault", lambda *a: "")
-    assert failing(folders.versions()) == ["claims of versions with a fault are not relied upon"]
+    assert failing(folders.versions()) == ["claims of versions with a fault are not trusted"]
 
 
 def test_pictures_of_any_kind_fail(monkeypatch):

@@ -1,4 +1,4 @@
-"""The headline suite: three networks a cell, floors on the default method only, and rows that others read."""
+"""The headline suite: three networks per cell, floors on the default method only, and rows that others read."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_floor_of_the_distance_is_half_of_the_baselines() -> None:
 @pytest.mark.long
 def test_a_first_cell_shows_its_images_and_counts_copies() -> None:
     """Copies are counted among released images; the test images beside them are no members."""
-    options = {"method": "dp-moments", "data": "digits", "epsilon": 10.0, "params": {"draws": 0}, "n": 300}
+    options = {"method": "dp-moments", "data": "digits", "epsilon": 10.0, "params": {"mc_samples": 0}, "n": 300}
     made = headline.judged(**options, seed=0, pictures=["coverage-gabor"])
     later = headline.judged(**options, seed=1, pictures=["coverage-gabor"])
     assert made["copies"]["near"] == 0 and made["copies"]["of"] >= 300 and not {"copies", "sheet"} & set(later)
@@ -94,7 +94,7 @@ def test_copies_are_found() -> None:
 def test_the_unseen_set_is_drawn_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cell names the set, not a path; other suites do not know it."""
     monkeypatch.setattr(headline.glyphs, "make", lambda folder: real(folder, 300, 50))
-    got = headline.judged("dp-moments", headline.UNSEEN, 10.0, 0, {"draws": 0}, 300, [])
+    got = headline.judged("dp-moments", headline.UNSEEN, 10.0, 0, {"mc_samples": 0}, 300, [])
     assert got["figures"]["mean"] > 10
     assert {c.params["data"] for c in headline.cells(False)} == set(headline.SETS)
     with pytest.raises(ConfigError, match="greek"):

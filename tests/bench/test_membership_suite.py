@@ -69,7 +69,7 @@ def test_an_unfinished_suite_says_what_is_missing() -> None:
 
 
 def test_the_published_attack_finds_members_that_were_never_trained_on() -> None:
-    settings = {"method": "dp-moments", "params": {"draws": 0, "cells": 1}, "data": "digits"}
+    settings = {"method": "dp-moments", "params": {"mc_samples": 0, "n_components": 1}, "data": "digits"}
     rows = membership.mistake(**settings, epsilon=10.0, seed=0, members=400, images=400)["rows"]
     found = {(r["trained"], r["outsiders"]): r["run"] for r in rows}
     assert found["on the members", "generated"]["auc"] > 0.95
@@ -79,7 +79,7 @@ def test_the_published_attack_finds_members_that_were_never_trained_on() -> None
 
 
 def test_a_cell_attacks_and_keeps_few_curves() -> None:
-    params = {"draws": 0, "cells": 1}
+    params = {"mc_samples": 0, "n_components": 1}
     got = membership.attacked("dp-moments", "inf", 0, params, data="digits", members=300, images=300, shadows=4)
     json.dumps(got, allow_nan=False)
     assert {a["name"] for a in got["attacks"] if "curves" in a} == set(membership.KEPT)

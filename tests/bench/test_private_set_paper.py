@@ -129,8 +129,8 @@ def test_tables(done: int) -> None:
     assert f"| required and goal of dp-condense | {bars} |" in text
     assert "| published: private-set | 80.9 | 95.6 | 70.2 | 77.7 |" in text
     assert "| published: gs-wgan |  | 84.9 |  | 63.1 |" in text, "not published at epsilon 1"
-    assert f"| mnist | dp-condense, 10 a class | {' | '.join([ours] * len(SIX))} |" in text
-    assert "| fashion-mnist | published: private-set, 20 a class | 77.7 | 68.0 | 59.1 | 76.8 | 70.8 | 62.2 |" in text
+    assert f"| mnist | dp-condense, 10 per class | {' | '.join([ours] * len(SIX))} |" in text
+    assert "| fashion-mnist | published: private-set, 20 per class | 77.7 | 68.0 | 59.1 | 76.8 | 70.8 | 62.2 |" in text
     assert (f"Missing {CELLS} results" in text) == (done == 0)
     assert ("| fashion-mnist | with | 200 | 10.000 | 2.00 | 90.90 ± 1.00 | 3 of 3 |" in text) == (done == CELLS)
     assert "![Accuracy against spent epsilon and against minutes](private-set-paper.svg)" in text

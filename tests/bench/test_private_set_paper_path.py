@@ -39,13 +39,13 @@ def test_a_recorded_fit_is_an_ordinary_one(params: dict[str, Any], monkeypatch: 
 
 def test_a_point_is_the_set_after_its_questions() -> None:
     """Without noise and without a falling rate, a run of one question ends where a longer one passes."""
-    data, params = vs.load("digits").train, TINY | {"decay": False}
+    data, params = vs.load("digits").train, TINY | {"lr_decay": False}
     long = Recorded(3, **params).fit(data, vs.Privacy(math.inf), seed=0)
     short = vs.make("private-set", **params | {"networks": 1, "stages": 1}).fit(data, vs.Privacy(math.inf), seed=0)
     assert torch.equal(long.after(long.path[1]).sample(20, seed=0).x, short.sample(20, seed=0).x)
 
 
-@pytest.mark.parametrize("params", [{}, {"start": "noise"}, {"batch": 200}])
+@pytest.mark.parametrize("params", [{}, {"start": "noise"}, {"batch_size": 200}])
 def test_epsilon_grows_from_that_of_the_start_to_that_of_the_plan(params: dict[str, Any]) -> None:
     plan = vs.make("private-set", **TINY | params).plan(vs.load("digits").info, TEN)
     spent = [epsilon_after(plan, n) for n in (0, 1, 4)]

@@ -159,11 +159,12 @@ def test_without_a_name_plan_takes_the_default(capsys: pytest.CaptureFixture[str
     unnamed = capsys.readouterr().out
     assert main(["plan", DEFAULT, "--data", "digits", "--epsilon", "1", "--json"]) == 0
     assert unnamed == capsys.readouterr().out
-    assert main(["plan", "--data", "digits", "--epsilon", "1", "--draws", "3", "--json"]) == 0
+    assert main(["plan", "--data", "digits", "--epsilon", "1", "--mc-samples", "3", "--json"]) == 0
     assert capsys.readouterr().out == unnamed, "an option of the default method, which changes no release"
 
 
 @pytest.mark.long
 def test_without_a_name_fit_takes_the_default(tmp_path: Path) -> None:
-    assert main(["fit", "--data", "digits", "--epsilon", "5", "--choose", "false", "--out", str(tmp_path / "run")]) == 0
+    plain = ("--selection", "false", "--out", str(tmp_path / "run"))
+    assert main(["fit", "--data", "digits", "--epsilon", "5", *plain]) == 0
     assert vs.open_model(tmp_path / "run").name == DEFAULT

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.runner import suite
-from benchmarks.runner.suite import Table, missing, run_suite
+from benchmarks.runner import quality, suite
+from benchmarks.runner.suite import Table, by_present_names, missing, run_suite
+from benchmarks.suites import spine
 from veilset.core.errors import ConfigError, Note, RunError
 
 Kind = Callable[[str], None]
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 class Told(list[str]):
@@ -167,3 +169,15 @@ def test_a_suite_is_named_by_what_it_shows(capsys: pytest.CaptureFixture[str]) -
     assert "suite 'model-inversion' does not exist yet. Suites: spine" in capsys.readouterr().err
     for name, module in suite.SUITES.items():
         assert module.rpartition(".")[2].startswith(name.replace("-", "_")[:5]), "a module is called as its suite"
+
+
+def test_a_result_keeps_the_names_that_parameters_had_and_counts() -> None:
+    name = "dp-merf.published-averaged-weights.mnist.eps1.seed0"
+    made = json.loads((RESULTS / "spine" / f"{name}.json").read_text())
+    assert (made["cell"]["params"]["batch"], made["cell"]["params"]["average"]) == (100, 0.99)
+    cell = next(c for c in spine.cells(False) if c.name == name)
+    assert (cell.params["params"]["batch_size"], cell.params["params"]["ema_decay"]) == (100, 0.99)
+    assert Table("spine", RESULTS, False, {}).result(cell) == made
+    assert not quality.over_seeds([(cell, made)], 1)["older"]
+    unknown = {"method": "gone", "params": {"rate": 1}}
+    assert by_present_names(unknown) == unknown

@@ -72,8 +72,8 @@ def test_a_bad_method_or_parameter(veilset: Run, command: tuple[str, ...], words
 
 
 def test_a_parameter_that_is_known_brings_no_other_to_mind(veilset: Run) -> None:
-    outcome = veilset("plan", "private-set", "--data", "digits", "--epsilon", "1", "--rate")
-    outcome.refused("write --rate VALUE")
+    outcome = veilset("plan", "private-set", "--data", "digits", "--epsilon", "1", "--lr")
+    outcome.refused("write --lr VALUE")
     assert "Did you mean" not in outcome.err
 
 

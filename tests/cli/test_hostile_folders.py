@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from veilset.core.facts import peak_mb
-from veilset.core.words import UNSEEN, legible
+from veilset.core.rendering import UNSEEN, legible
 
 Run = Callable[..., Any]
 Copy = Callable[[str], Path]
@@ -435,11 +435,11 @@ def test_runs(veilset: Run, copy: Copy, tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("method", "huge"),
     [
-        ("dp-merf", {"code": 10**9}),
-        ("dp-merf", {"code": 300_000}),
+        ("dp-merf", {"latent_dim": 10**9}),
+        ("dp-merf", {"latent_dim": 300_000}),
         ("dp-gan", {"width": 60_000}),
-        ("dp-gan", {"code": 10**8}),
-        ("dp-cvae", {"hidden": 40_000}),
+        ("dp-gan", {"latent_dim": 10**8}),
+        ("dp-cvae", {"hidden_dim": 40_000}),
         ("dp-diffusion", {"width": 4096}),
     ],
 )

@@ -28,7 +28,7 @@ def fitter(make, seed):
 
 def everybody(name: str) -> dict[str, int]:
     """Parameters with which each step reads all units."""
-    return {"batch": 60} if "batch" in SMALL.get(name, {}) else {}
+    return {"batch_size": 60} if "batch_size" in SMALL.get(name, {}) else {}
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_also_where_each_step_reads_everybody(name):
 @pytest.mark.parametrize("images", [1, 3])
 def test_teachers(name, images):
     d, others = coupled.worlds(images, WHITE, 4)
-    got = coupled.realised(fitter(lambda: vs.make_teacher(name, steps=2, batch=20), None), d, others)
+    got = coupled.realised(fitter(lambda: vs.make_teacher(name, steps=2, batch_size=20), None), d, others)
     assert max(got.values()) <= MOST
 
 

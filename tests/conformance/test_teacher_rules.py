@@ -7,7 +7,7 @@ import pytest
 from veilset import testing as kit
 from veilset.methods.teachers import TEACHERS, teacher_class
 
-SMALL = {"dp-scatter": {"steps": 2, "batch": 10}}
+SMALL = {"dp-scatter": {"steps": 2, "batch_size": 10}}
 DRAWING = ("save_and_load_give_the_same_samples", "samples_are_labelled_images", "without_noise_it_is_stamped")
 
 

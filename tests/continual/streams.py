@@ -23,7 +23,7 @@ class Config:
 
 
 class Tiny(vs.Synthesizer):
-    """Class means, in one question or in one a class."""
+    """Class means, in one question or in one per class."""
 
     name = "tiny"
     Config = Config

@@ -13,7 +13,7 @@ import torch
 from veilset.core.errors import RunError
 from veilset.core.io import MOST_DEPTH, no_links, parse_json, private_part, read_capped, read_json
 from veilset.core.pictures import decode_png, png_bytes
-from veilset.core.words import LONGEST, legible, one_line
+from veilset.core.rendering import LONGEST, legible, one_line
 from veilset.privacy.ledger import Ledger
 
 

@@ -25,7 +25,7 @@ train("mlp128", Images(torch.zeros(32, 1, 28, 28, dtype=torch.uint8), torch.zero
 """
 FIT = """
 import veilset as vs
-vs.make("dp-moments", cells=1, draws=0).fit(vs.load("digits").train, vs.Privacy(1.0), seed=0)
+vs.make("dp-moments", n_components=1, mc_samples=0).fit(vs.load("digits").train, vs.Privacy(1.0), seed=0)
 """
 
 

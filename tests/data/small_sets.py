@@ -35,7 +35,7 @@ def png(path: Path, x: np.ndarray) -> None:
 
 
 def class_folder(root: Path, x: np.ndarray, names: Iterable[str] = ("cat", "dog")) -> Path:
-    """A sub-folder a class; record i belongs to class i mod K."""
+    """A sub-folder per class; record i belongs to class i mod K."""
     names = tuple(names)
     for i, a in enumerate(x):
         png(root / names[i % len(names)] / f"{i:03d}.png", a)

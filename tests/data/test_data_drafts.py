@@ -116,5 +116,5 @@ def test_litter_of_systems_is_skipped_and_counted(tmp_path: Path, make: Callable
 
 def test_a_folder_of_litter_alone_is_no_set(tmp_path: Path) -> None:
     (tmp_path / "s" / "lost+found").mkdir(parents=True)
-    with pytest.raises(DataError, match="no sub-folder a class"):
+    with pytest.raises(DataError, match="no sub-folder per class"):
         init(tmp_path / "s")

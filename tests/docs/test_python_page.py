@@ -17,8 +17,8 @@ def test_the_example_runs(tmp_path: Path, monkeypatch, capsys) -> None:
     names: dict = {}
     exec(compile(example, "docs/python.md", "exec"), names)
     said = capsys.readouterr().out
-    assert "{'size': 20, 'cells': None, 'rounds': 2, 'draws': 1000}" in said and "VERIFIED" in said
-    assert len(names["pictures"]) == 500 and names["x"].shape == (1, 8, 8) and names["larger"].config.size == 36
+    assert "{'basis_size': 20, 'n_components': None, 'rounds': 2, 'mc_samples': 1000}" in said and "VERIFIED" in said
+    assert len(names["pictures"]) == 500 and names["x"].shape == (1, 8, 8) and names["larger"].config.basis_size == 36
     assert names["advice"].method in said
 
 

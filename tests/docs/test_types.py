@@ -34,8 +34,8 @@ def test_the_example_of_the_readme_is_clean(tmp_path: Path) -> None:
 def test_options_of_methods_are_known(tmp_path: Path) -> None:
     text = """import veilset as vs
 
-vs.synthesizers.DPMoments(size=20)
-vs.synthesizers.DPMERF(loss="unbiased", rate=None)
+vs.synthesizers.DPMoments(basis_size=20)
+vs.synthesizers.DPMERF(loss="unbiased", lr=None)
 vs.teachers.DPScatter(steps=1).get_params()
 data = vs.load("digits")
 model: vs.synthesizers.DPMoments = vs.synthesizers.DPMoments().fit(data.train, vs.Privacy(1.0)).set_params(size=3)
@@ -46,7 +46,7 @@ vs.selftest().ok
     assert checked(tmp_path, text) == ""
     wrong = {
         "vs.synthesizers.DPMoments(sise=20)": 'Unexpected keyword argument "sise"',
-        'vs.synthesizers.DPMoments(size="20")': "incompatible type",
+        'vs.synthesizers.DPMoments(basis_size="20")': "incompatible type",
         'vs.synthesizers.DPMERF(loss="unbiasd")': "incompatible type",
         "vs.synthesizers.DPMoments(20)": "Too many positional arguments",
         "vs.synthesizers.DPNonsense()": 'no attribute "DPNonsense"',

@@ -130,7 +130,9 @@ def stream(tmp: Path) -> dict[str, Any]:
     for _ in range(2):
         veilset_says("continual", "fit", tmp / "s", *DATA)
     runs = sorted(p.parent for p in (tmp / "s").rglob("model.safetensors"))
-    return {p.relative_to(tmp).as_posix(): learned(p) for p in runs}
+    first = json.loads((tmp / "s" / "stream.jsonl").read_text().splitlines()[0])["body"]
+    tasks = [{k: task[k] for k in ("method", "config", "classes")} for task in first["tasks"]]
+    return {p.relative_to(tmp).as_posix(): learned(p) for p in runs} | {"tasks": tasks}
 
 
 def learned(run: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ QUICK = Protocol("quick", epochs=3, batch=64)
 
 def test_published_schedules_are_the_documented_ones() -> None:
     assert (PSG.rate, PSG.weight_decay, PSG.batch, PSG.epochs, PSG.optimizer) == (0.01, 5e-4, 256, 1000, "sgd")
-    assert PSG.steps(200) == 1000 and PSG.steps(500) == 1953  # 20 and 50 images a class: all 1,000 epochs
+    assert PSG.steps(200) == 1000 and PSG.steps(500) == 1953  # 20 and 50 images per class: all 1,000 epochs
     assert PSG.steps(60_000) == 2000
     assert (DPDM.rate, DPDM.batch, DPDM.epochs, DPDM.holdout) == (3e-4, 128, 50, 0.1)
     assert (GS_WGAN.rate, GS_WGAN.drop * GS_WGAN.epochs, GS_WGAN.weight_decay) == (0.1, 40, 1e-4)

@@ -103,7 +103,7 @@ def test_the_noise_of_a_count_is_small_beside_the_units(epsilon: float, noise: f
     assert row.noise_multiplier * row.bound / INFO.units == pytest.approx(noise, rel=0.15)
     rows = {r["name"]: r["epsilon_share"] for r in plan.to_json()["releases"]}
     assert rows["choice"] < part and not plan.warnings
-    without = vs.make("taught-moments", choose=False).plan(INFO, privacy)
+    without = vs.make("taught-moments", selection=False).plan(INFO, privacy)
     assert plan["linear"].noise_multiplier == pytest.approx(without["linear"].noise_multiplier, rel=0.01)
 
 
@@ -121,11 +121,11 @@ def test_too_few_units_leave_it_out_and_the_plan_says_so() -> None:
     least = selection.least(privacy, 1)
     few, enough = (replace(INFO, units=math.ceil(least) + more) for more in (-2, 1))
     assert selection.share(enough, privacy, 1) == pytest.approx(selection.MOST, rel=0.01)
-    plan = vs.make("taught-moments", detail=False).plan(few, privacy)
+    plan = vs.make("taught-moments", texture=False).plan(few, privacy)
     assert "choice" not in {r.name for r in plan.releases}
     (said,) = plan.warnings
     assert re.search(rf"'choice' is left out, .* about \d+00 units, and {few.units} are declared", said)
-    plan = vs.make("taught-moments", detail=False).plan(enough, privacy)
+    plan = vs.make("taught-moments", texture=False).plan(enough, privacy)
     assert plan["choice"].bound == math.sqrt(2)
 
 
@@ -147,7 +147,7 @@ def _fitted(monkeypatch, counts: tuple[float, ...]) -> vs.methods.Synthesizer:
 def test_a_fit_moves_what_it_releases_if_that_is_chosen(monkeypatch) -> None:
     model = _fitted(monkeypatch, (0, 1000, 0, 0))
     assert bool(model._state["choice.moved"]) and "detail.curves" in model._state
-    assert model.notes() == ("draws with fine detail, each moved a little",)
+    assert model.notes() == ("draws with fine detail, each augmented",)
     images = model.sample(200, seed=0)
     plain = {k: v for k, v in model._state.items() if k != "choice.moved"}
     monkeypatch.setattr(model, "_state", plain)
@@ -161,7 +161,7 @@ def test_a_fit_moves_what_it_releases_if_that_is_chosen(monkeypatch) -> None:
 def test_a_fit_releases_draws_as_they_are_if_that_is_chosen(monkeypatch) -> None:
     model = _fitted(monkeypatch, (0, 0, 1000, 0))
     assert not bool(model._state["choice.moved"]) and "detail.curves" not in model._state
-    assert model.notes() == ("draws without fine detail, not moved",)
+    assert model.notes() == ("draws without fine detail, not augmented",)
 
 
 def test_the_networks_that_choose_learn_from_drawn_images_alone(monkeypatch) -> None:

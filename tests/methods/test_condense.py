@@ -77,7 +77,7 @@ def test_what_is_only_noise_moves_no_target() -> None:
 
 def test_shares_of_the_budget_are_those_that_are_asked_for() -> None:
     privacy = vs.Privacy(1.0, 1e-5)
-    plan = vs.make("dp-condense", share=0.3).plan(INFO, privacy)
+    plan = vs.make("dp-condense", budget_share=0.3).plan(INFO, privacy)
     one = gaussian_noise_multiplier(1.0, 1e-5)
     spent = {r.name: r.steps * (one / r.noise_multiplier) ** 2 for r in plan.releases}
     assert sum(spent.values()) == pytest.approx(1, rel=1e-3)
@@ -87,7 +87,7 @@ def test_shares_of_the_budget_are_those_that_are_asked_for() -> None:
 
 
 def test_the_published_schedule_is_planned_and_charged_sum_by_sum() -> None:
-    model = vs.make("dp-condense", start="noise", sums=3, group=10, networks=1, width=4, steps=2, per_class=2)
+    model = vs.make("dp-condense", start="noise", sums=3, group_size=10, networks=1, width=4, steps=2, per_class=2)
     rate = 10 / (INFO.units / len(INFO.classes))
     plan = model.plan(INFO, vs.Privacy(5.0))
     assert [(r.name, r.steps, r.sample_rate) for r in plan.releases] == [("embedding", 3, pytest.approx(rate))]
@@ -118,7 +118,7 @@ def accuracy(images, test) -> float:
 @pytest.mark.long
 def test_noise_turns_into_digits_and_labels_stay() -> None:
     data = vs.load("digits")
-    params = {"start": "noise", "per_class": 5, "width": 16, "rate": 0.05}
+    params = {"start": "noise", "per_class": 5, "width": 16, "lr": 0.05}
     before, after = (
         vs.make("dp-condense", steps=n, **params).fit(data.train, vs.Privacy(math.inf), seed=0).sample(50)
         for n in (1, 200)
@@ -129,7 +129,7 @@ def test_noise_turns_into_digits_and_labels_stay() -> None:
 
 
 def test_the_plan_counts_the_memory_of_the_axes() -> None:
-    """A square matrix a network, which outgrows everything else in wide ones."""
+    """A square matrix per network, which outgrows everything else in wide ones."""
     info = vs.load("mnist").info
     few, many = (vs.make("dp-condense", width=256, networks=n).plan(info, vs.Privacy(1.0)).memory_mb for n in (10, 60))
     assert many - few == pytest.approx(50 * (2 * 256 * 9) ** 2 * 4e-6)

@@ -113,7 +113,7 @@ def test_ink_and_paper_of_other_greys_in_each_image_stay_two(monkeypatch: pytest
 def test_it_is_left_out_where_noise_would_drown_it_and_the_plan_says_so() -> None:
     few, many = (vs.PublicInfo(name="x", classes=("a", "b"), shape=(1, 16, 16), units=n) for n in (2000, 60_000))
     for info, there in ((few, False), (many, True)):
-        plan = vs.make("taught-moments", choose=False).plan(info, vs.Privacy(1.0))
+        plan = vs.make("taught-moments", selection=False).plan(info, vs.Privacy(1.0))
         assert ("detail" in [r.name for r in plan.releases]) is there
         assert [w.startswith("release 'detail' is left out") for w in plan.warnings] == ([] if there else [True])
     need = int(re.search(r"needs about (\d+) units, and 2000", said(few)).group(1))
@@ -127,7 +127,7 @@ def test_it_is_left_out_where_noise_would_drown_it_and_the_plan_says_so() -> Non
 
 def said(info: vs.PublicInfo) -> str:
     """The warnings of a plan at epsilon 1."""
-    return " ".join(vs.make("taught-moments", choose=False).plan(info, vs.Privacy(1.0)).warnings)
+    return " ".join(vs.make("taught-moments", selection=False).plan(info, vs.Privacy(1.0)).warnings)
 
 
 @pytest.mark.long
@@ -136,7 +136,7 @@ def test_a_run_with_detail_releases_sharp_images_on_black() -> None:
     x, y = (_blocks(1200)[:, :, :16] * 255).to(torch.uint8).numpy(), np.arange(1200) % 2
     info = vs.PublicInfo(name="blocks", classes=("a", "b"), shape=(1, 16, 16), units=1200)
     sharp, soft = (
-        vs.make("taught-moments", detail=on, choose=False, steps=5).fit(  # labels play no part
+        vs.make("taught-moments", texture=on, selection=False, steps=5).fit(  # labels play no part
             from_arrays(info, x, y), vs.Privacy(float("inf")), seed=0
         )
         for on in (True, False)

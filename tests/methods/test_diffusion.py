@@ -19,8 +19,8 @@ from veilset.privacy.private import from_arrays
 
 INFO = PublicInfo(name="bars", classes=("a", "b", "c"), shape=(1, 9, 8), value_range=(0, 1), units=90)
 MNIST = PublicInfo(name="digits", classes=tuple("0123456789"), shape=(1, 28, 28), units=60_000)
-TINY = {"width": 8, "embedding": 8, "steps": 2, "copies": 2, "sampling_steps": 2}
-WARM = TINY | {"warm_steps": 2, "warm_batch": 4}
+TINY = {"width": 8, "embedding_dim": 8, "steps": 2, "noise_multiplicity": 2, "sampling_steps": 2}
+WARM = TINY | {"warm_steps": 2, "warm_batch_size": 4}
 
 
 def bars(n: int = 90, classes: int = 2):
@@ -45,24 +45,24 @@ def ledger(model) -> list[dict]:
 
 def test_published_noise():
     """q = 1/15, 4500 steps at (1, 1e-5): 16.72 by PLD (18.13 by the RDP that the authors' library uses)."""
-    train = DPDiffusion(batch=4000, steps=4500).plan(MNIST, vs.Privacy(1.0)).releases[0]
+    train = DPDiffusion(batch_size=4000, steps=4500).plan(MNIST, vs.Privacy(1.0)).releases[0]
     assert train.noise_multiplier == pytest.approx(16.72, rel=3e-3) and train.bound == 0.1
 
 
 def test_paper_recipe_is_published_schedule():
     model = vs.make("dp-diffusion", recipe="paper")
     train = model._plan(MNIST, vs.Privacy(1.0)).releases[0]
-    assert (train.steps, train.bound, model.config.copies) == (4500, 1.0, 32)
+    assert (train.steps, train.bound, model.config.noise_multiplicity) == (4500, 1.0, 32)
     assert train.sample_rate == 4096 / 60_000
     assert sum(p.numel() for p in Denoiser(model.config).network(MNIST, 0, 0).parameters()) > 900_000
 
 
 @pytest.mark.parametrize(
-    "how", [{}, {"network": "unet"}, {"parameterisation": "v", "shift": 1, "flip": True, "guidance": 0.5}]
+    "how", [{}, {"network": "unet"}, {"parameterisation": "v", "shift": 1, "flip": True, "guidance_scale": 0.5}]
 )
 @pytest.mark.parametrize("sampler", ["ancestral", "churn"])
 def test_fits_and_draws(how, sampler):
-    model = DPDiffusion(**TINY, **how, sampler=sampler, batch=20).fit(private(), vs.Privacy(math.inf), seed=0)
+    model = DPDiffusion(**TINY, **how, sampler=sampler, batch_size=20).fit(private(), vs.Privacy(math.inf), seed=0)
     images = model.sample(6)
     assert images.x.shape == (6, *INFO.shape)
     assert torch.isfinite(model._sample(model._state, INFO, images.y)).all()
@@ -71,7 +71,9 @@ def test_fits_and_draws(how, sampler):
 def test_samples_come_from_averaged_weights():
     """After one step an average that keeps 0.1 to 0.9 of the old lies between the old and the new weights."""
     fit = {
-        a: DPDiffusion(**TINY | {"steps": 4}, average=a, batch=20).fit(private(), vs.Privacy(math.inf), seed=0)._state
+        a: DPDiffusion(**TINY | {"steps": 4}, ema_decay=a, batch_size=20)
+        .fit(private(), vs.Privacy(math.inf), seed=0)
+        ._state
         for a in (0.0, 0.9)
     }
     assert any(not torch.equal(fit[0.0][k], fit[0.9][k]) for k in fit[0.0])
@@ -79,7 +81,15 @@ def test_samples_come_from_averaged_weights():
 
 def test_learns_without_noise():
     """Trained without noise, images carry the bar of their class."""
-    how = {"width": 8, "embedding": 16, "steps": 70, "copies": 2, "batch": 30, "rate": 0.02, "bound": 1.0}
+    how = {
+        "width": 8,
+        "embedding_dim": 16,
+        "steps": 70,
+        "noise_multiplicity": 2,
+        "batch_size": 30,
+        "lr": 0.02,
+        "clip_norm": 1.0,
+    }
     model = DPDiffusion(**how, sampling_steps=12).fit(private(), vs.Privacy(math.inf), seed=0)
     images = model.sample(20, classes=["a", "b"], seed=0)
     rows = images.x.float().mean((1, 3))
@@ -97,7 +107,7 @@ def test_learning_rate_rises_and_falls():
 
 def test_central_image_is_the_halved_class_sum_over_the_expected_count():
     x, y = bars(n=120)
-    model = DPFETA(**WARM, warm_start="central", queries=1, query_rate=1.0)
+    model = DPFETA(**WARM, warm_start="central", queries=1, query_sample_rate=1.0)
     asked = []
 
     class Spy:
@@ -123,7 +133,7 @@ def test_central_image_is_the_halved_class_sum_over_the_expected_count():
 
 @pytest.mark.parametrize("warm", ["central", "mode"])
 def test_queries_and_their_rate_are_in_the_ledger(warm):
-    model = DPFETA(**WARM, warm_start=warm, queries=3, query_rate=0.2, batch=20)
+    model = DPFETA(**WARM, warm_start=warm, queries=3, query_sample_rate=0.2, batch_size=20)
     model.fit(private(), vs.Privacy(2.0), seed=0)
     first = [b for b in ledger(model) if b["release"] == warm]
     assert sum(b["steps"] for b in first) == 3 and {b["sample_rate"] for b in first} == {0.2}
@@ -133,7 +143,9 @@ def test_queries_and_their_rate_are_in_the_ledger(warm):
 @pytest.mark.parametrize("entry", [0.5, 80.0])
 def test_images_of_moments_enter_the_sampler(entry):
     """Half-way in, what is drawn hangs on the moments; from pure noise it does not."""
-    model = DPFETA(**WARM, warm_start="moments", entry=entry, batch=20).fit(private(), vs.Privacy(math.inf), seed=0)
+    model = DPFETA(**WARM, warm_start="moments", entry_sigma=entry, batch_size=20).fit(
+        private(), vs.Privacy(math.inf), seed=0
+    )
     before, y = dict(model._state), torch.tensor([0, 1])
     after = before | {"moments.mean": before["moments.mean"] + 1}
     torch.manual_seed(0)
@@ -155,7 +167,7 @@ def test_one_hot_levels_keep_to_their_bound():
 
 def test_shares_of_the_budget():
     """A share is a part of squared mu; both parts together cost what was asked."""
-    plan = DPFETA(warm_start="moments", share=0.5).plan(MNIST, vs.Privacy(1.0))
+    plan = DPFETA(warm_start="moments", budget_share=0.5).plan(MNIST, vs.Privacy(1.0))
     small = [Spent(r.noise_multiplier, r.sample_rate, r.steps) for r in plan.releases if r.name != "train"]
     later = [Spent(r.noise_multiplier, r.sample_rate, r.steps) for r in plan.releases if r.name == "train"]
     first, second = claim(small, 1e-5).epsilon, claim(later, 1e-5).epsilon

@@ -1,4 +1,4 @@
-"""dp-gan and dp-cgan: what is asked, signs, label privacy of generated images, pace, recipes, other shapes."""
+"""dp-gan and dp-cgan: what is asked, signs, label privacy of generated images, schedule, recipes, other shapes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from veilset.methods.catalogue import make
 from veilset.methods.gan.common import (
     PAIR,
     RATIOS,
-    Album,
+    CriticSchedule,
     FakePart,
     Fakes,
-    Pace,
+    Snapshots,
     clamp,
     low,
     mixture,
@@ -32,8 +32,8 @@ from veilset.privacy.noise import Stream
 from veilset.privacy.private import from_arrays
 from veilset.privacy.spec import Privacy
 
-GAN = {"width": 8, "generator_width": 4, "steps": 3, "batch": 10, "generator_batch": 10, "code": 3}
-CGAN = {"width": 8, "generator_width": 4, "steps": 3, "batch": 10, "code": 3}
+GAN = {"width": 8, "generator_width": 4, "steps": 3, "batch_size": 10, "generator_batch_size": 10, "latent_dim": 3}
+CGAN = {"width": 8, "generator_width": 4, "steps": 3, "batch_size": 10, "latent_dim": 3}
 
 
 def data(shape=(1, 8, 8), classes=3, n=40):
@@ -45,10 +45,10 @@ def data(shape=(1, 8, 8), classes=3, n=40):
 CASES = [
     ("dp-gan", GAN | {"critic": "conv", "width": 2}),
     ("dp-gan", GAN | {"loss": "hinge", "fakes": "public", "adaptive": True, "generator": "mlp"}),
-    ("dp-gan", GAN | {"loss": "wasserstein", "sensitivity": "weight-clip", "labels": "input", "classify": 0.0}
-     | {"fakes": "public", "optimiser": "rmsprop", "activation": "tempered-sigmoid"}),
+    ("dp-gan", GAN | {"loss": "wasserstein", "sensitivity": "weight-clip", "labels": "input"}
+     | {"critic_class_weight": 0.0, "fakes": "public", "optimizer": "rmsprop", "activation": "tempered-sigmoid"}),
     ("dp-cgan", CGAN | {"architecture": "advanced", "width": 2, "norm": "group"}),
-    ("dp-cgan", CGAN | {"labels": "input", "optimiser": "sgd", "fakes": "paired", "generator_norm": False}),
+    ("dp-cgan", CGAN | {"labels": "input", "optimizer": "sgd", "fakes": "paired", "generator_norm": False}),
 ]  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def test_every_critic_step_is_planned_and_generator_steps_cost_nothing(name, par
     plan = make(name, **params).plan(info, Privacy(2.0, 1e-5))
     (release,) = plan.releases
     assert (release.verb, release.steps, release.sample_rate) == ("grad", 3, 10 / 40)
-    more = make(name, **params | {"ratio": 3}).plan(info, Privacy(2.0, 1e-5))
+    more = make(name, **params | {"critic_steps": 3}).plan(info, Privacy(2.0, 1e-5))
     assert more.releases == plan.releases
 
 
@@ -84,15 +84,15 @@ def test_recipes_can_be_planned(name):
 
 def test_weight_clip_uses_the_bound_that_holds_and_refuses_what_it_does_not_cover():
     info, private = data()
-    params = GAN | {"sensitivity": "weight-clip", "labels": "input", "classify": 0.0, "fakes": "public"}
+    params = GAN | {"sensitivity": "weight-clip", "labels": "input", "critic_class_weight": 0.0, "fakes": "public"}
     model = make("dp-gan", **params)
     (release,) = model._plan(info, Privacy(2.0)).releases
     assert release.bound == weight_clip_bound([64 + 3, 8, 1], 0.01, "leaky-relu")
     for field, value in {"critic": "conv", "fakes": "paired", "basis": 16}.items():
         with pytest.raises(ConfigError, match=field):
             make("dp-gan", **params | {field: value})._plan(info, Privacy(2.0))
-    with pytest.raises(ConfigError, match="classify"):
-        make("dp-gan", labels="input", classify=0.5)._plan(info, Privacy(2.0))
+    with pytest.raises(ConfigError, match="critic_class_weight"):
+        make("dp-gan", labels="input", critic_class_weight=0.5)._plan(info, Privacy(2.0))
     net = MLPCritic((1, 8, 8), 3, (8,))
     clamp(net, 0.01)
     assert max(float(p.detach().abs().max()) for p in net.parameters()) <= 0.01
@@ -160,20 +160,20 @@ def test_generated_labels_come_from_the_uniform_prior():
 
 
 def test_pace_counts_and_raises_its_ratio_when_the_critic_fails():
-    steady = Pace(3, None, 1)
+    steady = CriticSchedule(3, None, 1)
     assert [steady.due() for _ in range(7)] == [False, False, True, False, False, True, False]
     fakes = Fakes(2, 4, (1, 4, 4), "cpu")
     fooled = MLPCritic((1, 4, 4), 2, (3,))
     torch.nn.init.constant_(fooled.layers[-1].bias, 100.0)  # takes every generated image for real
-    pace = Pace(1, 0.6, 2)
+    schedule = CriticSchedule(1, 0.6, 2)
     for _ in range(400):
-        pace.judge(fooled, fakes)
-    assert pace.now["ratio"] == RATIOS[-1]
-    again = Pace(1, 0.6, 2)
-    again.load_state_dict(pace.state_dict())
-    assert again.now == pace.now
+        schedule.judge(fooled, fakes)
+    assert schedule.now["ratio"] == RATIOS[-1]
+    again = CriticSchedule(1, 0.6, 2)
+    again.load_state_dict(schedule.state_dict())
+    assert again.now == schedule.now
     torch.nn.init.constant_(fooled.layers[-1].bias, -100.0)
-    keen = Pace(1, 0.6, 2)
+    keen = CriticSchedule(1, 0.6, 2)
     for _ in range(50):
         keen.judge(fooled, fakes)
     assert keen.now["ratio"] == 1
@@ -181,25 +181,25 @@ def test_pace_counts_and_raises_its_ratio_when_the_critic_fails():
 
 def test_copies_come_from_the_second_half_and_all_are_drawn_from():
     net = MLPGenerator((1, 4, 4), 2, 3, (5,), norm=False)
-    album = Album(3, 12)
+    snapshots = Snapshots(3, 12)
     for t in range(12):
         torch.nn.init.constant_(net.layers[-1].bias, float(t))
         torch.nn.init.zeros_(net.layers[-1].weight)
-        album.look(t, net)
-    state = album.settled(net, 4)
+        snapshots.take(t, net)
+    state = snapshots.settled(net, 4)
     assert [float(state[f"{i}/layers.2.bias"][0]) for i in range(3)] == [11.0, 9.0, 7.0]
-    again = Album(3, 12)
-    again.load_state_dict(album.state_dict())
-    assert again.kept.keys() == album.kept.keys()
+    again = Snapshots(3, 12)
+    again.load_state_dict(snapshots.state_dict())
+    assert again.kept.keys() == snapshots.kept.keys()
     x = mixture(net, state, torch.arange(300) % 2).amax((1, 2, 3)).logit()
     assert [80 < int((x.round() == v).sum()) < 120 for v in (11, 9, 7)] == [True] * 3
 
 
 def test_more_copies_than_steps_and_the_size_of_the_basis():
-    album, net = Album(5, 2), MLPGenerator((1, 4, 4), 2, 3, (5,))
+    snapshots, net = Snapshots(5, 2), MLPGenerator((1, 4, 4), 2, 3, (5,))
     for t in range(2):
-        album.look(t, net)
-    assert mixture(net, album.settled(net, 4), torch.zeros(3, dtype=torch.int64)).shape == (3, 1, 4, 4)
+        snapshots.take(t, net)
+    assert mixture(net, snapshots.settled(net, 4), torch.zeros(3, dtype=torch.int64)).shape == (3, 1, 4, 4)
     sizes = [low(PublicInfo(name="t", classes=("a", "b"), shape=s, units=9), None) for s in [(1, 28, 28), (3, 64, 64)]]
     assert sizes == [196, 1024]
 

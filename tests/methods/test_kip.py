@@ -81,7 +81,7 @@ def test_a_longer_sample_repeats_the_set(fitted) -> None:
 
 
 def test_it_starts_from_noise_about_grey() -> None:
-    start = vs.make("dp-kip", per_class=1, steps=1, rate=1e-9).fit(vs.load("digits").train, vs.Privacy(1.0), seed=4)
+    start = vs.make("dp-kip", per_class=1, steps=1, lr=1e-9).fit(vs.load("digits").train, vs.Privacy(1.0), seed=4)
     x = start._state["x"]
     assert abs(float(x.mean()) - 0.5) < 0.05 and 0.1 < float(x.std()) < 0.25
     assert float((x - x.flip(0)).abs().mean()) > 0.1, "no two classes start from the same picture"

@@ -104,7 +104,7 @@ def test_a_config_without_options_is_refused_when_the_class_is_made(config) -> N
 
 
 def test_make_without_a_name_is_the_default() -> None:
-    assert vs.make().name == DEFAULT and vs.make(draws=5).config.draws == 5
+    assert vs.make().name == DEFAULT and vs.make(mc_samples=5).config.mc_samples == 5
 
 
 # ---------------------------------------------------------------------- as scikit-learn has it

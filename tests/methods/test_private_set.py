@@ -20,7 +20,7 @@ from veilset.networks.convnet import ConvNet
 from veilset.networks.generators import CodeImages
 from veilset.privacy.private import from_arrays
 
-TINY = {"per_class": 2, "width": 4, "networks": 1, "stages": 2, "epochs": 1, "batch": 16, "start": "noise"}
+TINY = {"per_class": 2, "width": 4, "networks": 1, "stages": 2, "epochs": 1, "batch_size": 16, "start": "noise"}
 QUIET = vs.Privacy(math.inf)
 
 
@@ -187,7 +187,7 @@ def test_it_asks_as_often_as_it_says_and_no_more(monkeypatch: pytest.MonkeyPatch
 
 
 def test_labels_are_fixed_pixels_stay_in_range_and_images_change() -> None:
-    still = vs.make("private-set", **TINY, rate=1e-12).fit(vs.load("digits").train, QUIET, seed=0)
+    still = vs.make("private-set", **TINY, lr=1e-12).fit(vs.load("digits").train, QUIET, seed=0)
     model = vs.make("private-set", **TINY).fit(vs.load("digits").train, QUIET, seed=0)
     x, start = model._state["x"], still._state["x"]
     assert x.shape == (10, 2, 1, 8, 8) and 0 <= float(x.min()) < float(x.max()) <= 1
@@ -211,16 +211,16 @@ def accuracy(x: torch.Tensor) -> float:
 
 @pytest.mark.long
 def test_without_noise_it_learns_the_digits() -> None:
-    data, params = vs.load("digits").train, TINY | {"width": 8, "stages": 4, "epochs": 10, "batch": 256, "rate": 0.2}
-    start = vs.make("private-set", **params | {"rate": 1e-12}).fit(data, QUIET, seed=0)
+    data, params = vs.load("digits").train, TINY | {"width": 8, "stages": 4, "epochs": 10, "batch_size": 256, "lr": 0.2}
+    start = vs.make("private-set", **params | {"lr": 1e-12}).fit(data, QUIET, seed=0)
     model = vs.make("private-set", **params | {"networks": 6}).fit(data, QUIET, seed=0)
     before, after = accuracy(start._state["x"]), accuracy(model._state["x"])
     assert before < 0.3 and after > 0.5, (before, after)
 
 
 @pytest.mark.parametrize("how", [
-    {"distance": "mse", "optimizer": "sgd"}, {"distance": "cos", "augment": True}, {"prior": True, "rate": 0.01},
-    {"start": None, "share": 0.5, "trust": False, "epsilon": 5.0},
+    {"distance": "mse", "optimizer": "sgd"}, {"distance": "cos", "augment": True}, {"prior": True, "lr": 0.01},
+    {"start": None, "budget_share": 0.5, "trust": False, "epsilon": 5.0},
     {"prior": True, "start": None, "epsilon": 5.0},
 ], ids=str)  # fmt: skip
 def test_every_option_runs(how: dict, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,8 +254,8 @@ def test_questions_do_not_drive_a_prior_far_from_what_it_has_learned(monkeypatch
 
     monkeypatch.setattr(private_set, "TAUGHT", 10)
 
-    start = images(rate=1e-12)
-    own, fast = (float((x - start).square().mean()) for x in (images(), images(rate=0.01)))
+    start = images(lr=1e-12)
+    own, fast = (float((x - start).square().mean()) for x in (images(), images(lr=0.01)))
     assert 0 < own < fast / 2
 
 
@@ -266,15 +266,15 @@ def test_an_augmentation_moves_private_and_synthetic_images_alike(monkeypatch: p
     vs.make("private-set", **TINY | {"augment": True, "replay": 0}).fit(vs.load("digits").train, QUIET, seed=0)
     first = [m for m in moves if torch.equal(m, moves[0])]
     kinds = {m.numpy().tobytes() for m in moves}
-    assert len(kinds) == 2 and 1 < len(first) < len(moves)  # one a question, used by the gate and by the step
+    assert len(kinds) == 2 and 1 < len(first) < len(moves)  # one per question, used by the gate and by the step
 
 
 def test_start_moments_costs_its_share() -> None:
     info, budget = vs.load("digits").train.info, vs.Privacy(2.0)
-    plan = vs.make("private-set", share=0.3).plan(info, budget)
+    plan = vs.make("private-set", budget_share=0.3).plan(info, budget)
     names = [r.name for r in plan.releases]
     assert names[-1] == "match" and set(names) >= {"mean", "within", "match"}
-    assert vs.make("private-set", share=0.3, prior=True).plan(info, budget).releases == plan.releases
+    assert vs.make("private-set", budget_share=0.3, prior=True).plan(info, budget).releases == plan.releases
     assert 0.1 < sum(share for name, (share, _) in zip(names, plan.shares(), strict=True) if name != "match") < 0.5
     alone = vs.make("private-set", start="noise").plan(info, budget)
     assert [r.name for r in alone.releases] == ["match"]
@@ -293,7 +293,7 @@ def test_recipes_are_the_published_configurations() -> None:
     for recipe in ("paper", "paper-1", "paper-20", "paper-50", "prior"):
         c = vs.make("private-set", recipe=recipe).config
         queries[recipe] = c.networks * c.stages * c.queries
-        assert (c.width, c.batch, c.clip, c.inner_rate, c.replay, c.trust) == (128, 256, 0.1, 0.01, 0, False)
+        assert (c.width, c.batch_size, c.clip_norm, c.inner_lr, c.replay, c.trust) == (128, 256, 0.1, 0.01, 0, False)
     assert queries == {"paper": 100_000, "paper-1": 10_000, "paper-20": 200_000, "paper-50": 500_000, "prior": 20_000}
 
 

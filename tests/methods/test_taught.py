@@ -16,11 +16,11 @@ from veilset.methods.teachers import dp_scatter
 @pytest.mark.parametrize(("share", "epsilon", "cells"), [(0.3, 1.0, 2), (0.1, 10.0, 6)])
 def test_the_plan_states_the_split_that_was_asked_for(share: float, epsilon: float, cells: int) -> None:
     info = vs.PublicInfo(name="x", classes=tuple("0123456789"), shape=(1, 28, 28), units=60_000)
-    plan = vs.make("taught-moments", share=share).plan(info, vs.Privacy(epsilon))
+    plan = vs.make("taught-moments", budget_share=share).plan(info, vs.Privacy(epsilon))
     rows = {r["name"]: r["epsilon_share"] for r in plan.to_json()["releases"]}
     assert rows["linear"] == pytest.approx(share, abs=0.06)
     assert sum(rows.values()) == pytest.approx(1)
-    moments = vs.make("dp-moments", cells=cells).plan(info, vs.Privacy(epsilon))
+    moments = vs.make("dp-moments", n_components=cells).plan(info, vs.Privacy(epsilon))
     assert rows["detail"] < 0.03
     sums = [r for r in plan.releases if r.name not in ("linear", "detail", "choice")]
     among = {r.name: r.noise_multiplier / plan["mean"].noise_multiplier for r in sums}
@@ -42,7 +42,7 @@ def test_images_carry_the_label_that_the_teacher_gives(fitted) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         moments = learned_by("images", fitted._state)
-        plain = DPMoments(size=taught_moments.FREQUENCIES)._sample(moments, fitted.info_, images.y)
+        plain = DPMoments(basis_size=taught_moments.FREQUENCIES)._sample(moments, fitted.info_, images.y)
     drawn_for = dp_scatter.scores(teacher, plain, blurred).argmax(1)
     assert float((drawn_for == images.y).float().mean()) < 0.97, "nothing was left for the teacher to do"
 

@@ -107,7 +107,7 @@ def test_without_noise_the_rate_is_the_fastest_and_a_given_one_is_taken() -> Non
     assert dp_scatter.rate_of(plan["linear"], data.info, 0.9) == dp_scatter.FASTEST
     one, two = (
         make_teacher("dp-scatter", steps=1, **rate).fit(data.train, vs.Privacy(math.inf), seed=0)._state["weight"]
-        for rate in ({}, {"rate": 2 * dp_scatter.FASTEST})
+        for rate in ({}, {"lr": 2 * dp_scatter.FASTEST})
     )
     assert torch.allclose(two, 2 * one)
 
@@ -139,7 +139,7 @@ def test_what_is_planned_is_what_the_ledger_says(taught) -> None:
 def test_the_gradient_at_the_gate_is_that_of_the_cross_entropy() -> None:
     """Without noise and clipping, one step of the gate is one step of full-batch softmax regression."""
     data = vs.load("digits")
-    teacher = make_teacher("dp-scatter", batch=10**6, steps=1, clip=1e6, rate=1.0).fit(
+    teacher = make_teacher("dp-scatter", batch_size=10**6, steps=1, clip_norm=1e6, lr=1.0).fit(
         data.train, vs.Privacy(math.inf), seed=0
     )
     x = _raw(data)

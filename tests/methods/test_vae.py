@@ -19,14 +19,14 @@ from veilset.privacy.private import from_arrays
 
 torch.set_num_threads(1)
 INFO = vs.PublicInfo(name="bars", classes=("a", "b", "c"), shape=(1, 8, 8), value_range=(0.0, 1.0), units=300)
-TINY = {"latent": 3, "size": 8, "hidden": 6, "steps": 3}
-PLAIN = autoencoders.PLAIN_VAE | {"latent": 3, "hidden": 6, "steps": 3}
+TINY = {"latent_dim": 3, "basis_size": 8, "hidden_dim": 6, "steps": 3}
+PLAIN = autoencoders.PLAIN_VAE | {"latent_dim": 3, "hidden_dim": 6, "steps": 3}
 FREE = vs.Privacy(math.inf)
 ALL = [DPCVAE, VAEGM, AUGM]
 
 
 def bars(info=INFO, n=None, seed=0):
-    """A bright bar a class, at a height that varies a little."""
+    """A bright bar per class, at a height that varies a little."""
     g = np.random.default_rng(seed)
     n = n or info.units
     y = np.arange(n) % len(info.classes)
@@ -47,7 +47,7 @@ def hidden(x, y, info=INFO):
 def test_the_budget_is_shared_out_as_announced(cls):
     info = dataclasses.replace(INFO, units=60_000)
     for epsilon in (1.0,):
-        plan = cls(batch=1000, steps=400, cells=3).plan(info, vs.Privacy(epsilon))
+        plan = cls(batch_size=1000, steps=400, n_components=3).plan(info, vs.Privacy(epsilon))
         got = {r.name: share for r, (share, _) in zip(plan.releases, plan.shares(), strict=True)}
         for name, wanted in common.SHARES.items():
             assert wanted / 2 < got[name] < wanted * 2, (epsilon, got)
@@ -77,7 +77,7 @@ def test_epsilon_of_a_partition_is_that_of_one_class():
 @pytest.mark.parametrize("name", ["dp-cvae", "vae-gm", "au-gm"])
 def test_the_plain_recipes_fit(name):
     info, x, y = digits()
-    model = vs.make(name, recipe="paper", epochs=None, steps=2, hidden=5)
+    model = vs.make(name, recipe="paper", epochs=None, steps=2, hidden_dim=5)
     asked = [r.name for r in model._plan(info, vs.Privacy(5.0)).releases]
     assert asked == ["gradient"]
     assert model.fit(hidden(x, y, info), vs.Privacy(5.0), seed=0).sample(10, seed=0).x.shape == (10, 1, 8, 8)
@@ -108,15 +108,15 @@ def test_what_does_not_fit_together_is_refused():
     "how",
     [
         {},
-        pytest.param({"pixels": "bernoulli", "basis": "cosine"}, marks=pytest.mark.long),
+        pytest.param({"likelihood": "bernoulli", "basis": "cosine"}, marks=pytest.mark.long),
         pytest.param({"network": "conv", "basis": "pixels"}, marks=pytest.mark.long),
     ],
 )
 def test_classes_are_told_apart_without_noise(cls, how):
     x, y = bars()
-    how = {"latent": 4, "size": 20, "hidden": 8, "steps": 25, "batch": 100} | how
+    how = {"latent_dim": 4, "basis_size": 20, "hidden_dim": 8, "steps": 25, "batch_size": 100} | how
     if cls is AUGM and how.get("basis"):  # it is not told the class, so it starts from nothing
-        how |= {"steps": 80, "rate": 0.03}
+        how |= {"steps": 80, "lr": 0.03}
     images = cls(**how).fit(hidden(x, y), FREE, seed=0).sample(60, seed=0)
     centres = torch.stack([torch.from_numpy(x[y == k]).mean(0).flatten() for k in range(3)])
     nearest = torch.cdist(images.x.flatten(1) / 255, centres).argmin(1)
@@ -125,7 +125,7 @@ def test_classes_are_told_apart_without_noise(cls, how):
 
 def test_gradients_alone_learn_too():
     x, y = bars()
-    how = PLAIN | {"steps": 150, "batch": 100, "rate": 0.02, "hidden": 16}
+    how = PLAIN | {"steps": 150, "batch_size": 100, "lr": 0.02, "hidden_dim": 16}
     images = DPCVAE(**how).fit(hidden(x, y), FREE, seed=0).sample(60, seed=0)
     centres = torch.stack([torch.from_numpy(x[y == k]).mean(0).flatten() for k in range(3)])
     assert (torch.cdist(images.x.flatten(1) / 255, centres).argmin(1) == images.y).float().mean() > 0.9
@@ -144,22 +144,24 @@ def test_colour_and_odd_sides(cls, shape, conv):
 def test_one_class_more_codes_than_directions_and_several_draws():
     info = dataclasses.replace(INFO, classes=("a",), units=20)
     for cls in ALL:
-        how = TINY | {"latent": 9, "size": 5} | ({"draws": 4} if cls is not AUGM else {})
+        how = TINY | {"latent_dim": 9, "basis_size": 5} | ({"latent_samples": 4} if cls is not AUGM else {})
         cls(**how).fit(hidden(*bars(info), info), vs.Privacy(5.0), seed=0).sample(3)
 
 
 def test_drawn_pixels_follow_the_likelihood():
     x, y = bars()
-    black = DPCVAE(**PLAIN, drawn=True).fit(hidden(x, y), FREE, seed=0).sample(20, seed=0)
+    black = DPCVAE(**PLAIN, sample_pixels=True).fit(hidden(x, y), FREE, seed=0).sample(20, seed=0)
     assert set(black.x.unique().tolist()) == {0, 255}
-    clean, rough = (DPCVAE(**TINY, drawn=d).fit(hidden(x, y), FREE, seed=0).sample(50, seed=0) for d in (False, True))
+    clean, rough = (
+        DPCVAE(**TINY, sample_pixels=d).fit(hidden(x, y), FREE, seed=0).sample(50, seed=0) for d in (False, True)
+    )
     away = (rough.x.float() - clean.x.float()).std() / 255
     assert 0.05 < float(away) < 0.25  # codes differ as well, and clamping takes half of it
 
 
 def test_moments_of_codes_are_right_when_nothing_is_noised():
     x, y = bars()
-    how = TINY | {"kl": 5.0, "cells": 1}
+    how = TINY | {"kl_weight": 5.0, "n_components": 1}
     state = DPCVAE(**how).fit(hidden(x, y), FREE, seed=0)._state
     c = DPCVAE(**how).config
     own = {k: v for k, v in state.items() if k not in density.NAMES}
@@ -179,7 +181,7 @@ def test_cells_find_the_two_kinds_of_a_class():
     x, _ = bars(dataclasses.replace(INFO, classes=("a", "b")), 400)
     between = []
     for cells in (1, 4):
-        model = DPCVAE(**TINY | {"cells": cells}).fit(hidden(x, np.zeros(400, np.int64), info), FREE, seed=0)
+        model = DPCVAE(**TINY | {"n_components": cells}).fit(hidden(x, np.zeros(400, np.int64), info), FREE, seed=0)
         drawn = model.sample(100, seed=0).x.float() / 255
         top, low = drawn[:, 0, 0:2, :4].mean((1, 2)), drawn[:, 0, 2:4, :4].mean((1, 2))
         between.append(float(((top - low).abs() < 0.4).float().mean()))
@@ -215,7 +217,7 @@ def test_a_record_reaches_the_networks_of_its_class_only():
     moved = y.copy()
     moved[0] = 1  # from class 0
     models = [
-        VAEGM(**PLAIN | {"batch": 300}).fit(hidden(*d), vs.Privacy(5.0), seed=0)._state
+        VAEGM(**PLAIN | {"batch_size": 300}).fit(hidden(*d), vs.Privacy(5.0), seed=0)._state
         for d in ((x, y), (x[1:], y[1:]), (x, moved))
     ]
     changed = [
@@ -232,10 +234,10 @@ def test_a_record_reaches_the_networks_of_its_class_only():
 def test_gradients_of_a_class_are_divided_by_its_expected_batch():
     """Full batches without noise: K classes with N / K images each learn what one class of N / K learns alone."""
     x, y = bars()
-    how = PLAIN | {"batch": 300, "bound": 1e-3, "average": 0.0}
+    how = PLAIN | {"batch_size": 300, "clip_norm": 1e-3, "ema_decay": 0.0}
     three = VAEGM(**how).fit(hidden(x, y), FREE, seed=0)._state
     info = dataclasses.replace(INFO, classes=("a",), units=100)
-    one = VAEGM(**how | {"batch": 100}).fit(hidden(x[y == 0], y[y == 0], info), FREE, seed=0)._state
+    one = VAEGM(**how | {"batch_size": 100}).fit(hidden(x[y == 0], y[y == 0], info), FREE, seed=0)._state
     for name in one:
         if "weight" in name:
             assert torch.nn.functional.cosine_similarity(one[name].flatten(), three[name].flatten(), 0) > 0.9
@@ -265,7 +267,7 @@ def digits(units=100):
 
 def test_with_public_codes_private_labels_are_not_used():
     info, x, y = digits()
-    how = TINY | {"codes": "public"}
+    how = TINY | {"latent_prior": "public"}
     a, b = (AUGM(**how).fit(hidden(x, labels, info), vs.Privacy(5.0), seed=0) for labels in (y, np.full(len(y), 7)))
     assert a._state.keys() == b._state.keys() and all(torch.equal(v, b._state[k]) for k, v in a._state.items())
     assert [r.name for r in a.plan(info, vs.Privacy(5.0)).releases] == ["mean", "spread", "gradient"]
@@ -274,4 +276,4 @@ def test_with_public_codes_private_labels_are_not_used():
 
 def test_public_codes_need_public_images_of_every_class():
     with pytest.raises(ConfigError, match="has no image of class 'a'"):
-        AUGM(codes="public").plan(INFO, vs.Privacy(1.0))
+        AUGM(latent_prior="public").plan(INFO, vs.Privacy(1.0))

@@ -28,8 +28,8 @@ from veilset.runs import RunSpec, draw_run, execute
 from veilset.tune import Priced, Tuning, price, tune
 
 DATA, DELTA = "digits", 1e-5
-QUICK = {"size": 8, "draws": 20}  # of dp-moments
-OTHER = {"steps": [200], "batch": [600, 1797]}  # of dp-kip: candidates of one epsilon, with curves of other shapes
+QUICK = {"basis_size": 8, "mc_samples": 20}  # of dp-moments
+OTHER = {"steps": [200], "batch_size": [600, 1797]}  # of dp-kip: candidates of one epsilon, with curves of other shapes
 TRIALS, SEARCHES = 4, 500
 CANDIDATES = 3
 
@@ -58,7 +58,7 @@ def prices() -> Iterator[Check]:
 def trials() -> Iterator[Check]:
     """How many trials there are, and of which candidates, follows from coins alone, whatever scores they have."""
     with remembered():
-        priced = price(_moments({"draws": [10, 20, 30]}))
+        priced = price(_moments({"mc_samples": [10, 20, 30]}))
         found = {name: _searched(priced, score) for name, score in SCORES.items()}
     once, many, each, best = list[float](), list[float](), list[float](), dict[str, bool]()
     for name, searches in found.items():
@@ -188,7 +188,7 @@ def _runs(folder: Path, account: Account) -> dict[str, bool]:
         "other arguments for a run that goes on": all(
             refused(lambda s=other: execute(s, folder / "first", resume=True), RunError)  # type: ignore[misc]
             for other in (
-                replace(spec, epsilon=0.5), replace(spec, seed=1), replace(spec, params=QUICK | {"size": 9}),
+                replace(spec, epsilon=0.5), replace(spec, seed=1), replace(spec, params=QUICK | {"basis_size": 9}),
                 replace(spec, account=str(account.path)),
             )
         ),

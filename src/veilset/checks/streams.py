@@ -30,7 +30,7 @@ from veilset.privacy.spec import Privacy
 
 INFO = PublicInfo(name="selftest", classes=("a", "b", "c", "d"), shape=(1, 4, 4), units=80, value_range=(0.0, 1.0))
 PEOPLE = replace(INFO, unit="one person", units=40, max_images_per_unit=2)
-QUICK = {"size": 4, "draws": 10}  # of dp-moments
+QUICK = {"basis_size": 4, "mc_samples": 10}  # of dp-moments
 DELTA = 1e-5
 PARALLEL = "parallel composition over tasks: each unit is in one class, and each class in one task"
 
@@ -158,7 +158,7 @@ def paid() -> Iterator[Check]:
         book = Ledger(begun.folder / "stream.jsonl", "stream")
         book.append("begin", task=2)  # and its run folder is lost
         of["a task whose run is lost is not run again"] = refused(lambda: begun.fit(_blobs(), 2), RunError)
-    yield wrong("a stream is paid as a whole, and each task run once", "ways to have a task for nothing", of=of)
+    yield wrong("a stream is paid as a whole, and each task run once", "ways to have a task unpaid", of=of)
 
 
 CHECKS = (costs, parts, altered, paid)

@@ -53,6 +53,7 @@ def help_fields(method: str) -> str:
 
 def spec(args: argparse.Namespace, rest: Sequence[str], parser: argparse.ArgumentParser) -> RunSpec:
     """The RunSpec of parsed arguments; `rest` holds the method's parameters."""
+    from veilset.methods.catalogue import any_class
     from veilset.runs import RunSpec
 
     return RunSpec(
@@ -64,17 +65,19 @@ def spec(args: argparse.Namespace, rest: Sequence[str], parser: argparse.Argumen
         seed=getattr(args, "seed", None),
         device=getattr(args, "device", "cpu"),
         account=getattr(args, "account", None),
-        params=_params(rest, parser, own(args.method)),
+        params=any_class(args.method).modern(_params(rest, parser, own(args.method))),
         recipe=args.recipe,
     )
 
 
 def own(method: str) -> dict[str, bool]:
-    """The parameters of a method, and whether each is a flag."""
+    """The parameters of a method, by present and by old names, and whether each is a flag."""
     from veilset.core.config import fields
+    from veilset.core.renamed import RENAMED
     from veilset.methods.catalogue import any_class
 
-    return {f.name: f.type is bool for f in fields(any_class(method).Config)}
+    now = {f.name: f.type is bool for f in fields(any_class(method).Config)}
+    return {old: now[new] for old, several in RENAMED.items() for new in several if new in now} | now
 
 
 def _params(rest: Sequence[str], parser: argparse.ArgumentParser, known: Mapping[str, bool]) -> dict[str, Any]:

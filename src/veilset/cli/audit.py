@@ -30,7 +30,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", default="digits", metavar="D", help="whose declared facts a method's plan is for")
     parser.add_argument("--recipe", metavar="NAME", help="a named set of the method's parameters")
     parser.add_argument("--allow-large-delta", action="store_true", help="accept delta >= 1/N")
-    parser.add_argument("--draws", type=int, help="mechanism: asks with and without (default: as many as it takes)")
+    parser.add_argument(
+        "--draws", type=int, help="mechanism: questions with and without the record (default: as many as it takes)"
+    )
     parser.add_argument("--canaries", type=int, help="canaries: how many (default: as many as it takes)")
     parser.add_argument("--trainings", type=int, default=8000, help="images: how many (default 8000)")
     parser.add_argument("--candidates", type=int, default=2000, help="nearest: records asked about (default 2000)")

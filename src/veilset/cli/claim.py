@@ -10,7 +10,7 @@ import argparse
 
 CONSTANTS = {
     "noise_multiplier": ("S", "noise / sensitivity; of a row for shards, in votes for count, votes, signs and laplace"),
-    "rows": ("B", "rows, or answers, a step"),
+    "rows": ("B", "rows, or answers, per step"),
     "shards": ("K", "hidden models"),
     "sample_rate": ("Q", "batch / records"),
     "steps": ("T", "steps"),

@@ -26,10 +26,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     plan.epilog = "`veilset plan METHOD --help` lists the method's own parameters (the --FIELD options)."
     plan.add_argument(
-        "--classes", required=True, action="append", metavar="A,B", help="classes of one task; once a task, in order"
+        "--classes", required=True, action="append", metavar="A,B", help="classes of one task; once per task, in order"
     )
     plan.add_argument("--units", metavar="N,N", help="declared units of each task (default: N x its share of classes)")
-    plan.add_argument("--per-class", type=int, default=10, metavar="N", help="images a class to release (default 10)")
+    plan.add_argument("--per-class", type=int, default=10, metavar="N", help="images per class to release (default 10)")
     plan.add_argument(
         "--one-class-per-unit",
         action=argparse.BooleanOptionalAction,
@@ -82,7 +82,7 @@ def _plan(args: argparse.Namespace, rest: list[str], parser: argparse.ArgumentPa
     if args.units is not None:
         words = args.units.split(",")
         if len(words) != len(tasks) or not all(w.strip().isdigit() for w in words):
-            raise ConfigError(f"units = {args.units!r}: must be {len(tasks)} whole numbers with commas, one a task")
+            raise ConfigError(f"units = {args.units!r}: must be {len(tasks)} whole numbers with commas, one per task")
         units = [int(w) for w in words]
     facts: dict[str, Any] = {
         "method": spec.method,

@@ -1,6 +1,6 @@
 """Learn from private images under a budget, into a new run folder. A --seed makes it research, not a release.
 
-Without METHOD, the one with the best mean of committed figures (`veilset recommend` says more).
+Without METHOD, the best benchmarked method (`veilset recommend` says more).
 Several processes: torchrun --nproc-per-node 2 -m veilset.cli.main fit ... (set OMP_NUM_THREADS to cores / processes).
 """
 

@@ -1,4 +1,4 @@
-"""`veilset VERB ...`. One verb a file; a verb's file, and what it needs, is imported only when the verb is used."""
+"""`veilset VERB ...`. One verb per file; a verb's file, and what it needs, is imported only when the verb is used."""
 
 from __future__ import annotations
 
@@ -159,14 +159,14 @@ def _who() -> str:
 
 def complain(words: object) -> None:
     """Print an error in one line, whatever is in the names that it holds."""
-    from veilset.core.words import one_line
+    from veilset.core.rendering import one_line
 
     print(f"{_who()}: {one_line(words)}", file=sys.stderr)
 
 
 def tell(line: str) -> None:
     """Print a line of progress on stderr."""
-    from veilset.core.words import legible
+    from veilset.core.rendering import legible
 
     print(legible(line), file=sys.stderr)
 
@@ -180,7 +180,7 @@ def say(args: argparse.Namespace, facts: dict[str, Any], text: str, *, colour: i
         text: for people.
         colour: of the last line of `text`, as terminals number them.
     """
-    from veilset.core.words import legible
+    from veilset.core.rendering import legible
     from veilset.privacy.run.process_group import Team
 
     if not Team().first:

@@ -1,6 +1,6 @@
 """Show every release of a method with its noise and share of the budget. No record is read.
 
-Without METHOD, that of the method which `veilset fit` takes by itself.
+Without METHOD, of the default method of `veilset fit`.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _table(found: Sequence[Candidate]) -> list[str]:
-    from veilset.core.words import plus_minus
+    from veilset.core.rendering import plus_minus
 
     sets = list(dict.fromkeys(r.data for c in found for r in c.rows))
     titles = [f"{what} {s}" for what in ("%", "FD") for s in sets]

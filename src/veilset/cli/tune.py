@@ -53,7 +53,7 @@ def run_with_rest(args: argparse.Namespace, rest: list[str], parser: argparse.Ar
         print(priced, file=sys.stderr)
     be_quiet(True)  # progress would tell how many trials there are
     model, score = tune(priced, args.out)
-    chosen = ", ".join(f"{k} = {getattr(model.config, k)}" for k in grid) or "the defaults"
+    chosen = ", ".join(f"{k} = {getattr(model.config, k)}" for k in priced.tuning.grid) or "the defaults"
     words = f"{model.receipt_}\nbest      {chosen}; score {score:.3f} ({args.score})\nrun       {args.out}"
     say(args, facts(priced, model, score), words)
     return 0

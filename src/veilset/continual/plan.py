@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, suggest
-from veilset.core.words import as_html
+from veilset.core.rendering import as_html
 from veilset.privacy.accounting import Claim, Spent, claim, together
 from veilset.privacy.spec import Privacy
 
@@ -148,7 +148,7 @@ class StreamPlan:
 
 
 def plan_words(j: Mapping[str, Any]) -> str:
-    """A stream's plan for people: one row a task, then the total.
+    """A stream's plan for people: one row per task, then the total.
 
     Args:
         j: the keys of `veilset continual plan --json`.
@@ -164,7 +164,7 @@ def plan_words(j: Mapping[str, Any]) -> str:
         f"all tasks: epsilon {j['epsilon']:.4f} at delta {j['delta']:g} on {j['set']}, unit: {j['unit']}; "
         "no record has been read"
     )
-    lines.append(f"{j['composition']}; {j['per_class']} images a class are released")
+    lines.append(f"{j['composition']}; {j['per_class']} images per class are released")
     return "\n".join(lines + [f"warning: task {r['task']}: {w}" for r in j["tasks"] for w in r["warnings"]])
 
 

@@ -22,8 +22,8 @@ from veilset.continual.plan import StreamPlan
 from veilset.core.errors import ConfigError, DataError, RunError
 from veilset.core.facts import check_tested
 from veilset.core.io import lock, new_folder, no_links, read_capped, read_json, write_json
+from veilset.core.rendering import one_line
 from veilset.core.types import Images, PublicInfo
-from veilset.core.words import one_line
 from veilset.privacy.account import Account, Payment, check_mode
 from veilset.privacy.known_faults import known_fault
 from veilset.privacy.ledger import FORMATS, MOST_LEDGER, Ledger, parse
@@ -246,11 +246,11 @@ class TaskStream:
 
     def _method(self, number: int) -> tuple[Synthesizer, Plan]:
         """The task's method and its plan as it was priced when the stream was made."""
-        from veilset.methods.catalogue import make
+        from veilset.methods.catalogue import make, method_class
 
         task = self.facts["tasks"][number - 1]
         budget = task["plan"]["privacy"]
-        model = make(task["method"], **task["config"])
+        model = make(task["method"], **method_class(task["method"]).modern(task["config"], tell=False))
         plan = model.plan(PublicInfo.from_json(task["plan"]["info"]), Privacy(**budget))
         if planned(task["plan"]) != planned(plan.facts()):
             raise RunError(

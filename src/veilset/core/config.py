@@ -1,4 +1,4 @@
-"""Method parameters: one frozen dataclass a method. Command-line help, docs table and range checks derive from it."""
+"""Method parameters: one frozen dataclass per method. Command-line help, docs table and range checks derive from it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from veilset.core.errors import ConfigError, suggest
+from veilset.core.renamed import modern
 
 T = TypeVar("T")
 
@@ -25,6 +26,14 @@ def option(
     """Declare one field of a config: its default, what it means, and the values it may take.
 
     A default of None means "derived from declared facts"; the doc says by which rule.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Config:
+        ...     steps: int = vs.option(100, "gradient steps", ge=1)
+        >>> Config().steps
+        100
     """
     rules = {"ge": ge, "gt": gt, "le": le, "lt": lt, "choices": choices}
     return dataclasses.field(default=default, metadata={"doc": doc, "rules": rules})
@@ -95,15 +104,18 @@ def _check(spec: FieldSpec, value: Any) -> Any:
 def build(config: type[T], values: Mapping[str, Any], owner: str) -> T:
     """Make a config from names and values (strings are converted), checking names, types and ranges.
 
+    Names of earlier versions are taken, with a note.
+
     Args:
         config: the frozen dataclass.
         values: field name -> value.
         owner: what the parameters belong to, for the message (a method name).
 
     Raises:
-        ConfigError: unknown name (with a suggestion), wrong type, or out of range.
+        ConfigError: unknown name (with a suggestion), old and new name of one parameter, wrong type, or out of range.
     """
     specs = {s.name: s for s in fields(config)}
+    values = modern(values, specs, owner)
     for name in values:
         if name not in specs:
             known = ", ".join(specs) or "none"

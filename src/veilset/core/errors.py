@@ -7,7 +7,15 @@ from collections.abc import Iterable
 
 
 class VeilsetError(Exception):
-    """Base of every error that a user can cause or repair."""
+    """Base of every error that a user can cause or repair.
+
+    Examples:
+        >>> try:
+        ...     vs.make("dp-merf", stepps=3)
+        ... except vs.VeilsetError as e:
+        ...     print(str(e).partition(" It takes")[0])
+        dp-merf has no parameter 'stepps'. Did you mean 'steps'?
+    """
 
 
 class ConfigError(VeilsetError, ValueError):

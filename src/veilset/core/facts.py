@@ -71,7 +71,7 @@ def selftest() -> dict[str, Any] | None:
 
 
 def check_tested(seed: int | None) -> None:
-    """Refuse to spend a budget on what must not be relied upon.
+    """Refuse a release if the last self-test failed.
 
     Args:
         seed: None for a release; a run with a seed is none, and is not refused.

@@ -9,7 +9,7 @@ from pathlib import Path
 from veilset.core.errors import RunError
 from veilset.core.io import read_capped, sha256, sha256_file, write_bytes
 from veilset.core.pictures import PICTURES
-from veilset.core.words import one_line
+from veilset.core.rendering import one_line
 
 RECEIPT, STAMP, SIGNATURE, SUMS = "receipt.json", "NON-PRIVATE.json", "receipt.sig.json", "SHA256SUMS"
 MOST_SUMS = 64 << 20  # bytes of the list that are read

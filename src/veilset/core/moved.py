@@ -41,6 +41,7 @@ MOVED |= {
     "veilset.core.checkpoint": "veilset.privacy.run.checkpoint",
     "veilset.core.vault": "veilset.privacy.run.run_store",
     "veilset.core.wire": "veilset.privacy.run.transport",
+    "veilset.core.words": "veilset.core.rendering",
 }
 
 

@@ -44,7 +44,7 @@ def png_bytes(x: Any) -> bytes:
 
 
 def grid(images: Images, per_class: int, scale: int | None = None, gap: int = 1) -> Any:
-    """A contact sheet: one row a class, the first `per_class` images of each; missing ones stay background."""
+    """A contact sheet: one row per class, the first `per_class` images of each; missing ones stay background."""
     from PIL import Image
 
     c, h, w = images.x.shape[1:]
@@ -274,7 +274,7 @@ def _npz(folder: Path, info: PublicInfo) -> Stored:
         rows = shape[0]
     with npz_array(path, "y") as (shape, dtype, f):
         if dtype.kind not in "iu" or shape != (rows,):
-            raise ValueError(f"y is {dtype} {list(shape)}, not one whole number an image ([{rows}])")
+            raise ValueError(f"y is {dtype} {list(shape)}, not one whole number per image ([{rows}])")
         labels = np.frombuffer(f.read(rows * dtype.itemsize), dtype).tolist()
 
     def pictures(wanted: Iterable[int]) -> Iterator[tuple[int, Any]]:

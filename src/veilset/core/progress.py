@@ -15,7 +15,12 @@ def be_quiet(quiet: bool) -> None:
 
 
 def progress(steps: range, what: str) -> Iterator[int]:
-    """Iterate over `steps` under a bar called `what`."""
+    """Iterate over `steps` under a bar called `what`.
+
+    Examples:
+        >>> sum(step for step in vs.progress(range(4), "steps"))
+        6
+    """
     if _quiet or not sys.stderr.isatty():
         yield from steps
         return

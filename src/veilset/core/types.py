@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, DataError
-from veilset.core.words import legible
+from veilset.core.rendering import legible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,11 @@ class PublicInfo:
         unit: what one unit is, in words: "one image" or, with unit ids, for example "one patient".
         max_images_per_unit: public cap on images of one unit; further ones are left out.
         access: "private" or "public" for the test split; the training split is always private.
+
+    Examples:
+        >>> info = vs.PublicInfo(name="scans", classes=("benign", "malign"), shape=(1, 28, 28), units=1200)
+        >>> info.pixels
+        784
     """
 
     name: str
@@ -90,6 +95,12 @@ class Images:
         classes: class names.
         reads_private: True when the pixels came out of `gate.inspect`.
         label: where they came from ("SYNTHETIC", "NOT A RELEASE: ...").
+
+    Examples:
+        >>> pictures = vs.Images(torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]), ("no", "yes"))
+        >>> folder = pictures.save("pictures", format="npz")
+        >>> len(vs.Images.load(folder))
+        2
     """
 
     x: torch.Tensor
@@ -121,7 +132,7 @@ class Images:
         return f"Images({n} of {c}x{h}x{w}, {len(self.classes)} classes{tail})"
 
     def grid(self, per_class: int = 10) -> Any:
-        """A PIL image: one row a class, `per_class` columns."""
+        """A PIL image: one row per class, `per_class` columns."""
         from veilset.core.pictures import grid
 
         return grid(self, per_class)

@@ -1,4 +1,4 @@
-"""`veilset data clean`: removes what a run keeps about private records (decision 10)."""
+"""`veilset data clean`: removes what a run keeps about private records."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def check_empty(faults: Faults, info: PublicInfo, labels: Array) -> None:
 
 
 def check_units(faults: Faults, info: PublicInfo, count: int, units: Array | None, where: str) -> None:
-    """Compare the training split with what was declared about units: [n] dense ids, or None for one image a unit."""
+    """Compare the training split with what was declared about units: [n] dense ids, or None for one image per unit."""
     if units is None:
         if info.max_images_per_unit > 1:
             faults.add(

@@ -91,13 +91,20 @@ def load(source: str | Path) -> Dataset:
     """Load an image set. Reads its declaration, and names of columns; records are opened when a gate asks for them.
 
     Args:
-        source: a built-in name (digits, mnist, fashion-mnist), or the path of an image folder (a sub-folder a class,
+        source: a built-in name (digits, mnist, fashion-mnist), or the path of an image folder (a sub-folder per class,
             labels.csv, CelebA's layout, DICOM and others, see docs/data.md), an .npz or another file, IDX files (folder
             or prefix), or a declaration that says where the set is. A folder called digits is ./digits.
 
     Raises:
         DataError: no such set, no declaration, one that the owner has not confirmed, or one that leaves open whether a
             column that looks like people is the unit. What is not used otherwise is a warning.
+
+    Examples:
+        >>> data = vs.load("digits")
+        >>> data.info.units, data.info.shape
+        (1437, (1, 8, 8))
+        >>> len(data.public_test())
+        360
     """
     if public.named(source):
         return Dataset(public.info(str(source)), lambda: reader(source), str(source))

@@ -150,7 +150,7 @@ def inception_score(logits: torch.Tensor) -> tuple[float, float]:
     import torch
 
     if len(logits) < SPLITS:
-        raise DataError(f"an Inception Score got {len(logits)} images: it needs at least {SPLITS}, one a split")
+        raise DataError(f"an Inception Score got {len(logits)} images: it needs at least {SPLITS}, one per split")
     order = torch.randperm(len(logits), generator=torch.Generator().manual_seed(0))
     log_p = logits[order].log_softmax(1)
     scores = []

@@ -53,13 +53,13 @@ def evaluate(
         ModeError: private images were passed, or there is no real set.
         ConfigError: an unknown metric, or seeds below 1, or a file or package that a metric needs is missing.
         DataError: the two sets are empty or do not match, or are too small for a metric, or hold copies of one image.
+
+    Examples:
+        >>> vs.evaluate(model.sample(99), data.public_test(), metrics=["gen2real-logreg"])["gen2real-logreg"].value > 50
+        True
     """
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        raise ConfigError(f"seeds = {seeds!r}: must be a whole number of at least 1")
-    _check_open("against", against)
+    _check_arguments(seeds, against, select)
     tell = progress or (lambda _: None)
-    if select:
-        select.check()
     chosen, tools, notes = choose(metrics), tools or Tools(), _copies(members, against)
     kept: dict[Hashable, Any] = {}
     for extractor in {entry.extractor for entry in chosen} - {"", "domain"}:  # a missing file is told before the work
@@ -80,6 +80,14 @@ def evaluate(
                 private[entry.name] |= entry.reads_private(drawn, against, tools)
     found = [_summary(entry, answers[entry.name], private[entry.name]) for entry in chosen]
     return Scores((*found, *_selected(select, trials, tell)), notes)
+
+
+def _check_arguments(seeds: int, against: Images, select: Selection | None) -> None:
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise ConfigError(f"seeds = {seeds!r}: must be a whole number of at least 1")
+    _check_open("against", against)
+    if select:
+        select.check()
 
 
 def _selected(select: Selection | None, trials: list[Trial], tell: Callable[[str], None]) -> tuple[Metric, ...]:

@@ -116,7 +116,7 @@ def _train(
     protocol: Protocol | None,
     progress: Callable[[str], None] | None,
 ) -> tuple[list[list[torch.nn.Module]], int, bool]:
-    """(networks of each classifier, one a seed; images each was trained on; whether those hold private records)."""
+    """(networks of each classifier, one per seed; images each was trained on; whether those hold private records)."""
     from veilset.evaluation.training import train_any
     from veilset.networks.architectures import as_module
 

@@ -21,14 +21,14 @@ class Protocol:
     Attributes:
         name: stands beside every figure made with it; another schedule needs another name.
         epochs: passes over the training images, however many there are.
-        batch: most images a step. Sets below forty batches use a fortieth of the set (at least 16), so that few images
-            still get enough steps in the same number of epochs; see `small_batches`.
+        batch: most images per step. Sets below forty batches use a fortieth of the set (at least 16), so that few
+            images still get enough steps in the same number of epochs; see `small_batches`.
         rate: first learning rate.
         optimizer: "adam", or "sgd" with momentum 0.9.
         weight_decay: L2 penalty that the optimiser adds to the gradient.
         schedule: the rate is "constant", falls as a "cosine" to zero, or "drop"s to a tenth once, see `drop`.
         drop: the share of the epochs after which the rate drops.
-        augment: "none"; "crop-scale-rotate", one of the three an image; or "crop-flip". See `training.augmented`.
+        augment: "none"; "crop-scale-rotate", one of the three per image; or "crop-flip". See `training.augmented`.
         standardise: give the network pixels with mean 0 and deviation 1 a channel over the training images, instead of
             pixels in [-1, 1]. The constants are then kept with the network.
         holdout: share of the training images that is kept apart; the weights of the epoch that is best on it are kept.
@@ -53,7 +53,7 @@ class Protocol:
     small_batches: bool = True
 
     def batch_of(self, images: int) -> int:
-        """Images a step for a training set of this size: 256 for 60,000 images by default, 25 for 1,000."""
+        """Images per step for a training set of this size: 256 for 60,000 images by default, 25 for 1,000."""
         if not self.small_batches:
             return min(images, self.batch)
         return min(images, self.batch, max(SMALLEST_BATCH, images // STEPS_AN_EPOCH))

@@ -3,7 +3,7 @@
 Three sums, each over all units, make one plan:
   * embedding: random Fourier features of fixed Gabor features, kept apart by class: the mean embedding behind a kernel
     distance (maximum mean discrepancy, the M of KID; Gretton et al. 2012, section 2.2; Rahimi and Recht 2007).
-  * moments: a public descriptor of a dozen numbers an image and their products: mean and covariance behind a Frechet
+  * moments: a public descriptor of a dozen numbers per image and their products: mean and covariance behind a Frechet
     distance (Heusel et al. 2017, equation 6).
   * labels: how many units a class has.
 All features, frequencies and scales are public constants. What follows from the noisy sums costs nothing more.
@@ -118,7 +118,7 @@ class Reference:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: receipt, noise and noisy numbers of units a class."""
+        """Plain values: receipt, noise and noisy numbers of units per class."""
         return {
             "receipt": self.receipt.facts,
             "split": self.split,

@@ -166,8 +166,8 @@ class _Best:
 def augmented(x: torch.Tensor, how: str) -> torch.Tensor:
     """Move each image a little, with random numbers of its own.
 
-    "crop-scale-rotate" (Private Set Generation): one of the three an image: shift by up to 4 pixels, scale each side by
-    0.8 to 1.2, or turn by up to 45 degrees; what comes in from outside is the mean of the batch.
+    "crop-scale-rotate" (Private Set Generation): one of the three per image: shift by up to 4 pixels, scale each side
+    by 0.8 to 1.2, or turn by up to 45 degrees; what comes in from outside is the mean of the batch.
     "crop-flip" (GS-WGAN): shift by up to 4 pixels over black, then mirror half of the images.
 
     Args:

@@ -1,7 +1,7 @@
 """How useful the images are: classifiers trained on one set and tested on the other.
 
 gen2real trains on these images and tests on real ones: what the images are worth. real2gen trains on real images and
-tests on these: whether labels are right, not whether images vary; one perfect picture a class scores 100 %.
+tests on these: whether labels are right, not whether images vary; one perfect picture per class scores 100 %.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A few Gaussian cells a class: found by noisy sums, and drawn from."""
+"""A few Gaussian cells per class: found by noisy sums, and drawn from."""
 
 from __future__ import annotations
 
@@ -57,6 +57,6 @@ def draw(mean: torch.Tensor, root: torch.Tensor, part: torch.Tensor, labels: tor
     row = labels * cells + torch.multinomial(part[labels], 1)[:, 0]
     mean, root, e = mean.flatten(0, 1), root.flatten(0, 1), torch.randn(len(labels), mean.shape[-1])
     out = mean[row]
-    for r in row.unique():  # one product a cell, instead of one gathered matrix a point
+    for r in row.unique():  # one product per cell, instead of one gathered matrix per point
         out[row == r] += e[row == r] @ root[r].T
     return out

@@ -25,10 +25,10 @@ def dp_sgd(
     Args:
         name: what the loop calls it at the gate.
         info: declared facts; the sampling rate is batch / N, at most 1.
-        batch: expected units a step, over all classes.
+        batch: expected units per step, over all classes.
         steps: how many gradients are taken.
         bound: max_grad_norm, the L2 bound of one unit's gradient over all parameters together.
-        partition: None, or "class": one loop a class, each at the same rate.
+        partition: None, or "class": one loop per class, each at the same rate.
     """
     rate = min(1.0, batch / info.units)
     return Release(name=name, verb="grad", bound=bound, sample_rate=rate, steps=steps, partition=partition)

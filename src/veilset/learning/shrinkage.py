@@ -12,7 +12,7 @@ def shrunk(m: torch.Tensor, noise: float) -> torch.Tensor:
 
     Args:
         m: symmetric [d, d].
-        noise: standard deviation on the diagonal; beside it, a square root of 2 less.
+        noise: standard deviation on the diagonal; off the diagonal it is noise / sqrt(2).
     """
     values, axes = torch.linalg.eigh(m)
     return (axes * (values - noise * math.sqrt(len(m) / 2)).clamp_min(0)) @ axes.T

@@ -1,4 +1,9 @@
-"""One synthesizer a file; `ls` is the catalogue. Calling this package lists it: `veilset.methods()`."""
+"""One synthesizer per file; `ls` is the catalogue. Calling this package lists it: `veilset.methods()`.
+
+Examples:
+    >>> vs.methods()["dp-moments"]
+    'class means and covariances in a low-frequency basis'
+"""
 
 from __future__ import annotations
 

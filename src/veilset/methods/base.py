@@ -217,7 +217,14 @@ class Method(Configured, ABC):
 
 
 class Synthesizer(Method):
-    """Base of all methods that draw images: overrides `_plan`, `_fit` and `_sample`."""
+    """Base of all methods that draw images: overrides `_plan`, `_fit` and `_sample`.
+
+    Examples:
+        >>> isinstance(model, vs.Synthesizer)
+        True
+        >>> model.sample(20, classes=["3", "8"]).y.unique()
+        tensor([3, 8])
+    """
 
     @abstractmethod
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
@@ -295,7 +302,14 @@ class Synthesizer(Method):
 
 
 class Teacher(Method):
-    """Base of all classifiers learned under a budget: overrides `_plan`, `_fit` and `_predict`."""
+    """Base of all classifiers learned under a budget: overrides `_plan`, `_fit` and `_predict`.
+
+    Examples:
+        >>> isinstance(teacher, vs.Teacher)  # the one of `veilset.make_teacher`
+        True
+        >>> teacher.predict_proba(data.public_test().x[:5]).shape
+        torch.Size([5, 10])
+    """
 
     @abstractmethod
     def _predict(self, state: State, info: PublicInfo, x: torch.Tensor) -> torch.Tensor:
@@ -344,7 +358,7 @@ def restore(cls: type[M], folder: Path, facts: dict[str, Any]) -> M:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    model = cls(**facts["config"])
+    model = cls(**cls.modern(facts["config"], tell=False))
     path = folder / "model.safetensors"
     try:
         model._state = load(read_capped(path, MOST_MODEL))

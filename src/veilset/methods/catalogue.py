@@ -24,7 +24,7 @@ OPENERS = {
     "synthesizer": "`veilset sample` (veilset.open_model)",
     "teacher": "`veilset predict` (veilset.open_teacher)",
 }
-DEFAULT = "taught-moments"  # what `veilset fit` takes without a name: the best mean of the committed leaderboard
+DEFAULT = "taught-moments"  # what `veilset fit` takes without a name: the best benchmarked method
 
 
 @dataclass(frozen=True)
@@ -52,22 +52,24 @@ BUILT_IN = {
     "taught-moments": _in(
         "moments.taught_moments", "TaughtMoments", "images of dp-moments, labelled by a private teacher"
     ),
-    "dp-kip": _in("condensation.dp_kip", "DPKIP", "few images for kernel regression on scattering features"),
-    "private-set": _in("condensation.private_set", "PrivateSet", "few images that match the gradients of networks"),
+    "dp-kip": _in("condensation.dp_kip", "DPKIP", "few synthetic images for kernel regression on scattering features"),
+    "private-set": _in(
+        "condensation.private_set", "PrivateSet", "few synthetic images that match gradients of networks"
+    ),
     "dp-condense": _in(
         "condensation.dp_condense",
         "DPCondense",
-        "few images that random networks take for the private ones",
+        "few synthetic images whose random embeddings match the private ones",
     ),
     "dp-cvae": _in("latent.dp_cvae", "DPCVAE", "one class-conditional variational autoencoder, by DP-SGD"),
-    "vae-gm": _in("latent.vae_gm", "VAEGM", "one variational autoencoder a class, by DP-SGD on a partition"),
-    "au-gm": _in("latent.au_gm", "AUGM", "an autoencoder by DP-SGD; gives its encoder away, samples too"),
+    "vae-gm": _in("latent.vae_gm", "VAEGM", "one variational autoencoder per class, by DP-SGD on a partition"),
+    "au-gm": _in("latent.au_gm", "AUGM", "one autoencoder by DP-SGD, whose encoder is released too"),
     "dp-gan": _in("gan.dp_gan", "DPGAN", "conditional GAN, critic by DP-SGD, free generator steps"),
     "dp-cgan": _in("gan.dp_cgan", "DPCGAN", "conditional GAN, real and generated parts clipped apart"),
     "dp-diffusion": _in(
         "diffusion.dp_diffusion",
         "DPDiffusion",
-        "diffusion model by DP-SGD, several noise draws a record (DPDM)",
+        "diffusion model by DP-SGD, several noise draws per record (DPDM)",
     ),
     "dp-feta": _in("diffusion.dp_feta", "DPFETA", "noisy class summaries first, then a diffusion model by DP-SGD"),
 }
@@ -175,12 +177,25 @@ def make(name: str = DEFAULT, *, recipe: str | None = None, **params: Any) -> Sy
 
     Raises:
         ConfigError: unknown method, recipe or parameter (with a suggestion), or a value out of range.
+
+    Examples:
+        >>> data = vs.load("digits")
+        >>> model = vs.make("dp-moments", basis_size=20).fit(data.train, vs.Privacy(epsilon=1.0))
+        >>> model.sample(100).x.shape
+        torch.Size([100, 1, 8, 8])
+        >>> folder = model.write_samples(model.sample(200), "release", format="npz")
     """
     return configured(method_class(name), recipe, params)
 
 
 def make_teacher(name: str, *, recipe: str | None = None, **params: Any) -> Teacher:
-    """A teacher by name with its parameters, ready to plan and fit; as `make` for synthesizers."""
+    """A teacher by name with its parameters, ready to plan and fit; as `make` for synthesizers.
+
+    Examples:
+        >>> teacher = vs.make_teacher("dp-scatter", steps=5).fit(data.train, vs.Privacy(epsilon=1.0))
+        >>> teacher.predict(data.public_test().x[:5]).shape
+        torch.Size([5])
+    """
     return configured(teacher_class(name), recipe, params)
 
 
@@ -193,7 +208,8 @@ def configured(cls: type[M], recipe: str | None, params: Mapping[str, Any]) -> M
     if recipe is not None and recipe not in cls.recipes:
         known = ", ".join(cls.recipes) or "none"
         raise ConfigError(f"{cls.name} has no recipe {recipe!r}.{suggest(recipe, cls.recipes)} It has: {known}")
-    return cls(**{**(cls.recipes[recipe] if recipe is not None else {}), **params})
+    chosen = cls.modern(cls.recipes[recipe]) if recipe is not None else {}
+    return cls(**chosen | cls.modern(params))
 
 
 def open_model(folder: str | Path) -> Synthesizer:
@@ -201,13 +217,24 @@ def open_model(folder: str | Path) -> Synthesizer:
 
     Raises:
         RunError: not a veilset model, or damaged. ConfigError: a teacher, or a method that is not installed.
+
+    Examples:
+        >>> folder = model.save("saved")
+        >>> vs.open_model(folder).sample(10).classes[:3]
+        ('0', '1', '2')
     """
     model: Synthesizer = _read(folder, "synthesizer")
     return model
 
 
 def open_teacher(folder: str | Path) -> Teacher:
-    """A fitted teacher, as `open_model` opens synthesizers."""
+    """A fitted teacher, as `open_model` opens synthesizers.
+
+    Examples:
+        >>> folder = teacher.save("taught")
+        >>> vs.open_teacher(folder).name
+        'dp-scatter'
+    """
     model: Teacher = _read(folder, "teacher")
     return model
 

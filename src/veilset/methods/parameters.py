@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar, final
 
 from veilset.core.config import FieldSpec, build, fields
 from veilset.core.errors import ConfigError
+from veilset.core.renamed import modern
 
 P = TypeVar("P", bound="Configured")
 HEADING = "Parameters:"
@@ -68,8 +69,22 @@ class Configured:
             ModeError: fitted already.
         """
         self._check_changeable()
-        self.config = build(self.Config, self.get_params() | params, self.name)
+        self.config = build(self.Config, self.get_params() | self.modern(params), self.name)
         return self
+
+    @final
+    @classmethod
+    def modern(cls, params: Mapping[str, Any], *, tell: bool = True) -> dict[str, Any]:
+        """Parameters by their present names.
+
+        Args:
+            params: name -> value, as a user gives them, or as a file keeps them that an earlier version wrote.
+            tell: note each old name; not for a file's.
+
+        Raises:
+            ConfigError: a parameter is given by its old and its new name.
+        """
+        return modern(params, [f.name for f in fields(cls.Config)], cls.name, tell=tell)
 
     def _check_changeable(self) -> None:
         """Raise if the parameters are settled."""

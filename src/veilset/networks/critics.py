@@ -37,7 +37,7 @@ def one_hot(y: torch.Tensor, classes: int) -> torch.Tensor:
 
 
 def score(heads: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Scores [n] of images for their labels y [n] from a critic's output: [n, 1], or [n, 1 + K] with a head a class."""
+    """Scores [n] of images for labels y [n] from a critic's output: [n, 1], or [n, 1 + K] with a head per class."""
     if heads.shape[1] == 1:
         return heads[:, 0]
     return heads[:, 0] + (heads[:, 1:] * one_hot(y, heads.shape[1] - 1).to(heads.dtype)).sum(1)
@@ -56,7 +56,7 @@ class MLPCritic(nn.Module):
         classes: number of classes K.
         widths: of the hidden layers.
         act: name of the activation.
-        labels: "heads": one output for all images and one a class, the score is the sum of the first and the label's;
+        labels: "heads": one output for all images and one per class, the score is the sum of the first and the label's;
             "input": the label is part of the input, one-hot, and there is one output.
         basis: how many of the lowest frequencies it sees of an image, in place of its pixels; 0: pixels. Fewer inputs
             mean fewer weights that noise is added to.
@@ -100,7 +100,7 @@ class MLPCritic(nn.Module):
 
 
 class ConvCritic(nn.Module):
-    """4x4 convolutions of stride 2 down to a side of at most 8, then a linear head for all images and one a class.
+    """4x4 convolutions of stride 2 down to a side of at most 8, then a linear head for all images and one per class.
 
     The score is (w + v_y) . features: what every class shares has weights that all records teach, since noise is the
     same on every weight and a weight that only one class uses sees a K-th of the records.

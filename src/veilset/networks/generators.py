@@ -50,7 +50,7 @@ class ConvGenerator(nn.Module):
         self.out = nn.Conv2d(second, shape[0], 5, padding=2)
 
     def forward(self, z: torch.Tensor, y: torch.Tensor, cell: torch.Tensor | None = None) -> torch.Tensor:
-        """Codes [n, code] and labels [n] to images [n, C, H, W] in [0, 1]; it has one cell a class."""
+        """Codes [n, code] and labels [n] to images [n, C, H, W] in [0, 1]; it has one cell per class."""
         u = self.dense(torch.cat([z, F.one_hot(y, self.classes).to(z)], 1)).unflatten(1, self.coarse)
         with torch.autocast(z.device.type, fast_dtype(), enabled=fast_dtype() != torch.float32):
             u = u.to(fast_dtype()).contiguous(memory_format=torch.channels_last)
@@ -60,13 +60,13 @@ class ConvGenerator(nn.Module):
 
 
 class CellGenerator(nn.Module):
-    """A few clamped Gaussians a class, in a public low-frequency basis: image = clamp(basis' (mean + factor z), 0, 1).
+    """A few clamped Gaussians per class, in a public low-frequency basis: clamp(basis' (mean + factor z), 0, 1).
 
     Args:
         shape: (C, H, W) of the images.
         classes: number of classes K.
         code: length of the latent code, the rank of each Gaussian.
-        cells: Gaussians a class, of equal weight.
+        cells: Gaussians per class, of equal weight.
         size: how many low frequencies (see `veilset.networks.dct`).
     """
 

@@ -19,7 +19,7 @@ class Frame(nn.Module):
     """The public part of an autoencoder: where images are centred, and in which directions they are described.
 
     Args:
-        centre: [K, P] one image a class, of P = C H W pixels in [0, 1]; all 0 for none.
+        centre: [K, P] one image per class, of P = C H W pixels in [0, 1]; all 0 for none.
         basis: [d, P] orthonormal rows, or None for the pixels themselves.
         scale: [d] about how far images spread along each row; None: 1 everywhere.
         logits: the decoder's output is passed through a sigmoid, so that it starts from the logit of the centre.

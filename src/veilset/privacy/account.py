@@ -28,8 +28,8 @@ from typing import Any
 
 from veilset.core.errors import BudgetExceeded, ConfigError, DataError, LedgerError, ModeError, RunError
 from veilset.core.io import lock, read_capped
+from veilset.core.rendering import account_table
 from veilset.core.types import PublicInfo
-from veilset.core.words import account_table
 from veilset.privacy.accounting import (
     Cost,
     Search,
@@ -137,6 +137,12 @@ class Account:
 
     Args:
         path: the file.
+
+    Examples:
+        >>> account = vs.Account(Path("digits.account"))
+        >>> balance = account.create(data.info, vs.Privacy(epsilon=3.0))  # the most that all runs may spend
+        >>> balance.share  # of it spent so far; `fit(..., account=account)` draws from it
+        0.0
     """
 
     path: Path

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-MARGIN = 1e-6  # contributions are clipped to bound (1 - MARGIN); covers float64 rounding of norms and sums (decision 8)
+MARGIN = 1e-6  # contributions are clipped to bound (1 - MARGIN); covers float64 rounding of norms and sums
 HEADROOM = 53  # bits: float64 holds integers exactly up to 2^53
 CROWD = 8  # times the declared N that a set may hold; above it sums would not be exact
 TAIL = 64  # deviations of noise that the grid must hold
@@ -59,7 +59,7 @@ class ExactSum:
     exact in float64.
 
     Args:
-        rows: how many sums are kept apart (one a class, or one).
+        rows: how many sums are kept apart (one per class, or one).
         size: length of a contribution.
         bound: L2 bound of one unit.
         step: grid spacing.

@@ -22,7 +22,13 @@ from veilset.privacy.noise import Stream
 
 @dataclass(frozen=True)
 class Uniform:
-    """Numbers in [0, 1) of this shape, for a record; a bare shape stands for standard normal ones."""
+    """Numbers in [0, 1) of this shape, for a record; a bare shape stands for standard normal ones.
+
+    Examples:
+        >>> draws = {"level": vs.Uniform((4,)), "noise": (4, 8)}  # for each record: of a loss at `gate.grad`
+        >>> draws["level"]
+        Uniform(shape=(4,))
+    """
 
     shape: Sequence[int] = ()
 

@@ -55,6 +55,14 @@ class Gate:
         ModeError: a payment for a run that gives no privacy.
         PlanError: the plan is not priced, or was priced for other declared facts.
         RunError: the folder belongs to another plan, seed or data set, or the processes hold different data.
+
+    Examples:
+        >>> plan = vs.Plan((vs.Release(name="mean", bound=4.0),)).price(vs.Privacy(epsilon=1.0), data.info)
+        >>> gate = vs.Gate(data.train, plan, seed=0)
+        >>> gate.sum("mean", lambda x, y: x - 0.5).shape  # each image bounded, all added up, noise added
+        torch.Size([1, 8, 8])
+        >>> round(gate.close().spent()[0].noise_multiplier, 2)
+        3.73
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from typing import Any
 
 from veilset.core.errors import LedgerError, RunError
 from veilset.core.io import MOST_JSON, canonical, parse_json, read_capped, sha256, sync_folder
-from veilset.core.words import ledger_words
+from veilset.core.rendering import ledger_words
 from veilset.privacy.mechanisms import of, read
 from veilset.privacy.spent import Spent
 
@@ -36,6 +36,11 @@ class Ledger:
 
     Raises:
         LedgerError: an existing file is cut, edited, reordered or of another format.
+
+    Examples:
+        >>> ledger = vs.Ledger(Path("release/ledger.jsonl"))
+        >>> [line["body"]["kind"] for line in ledger.lines]
+        ['open', 'charge', 'charge', 'close']
     """
 
     def __init__(self, path: Path | None = None, kind: str = "ledger"):

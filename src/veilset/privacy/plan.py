@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from veilset.core.errors import BudgetExceeded, ConfigError, PlanError
+from veilset.core.rendering import as_html, plan_table
 from veilset.core.types import PublicInfo
-from veilset.core.words import as_html, plan_table
 from veilset.privacy import mechanisms
 from veilset.privacy.accounting import (
     LARGEST,
@@ -51,6 +51,10 @@ class Release:
         mechanism: how it is answered, paid and proved: a name in `veilset.privacy.mechanisms`.
         facts: what else the mechanism must know, by name: into how many parts the units are dealt, the shape of an
             answer. Absent ones are not written.
+
+    Examples:
+        >>> vs.Release(name="gradient", verb="grad", bound=0.1, sample_rate=0.25, steps=100).steps
+        100
     """
 
     name: str
@@ -109,6 +113,13 @@ class Plan:
         search: the search that this is a trial of, whose price is then the price; see `veilset.tune`.
         stream: which task of which stream this is, and what all its tasks cost together; see `veilset.continual`.
         public: data that the owner declares to be public, on which the claim then rests.
+
+    Examples:
+        >>> plan = vs.make("dp-moments").plan(data.info, vs.Privacy(epsilon=1.0))
+        >>> [release.name for release in plan.releases]
+        ['mean', 'within']
+        >>> plan.claim().epsilon <= 1.0
+        True
     """
 
     releases: tuple[Release, ...]

@@ -24,7 +24,7 @@ class Records(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class Opened:
-    """What the gate gets: pixels to read, labels [n] in 0..K-1, dense unit ids [n] (None: one image a unit)."""
+    """What the gate gets: pixels to read, labels [n] in 0..K-1, dense unit ids [n] (None: one image per unit)."""
 
     records: Records
     labels: np.ndarray[Any, Any]
@@ -37,6 +37,10 @@ class PrivateImages:
     Args:
         info: the declared facts.
         opener: checks the files and opens them; called by the gate, at most once.
+
+    Examples:
+        >>> vs.load("digits").train
+        PrivateImages('digits', declared: 1437 units, 10 classes, shape [1, 8, 8])
     """
 
     __slots__ = ("__inner", "__opener", "info")
@@ -101,7 +105,7 @@ def restricted(data: PrivateImages, info: PublicInfo, one_class: bool) -> Privat
         if one_class and units is not None:
             pairs = np.unique(np.stack([units, whole.labels]), axis=1).shape[1]
             if pairs != len(np.unique(units)):
-                raise DataError("unit: one holds images of several classes, but one class a unit was declared")
+                raise DataError("unit: one holds images of several classes, but one class per unit was declared")
         chosen = np.flatnonzero(labels >= 0)
         if not len(chosen):
             raise DataError(f"classes = {list(info.classes)}: the set holds no image of them yet; nothing was asked")

@@ -19,8 +19,8 @@ from veilset.core.errors import ConfigError, RunError, VeilsetError
 from veilset.core.facts import processor, selftest, versions
 from veilset.core.io import canonical, no_links, read_capped, read_json, sha256, write_bytes, write_json
 from veilset.core.listing import RECEIPT, SIGNATURE, STAMP, check_list, write_list
+from veilset.core.rendering import as_html, one_line, public_words, receipt_lines
 from veilset.core.types import PublicInfo
-from veilset.core.words import as_html, one_line, public_words, receipt_lines
 from veilset.privacy import mechanisms
 from veilset.privacy.accounting import Search, claim
 from veilset.privacy.known_faults import known_fault
@@ -56,7 +56,12 @@ KINDS = {  # what every receipt has
 
 @dataclass(frozen=True)
 class Receipt:
-    """What is claimed about a fitted model and everything sampled from it. `facts` holds the JSON keys."""
+    """What is claimed about a fitted model and everything sampled from it. `facts` holds the JSON keys.
+
+    Examples:
+        >>> model.receipt_.epsilon <= 1.0 and model.receipt_.facts["unit"]
+        'one image'
+    """
 
     facts: dict[str, Any]
 
@@ -202,6 +207,10 @@ def verify(folder: str | Path, public_key: str | Path | None = None) -> Verifica
     Args:
         folder: what `fit` or `sample` wrote.
         public_key: PEM file of the signer; then a valid signature by it is required.
+
+    Examples:
+        >>> vs.verify("release").ok
+        True
     """
     folder, result = Path(os.path.realpath(folder)), Verification()
 

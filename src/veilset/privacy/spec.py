@@ -21,6 +21,10 @@ class Privacy:
 
     Raises:
         ConfigError: a value out of range.
+
+    Examples:
+        >>> vs.Privacy(epsilon=1.0)
+        Privacy(epsilon=1.0, delta=1e-05, allow_large_delta=False)
     """
 
     epsilon: float

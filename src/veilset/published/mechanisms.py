@@ -49,7 +49,7 @@ class Mechanism:
 
 
 ROWS, VOTES = ("noise_multiplier", "rows", "shards", "steps"), ("noise_multiplier", "rows", "steps")
-NOISE_OF_VOTES = "noise multiplier: standard deviation of the noise, in votes; rows: answers a step"
+NOISE_OF_VOTES = "noise multiplier: standard deviation of the noise, in votes; rows: answers per step"
 PER_QUERY = "Every answer of every step is a release of its own: hidden models vote each time, so nothing is amplified."
 MECHANISMS = {
     "gaussian": Mechanism(

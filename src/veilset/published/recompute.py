@@ -88,6 +88,11 @@ def claim(
 
     Raises:
         ConfigError: a name is unknown, or a constant missing, foreign or out of range.
+
+    Examples:
+        >>> found = vs.claim("gs-wgan")
+        >>> found.run.printed, round(found.price.epsilon)  # printed, and what follows from the constants
+        (10, 347)
     """
     given = {k: v for k, v in constants.items() if v is not None}
     if preset is not None:

@@ -170,22 +170,22 @@ RUNS = {
         {"noise_multiplier": f"{DERIVED} as its code solves", "sample_rate": CODE, "steps": f"{CODE} 1,001 x 100"},
     ),
     "three-families": Run(
-        "Gandhi and Viradiya (source document 000), CVAE on MNIST", 10, (_sampled(1.1, 128 / 60_000, 140_700),),
+        "Gandhi and Viradiya (three families compared), CVAE on MNIST", 10, (_sampled(1.1, 128 / 60_000, 140_700),),
         "Printed as 10 for 300 epochs with multiplier 1.1, which cost less if gradients are clipped record by record, "
         "as assumed here; the training call is not shown. Its two other models are `three-families-gan`.",
         "github pinakin7/Project-2412", {"noise_multiplier": CODE, "sample_rate": CODE, "steps": f"{CODE} 300 epochs"},
         holds=False,
     ),
     "three-families-gan": Run(
-        "Gandhi and Viradiya (source document 000), CGAN and diffusion on MNIST", 10, (Phase("none"),),
+        "Gandhi and Viradiya (three families compared), CGAN and diffusion on MNIST", 10, (Phase("none"),),
         "Gradients of single records are not clipped, so no noise is large enough; what is clamped are weights.",
         "github pinakin7/Project-2412", {"noise_multiplier": f"{CODE} but without a bound"}, holds=False,
     ),
     "model-inversion": Run(
-        "DPMI variants (source document 001), ae-grad-VAE on even digits", 367.7, (_sampled(0.3, 64 / 19_612, 48_000),),
+        "DPMI variants (model inversion), ae-grad-VAE on even digits", 367.7, (_sampled(0.3, 64 / 19_612, 48_000),),
         "The finer accountant lowers the figure. But 400 images are inverted together, under one schedule, so a record "
         "moves up to 399 other codes, which this figure does not cover.",
-        "source document 001, figure 9; after arXiv 2201.03139",
+        "the report on DPMI variants, figure 9; after arXiv 2201.03139",
         {"noise_multiplier": "[paper]", "sample_rate": CODE, "steps": "[paper]"},
         delta=1e-6, holds=False,
     ),

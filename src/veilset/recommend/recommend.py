@@ -30,7 +30,7 @@ class Candidate:
 
     Attributes:
         method: its name, or NAME:RECIPE.
-        rows: what was measured of it at the nearest budget, one a set.
+        rows: what was measured of it at the nearest budget, one per set.
         minutes: what its plan estimates for these facts, on two cores; None if it cannot plan for them.
         why_not: why it is not compared; empty if it is.
     """
@@ -199,5 +199,5 @@ def _cautions(info: PublicInfo, near: float, equal: float, sets: Sequence[str], 
     if info.shape != (1, 28, 28):
         out.append(f"all figures are of grey images of 28 x 28; none of shape {list(info.shape)}")
     if info.max_images_per_unit > 1:
-        out.append("all figures are of one image a unit")
+        out.append("all figures are of one image per unit")
     return (*out, f"{' and '.join(sets)} are the sets that defaults were chosen on")

@@ -172,14 +172,14 @@ def attack(ledger: Ledger) -> dict[str, Any]:
 
 
 def releases(plan: Plan) -> list[dict[str, Any]]:
-    """One row a release, in order of use."""
+    """One row per release, in order of use."""
     private = plan.privacy is not None and plan.privacy.private
     shares = plan.shares() if private else [(None, None)] * len(plan.releases)
     return [
         {
             "name": r.name,
             "verb": ("noisy " if private else "exact ") + VERBS.get(r.verb, r.verb),
-            "times": f"{r.steps:,}" + (" a class" if r.partition else ""),
+            "times": f"{r.steps:,}" + (" per class" if r.partition else ""),
             "rate": percent(r.sample_rate) if r.sample_rate < 1 else "all units",
             "noise": f"{r.noise_multiplier:.4g}" if private else "none",
             "bound": f"{r.bound:g}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, RunError
 from veilset.core.io import no_links, write_bytes
-from veilset.core.words import public_words
+from veilset.core.rendering import public_words
 from veilset.report import charts, claims, evidence, samples
 from veilset.report import nearest as panels
 from veilset.report.evidence import NON_PRIVATE, RESEARCH, UNCOVERED, Evidence
@@ -67,6 +67,10 @@ def write_report(
         RunError: no such folder, or `out` lies inside it, is another file, or cannot be written.
         ConfigError: `scores` are of another shape, or `out` is given with `nearest`.
         ModeError: `images` hold private records, or `nearest` for a release. DataError: `nearest` is another set.
+
+    Examples:
+        >>> vs.write_report("release").name
+        'release-report.html'
     """
     folder = _folder(folder)
     if nearest is not None and out is not None:

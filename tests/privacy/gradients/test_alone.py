@@ -147,7 +147,7 @@ def test_a_layer_gives_each_record_the_same_bits_everywhere(case, kind, n, threa
     "case", [pytest.param(c, marks=() if c in ("dilated", "stride 3") else pytest.mark.long) for c in CONVOLUTIONS]
 )
 def test_both_ways_to_a_convolutions_gradient_and_several_images_of_a_record(case, n, threads, products, monkeypatch):
-    """Whatever the processor at hand chooses; two images a record, and gradients that are kept for a unit's mean."""
+    """Whatever the processor at hand chooses; two images per record, and gradients that are kept for a unit's mean."""
     monkeypatch.setattr(convolution, "vendor_products", lambda: products)
     layer, side = CONVOLUTIONS[case]
     x = normals(n, layer.in_channels, side, side)

@@ -23,7 +23,9 @@ assert taps._missing
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     data = vs.load("digits")
-    model = vs.make("dp-diffusion", width=8, embedding=8, steps=1, copies=1, sampling_steps=1, batch=20)
+    model = vs.make(
+        "dp-diffusion", width=8, embedding_dim=8, steps=1, noise_multiplicity=1, sampling_steps=1, batch_size=20
+    )
     model.fit(data.train, vs.Privacy(3.0, 1e-4), seed=0)
 notes = [str(w.message) for w in told if issubclass(w.category, Note)]
 assert len(notes) == 1 and "general path" in notes[0] and "lacks" in notes[0], notes

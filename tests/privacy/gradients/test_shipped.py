@@ -19,26 +19,26 @@ from veilset.privacy.noise import Stream
 from veilset.privacy.private import from_arrays
 
 INFO = PublicInfo(name="noise", classes=("a", "b", "c"), shape=(1, 16, 16), value_range=(0, 1), units=24)
-GAN = {"steps": 1, "batch": 8, "width": 8, "code": 3, "generator_width": 4}
-AUTOENCODER = {"latent": 3, "size": 6, "hidden": 4, "steps": 1}
-DIFFUSION = {"width": 8, "embedding": 8, "steps": 1, "copies": 3, "batch": 8}
+GAN = {"steps": 1, "batch_size": 8, "width": 8, "latent_dim": 3, "generator_width": 4}
+AUTOENCODER = {"latent_dim": 3, "basis_size": 6, "hidden_dim": 4, "steps": 1}
+DIFFUSION = {"width": 8, "embedding_dim": 8, "steps": 1, "noise_multiplicity": 3, "batch_size": 8}
 UNET = DIFFUSION | {"network": "unet"}
 SHIPPED = {
-    "dp-gan": GAN | {"generator_batch": 8, "ratio": 1},
+    "dp-gan": GAN | {"generator_batch_size": 8, "critic_steps": 1},
     "dp-cgan": GAN,
     "dp-cvae": AUTOENCODER,
-    "dp-cvae:paper": {"epochs": 1, "batch": 8},
-    "dp-cvae:gradients": {"steps": 1, "batch": 8},
+    "dp-cvae:paper": {"epochs": 1, "batch_size": 8},
+    "dp-cvae:gradients": {"steps": 1, "batch_size": 8},
     "dp-cvae:conv": AUTOENCODER | {"network": "conv", "basis": "pixels"},
     "vae-gm": AUTOENCODER,
     "au-gm": AUTOENCODER,
     "dp-diffusion": DIFFUSION,
     "dp-diffusion:unet": UNET,
     "dp-diffusion:everything": UNET | {"norm": "group", "attention": True, "blocks": 2, "parameterisation": "v"},
-    "dp-feta": DIFFUSION | {"warm_steps": 1, "warm_batch": 4},
-    "dp-kip": {"per_class": 2, "steps": 1, "batch": 8},
-    "private-set": {"per_class": 2, "width": 6, "networks": 1, "stages": 1, "batch": 8, "start": "noise"},
-    "taught-moments": {"steps": 1, "batch": 8, "draws": 20},
+    "dp-feta": DIFFUSION | {"warm_steps": 1, "warm_batch_size": 4},
+    "dp-kip": {"per_class": 2, "steps": 1, "batch_size": 8},
+    "private-set": {"per_class": 2, "width": 6, "networks": 1, "stages": 1, "batch_size": 8, "start": "noise"},
+    "taught-moments": {"steps": 1, "batch_size": 8, "mc_samples": 20},
 }
 
 

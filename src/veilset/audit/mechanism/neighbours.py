@@ -259,7 +259,7 @@ def catalogue() -> dict[str, Neighbours]:
             record=ALONE, release=plain, ask=_sum_infinite, signal=False,
         ),
         "sum-many": Neighbours(
-            words="nobody, or 1,000 images far beyond the bound, each in a cell of its own: a thousand draws an answer",
+            words="nobody, or 1,000 images far beyond the bound, each in its own cell: a thousand draws per answer",
             record=ALONE, release=plain, ask=_sum_many, copies=1000,
         ),
         **_two("grad", _grad, _grad_alike),

@@ -132,6 +132,12 @@ def attack(
 
     Raises:
         RunError, ModeError, DataError, ConfigError: as `open_run`, `records_of`, `make_pool` and `against` say.
+
+    Examples:
+        >>> spec = vs.RunSpec(method="dp-moments", data="digits", epsilon=1.0, seed=0, params={"basis_size": 20})
+        >>> run = vs.execute(spec, "attacked")
+        >>> vs.attack("attacked", targets=100, shadows=4, images=200).ok
+        True
     """
     run = open_run(Path(folder))
     _check(shadows, images, targets)
@@ -229,7 +235,7 @@ def _shadow(model: Synthesizer, pool: Pool, inside: Array, folder: Path, seed: i
     info = replace(model.info_, units=units)
     budget = facts["epsilon_budget"]
     privacy = Privacy(float("inf") if budget is None else budget, facts["delta"], facts["large_delta"])
-    fresh = type(model)(**facts["config"])
+    fresh = type(model)(**model.modern(facts["config"], tell=False))
     return fresh.fit(private_images(records, info), privacy, seed=seed, folder=folder)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from veilset.audit.membership.attacks import CALIBRATED, HEADLINE, LIRA, SHADOW
 from veilset.audit.membership.picture import Curve, Panel, draw
-from veilset.core.words import legible
+from veilset.core.rendering import legible
 
 if TYPE_CHECKING:
     from veilset.audit.membership.attack import Membership

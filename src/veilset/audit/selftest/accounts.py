@@ -137,7 +137,7 @@ def paid() -> Iterator[Check]:
             ),
         }
         of |= _written(account)
-    yield wrong("an account is charged before anything is asked", "ways to have answers for nothing", of=of)
+    yield wrong("an account is charged before anything is asked", "ways to have answers unpaid", of=of)
 
 
 def synced() -> Iterator[Check]:

@@ -95,7 +95,7 @@ def resumed() -> Iterator[Check]:
     of: dict[str, bool] = {}
     with tempfile.TemporaryDirectory() as home:
         of |= _sums_resumed(Path(home) / "sums") | _loops_resumed(Path(home) / "loops")
-    yield wrong("an interrupted run is never charged less", "ways to have steps for nothing", of=of)
+    yield wrong("an interrupted run is never charged less", "ways to have steps unpaid", of=of)
 
 
 def receipts() -> Iterator[Check]:

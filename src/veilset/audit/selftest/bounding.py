@@ -13,7 +13,7 @@ from veilset.core.types import PublicInfo
 from veilset.privacy.plan import Release
 
 BOUND = 1.5
-SPARE = 1e-6  # contributions are clipped to this much below the bound (decision 8), to cover rounding
+SPARE = 1e-6  # contributions are clipped to this much below the bound, to cover rounding
 HALF = 1 - SPARE / 2
 SIZE = 16
 RECORDS = {

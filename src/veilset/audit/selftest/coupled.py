@@ -63,7 +63,7 @@ class Set:
 
 
 def shapes(n: int, info: PublicInfo = INFO) -> Set:
-    """Images that look a little like digits: a bright bar a class, at a place that varies. The last class is rare."""
+    """Images that look a little like digits: a bright bar per class, at a place that varies. The last class is rare."""
     g = np.random.default_rng(0)
     y = np.minimum(g.integers(0, len(info.classes) * 4, n) // 4, len(info.classes) - 1)
     y[y == len(info.classes) - 1] = 0

@@ -78,7 +78,7 @@ def changed() -> Iterator[Check]:
 
 
 def versions() -> Iterator[Check]:
-    """Claims of versions with a fault are not relied upon, nor those whose version is not said."""
+    """Claims of versions with a fault are not trusted, nor those whose version is not said."""
     of: dict[str, bool] = {}
     with tempfile.TemporaryDirectory() as home:
         made = _release(Path(home) / "made")
@@ -92,7 +92,7 @@ def versions() -> Iterator[Check]:
             of[f"versions {said!r}"] = not verify(made).ok
         _say(made, versions=own)
         of["this one"] = verify(made).ok and not verify(made).known_fault
-    yield wrong("claims of versions with a fault are not relied upon", "versions that are taken at their word", of=of)
+    yield wrong("claims of versions with a fault are not trusted", "versions that are taken at their word", of=of)
 
 
 def decoded() -> Iterator[Check]:

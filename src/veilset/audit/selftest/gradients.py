@@ -17,7 +17,7 @@ from veilset.core.errors import ConfigError
 from veilset.privacy.plan import Release
 
 SHAPE, RECORDS, CLASSES = (1, 8, 8), 12, 3
-SPARE = 1e-3  # gradients are clipped to this much below the bound, to cover float32 (decision 8)
+SPARE = 1e-3  # gradients are clipped to this much below the bound, to cover float32
 CLOSE = 2e-3  # of the bound and record: what float32 and that margin may differ by
 BROAD = 2e-2  # bfloat16 rounds each factor by up to 2^-9
 Loss = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]

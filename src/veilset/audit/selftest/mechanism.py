@@ -13,7 +13,7 @@ SHARE = round(FAMILY_ERROR * 10**ALARM)  # so many checks share the audit's erro
 
 
 def worst_case_neighbours() -> Iterator[Check]:
-    """One check a verb; `veilset audit` takes more draws, and shows the bounds."""
+    """One check per verb; `veilset audit` takes more draws, and shows the bounds."""
     for verb in verbs():
         got = audit(verb, epsilon=EPSILON, draws=DRAWS, checks=SHARE)
         said = got.findings[0] if got.findings else f"lower bound {got.lower_bound:.2f} of a claim of {got.claim:.2f}"

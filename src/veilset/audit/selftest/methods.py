@@ -22,39 +22,69 @@ from veilset.privacy.spec import Privacy
 
 BUDGET = Privacy(2.0, 1e-5)
 WHITE = np.ones(64, np.float32)
-OFTEN = 45  # units a step, of 60: in two steps the one that is looked at takes part
+OFTEN = 45  # units per step, of 60: in two steps the one that is looked at takes part
 MOST = 1.0 + 1e-12  # of the sensitivity: the gradient's margin and the truncation of sums leave more room than that
 Params = dict[str, Any]
 
 OWN = tuple(name for name, e in BUILT_IN.items() if e.module.startswith("veilset."))  # none that somebody added
 # Small parameters, so that a fit takes well under a second.
 SMALL: dict[str, Params] = {
-    "dp-merf": {"frequencies": 50, "scales": 1, "steps": 2, "batch": 10},
-    "dp-moments": {"size": 10, "draws": 20},
-    "dp-kip": {"per_class": 2, "steps": 2, "batch": 10},
-    "private-set": {"per_class": 2, "width": 4, "networks": 1, "stages": 2, "epochs": 1, "batch": 10, "start": "noise"},
+    "dp-merf": {"frequencies": 50, "scales": 1, "steps": 2, "batch_size": 10},
+    "dp-moments": {"basis_size": 10, "mc_samples": 20},
+    "dp-kip": {"per_class": 2, "steps": 2, "batch_size": 10},
+    "private-set": {
+        "per_class": 2,
+        "width": 4,
+        "networks": 1,
+        "stages": 2,
+        "epochs": 1,
+        "batch_size": 10,
+        "start": "noise",
+    },
     "dp-condense": {"per_class": 2, "networks": 2, "width": 4, "steps": 2},
-    "taught-moments": {"steps": 2, "batch": 10, "draws": 20, "detail": False, "choose": False},
-    "dp-cvae": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
-    "vae-gm": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
-    "au-gm": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
-    "dp-gan": {"width": 8, "generator_width": 4, "steps": 2, "batch": 10, "generator_batch": 10, "ratio": 1, "code": 3},
-    "dp-cgan": {"width": 8, "generator_width": 4, "steps": 2, "batch": 10, "code": 3},
-    "dp-diffusion": {"width": 8, "embedding": 8, "steps": 2, "copies": 2, "sampling_steps": 2, "batch": 10},
-    "dp-feta": {"width": 8, "embedding": 8, "steps": 2, "copies": 2, "sampling_steps": 2, "batch": 10}
-    | {"warm_steps": 2, "warm_batch": 4},
+    "taught-moments": {"steps": 2, "batch_size": 10, "mc_samples": 20, "texture": False, "selection": False},
+    "dp-cvae": {"latent_dim": 3, "basis_size": 6, "hidden_dim": 4, "steps": 2},
+    "vae-gm": {"latent_dim": 3, "basis_size": 6, "hidden_dim": 4, "steps": 2},
+    "au-gm": {"latent_dim": 3, "basis_size": 6, "hidden_dim": 4, "steps": 2},
+    "dp-gan": {
+        "width": 8,
+        "generator_width": 4,
+        "steps": 2,
+        "batch_size": 10,
+        "generator_batch_size": 10,
+        "critic_steps": 1,
+        "latent_dim": 3,
+    },
+    "dp-cgan": {"width": 8, "generator_width": 4, "steps": 2, "batch_size": 10, "latent_dim": 3},
+    "dp-diffusion": {
+        "width": 8,
+        "embedding_dim": 8,
+        "steps": 2,
+        "noise_multiplicity": 2,
+        "sampling_steps": 2,
+        "batch_size": 10,
+    },
+    "dp-feta": {
+        "width": 8,
+        "embedding_dim": 8,
+        "steps": 2,
+        "noise_multiplicity": 2,
+        "sampling_steps": 2,
+        "batch_size": 10,
+    }
+    | {"warm_steps": 2, "warm_batch_size": 4},
 }
 # Ways that these leave out, in which a method asks, or computes, something else.
 OTHERWISE: dict[str, tuple[Params, ...]] = {
     "dp-merf": ({"balanced": False, "loss": "published"},),
     "private-set": ({"start": "moments"}, {"prior": True, "distance": "mse"}),
-    "dp-condense": ({"start": "noise", "sums": 2, "group": 5},),
-    "dp-cvae": ({"basis": "cosine", "centre": False, "linear": False, "codes": "normal"},),
+    "dp-condense": ({"start": "noise", "sums": 2, "group_size": 5},),
+    "dp-cvae": ({"basis": "cosine", "centre": False, "linear": False, "latent_prior": "normal"},),
     "dp-gan": ({"fakes": "public", "adaptive": True},),
     "dp-cgan": ({"fakes": "paired"},),
     "dp-feta": ({"warm_start": "central"}, {"warm_start": "mode"}),
 }
-ALL = SMALL["taught-moments"] | {"detail": True, "choose": True}
+ALL = SMALL["taught-moments"] | {"texture": True, "selection": True}
 Make = Callable[[], Method]
 
 
@@ -83,10 +113,10 @@ def kinds() -> dict[str, list[Make]]:
     out = dict[str, list[Make]]()
     for name in OWN:
         ways = [ALL] if name == "taught-moments" else [SMALL[name] | o for o in ({}, *OTHERWISE.get(name, ()))]
-        often = [way | ({"batch": OFTEN} if "batch" in way else {}) for way in ways]
+        often = [way | ({"batch_size": OFTEN} if "batch_size" in way else {}) for way in ways]
         out[name] = [made(method_class(name), way) for way in often]
     for name in TEACHERS:
-        out[name] = [made(type(make_teacher(name)), {"steps": 2, "batch": OFTEN})]
+        out[name] = [made(type(make_teacher(name)), {"steps": 2, "batch_size": OFTEN})]
     return out
 
 

@@ -55,7 +55,7 @@ def scale_and_shape() -> Iterator[Check]:
 
 
 def grid_rounding() -> Iterator[Check]:
-    """Answers lie on a grid that is made of declared facts, and their lowest bits are coins (decision 7)."""
+    """Answers lie on a grid that is made of declared facts, and their lowest bits are coins."""
     info, off, p = facts((1, 128, 128)), {"sum": 0, "grad": 0}, []
     largest = BOUND * max(8 * info.units, 64 * EXACT)  # the sum of eight times the declared units, 64 deviations
     step = 2.0 ** (math.floor(math.log2(largest)) + 1 - 53)

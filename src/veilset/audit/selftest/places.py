@@ -17,7 +17,7 @@ from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Release
 
 BOUND, OTHERS, WIDE = 1.5, 600, 8  # more units than a chunk has rows
-HALF = 1 - 1e-6 / 2  # contributions are clipped to twice this much below the bound (decision 8), or more
+HALF = 1 - 1e-6 / 2  # contributions are clipped to twice this much below the bound, or more
 DRAWS: Draws = {"code": (WIDE, 16), "level": Uniform((WIDE,))}
 Sets = tuple[Array, Array, Array]  # images, labels, units
 

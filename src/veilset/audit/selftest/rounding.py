@@ -19,7 +19,7 @@ from veilset.privacy.gradients import Clipped, Total
 from veilset.privacy.gradients.sheet import Sheet
 from veilset.privacy.plan import Release
 
-SUMS, GRADIENTS = 1e-6, 1e-3  # contributions are clipped to so much below the bound (decision 8)
+SUMS, GRADIENTS = 1e-6, 1e-3  # contributions are clipped to so much below the bound
 MANY = 300
 
 

@@ -105,6 +105,10 @@ def selftest(tell: Callable[[str], None] = lambda line: None, themes: Sequence[s
 
     Raises:
         ConfigError: a theme that does not exist.
+
+    Examples:
+        >>> vs.selftest(themes=("bounding",)).ok
+        True
     """
     for name in themes:
         if name not in THEMES:

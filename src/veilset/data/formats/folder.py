@@ -1,4 +1,4 @@
-"""Image folders with a sub-folder a class, perhaps under train/ and test/."""
+"""Image folders with a sub-folder per class, perhaps under train/ and test/."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class NpzSource:
             for name, a in ((names[1], labels), (ids, keys)):
                 if a is not None and count is not None and len(a) != count:
                     kind = "missing" if len(a) < count else "extra"
-                    faults.add(f"array {name}", f"{len(a)} entries for {count} images: {kind}", "give one an image")
+                    faults.add(f"array {name}", f"{len(a)} entries for {count} images: {kind}", "give one per image")
                     return None
             units = None if keys is None else dense(keys)
             if keys is not None:

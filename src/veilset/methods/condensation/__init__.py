@@ -1,1 +1,1 @@
-"""Methods that release a few images a class and nothing else."""
+"""Methods that release a few images per class and nothing else."""

@@ -1,4 +1,4 @@
-"""What methods share that release a few images a class and nothing else."""
+"""What methods share that release a few images per class and nothing else."""
 
 from __future__ import annotations
 

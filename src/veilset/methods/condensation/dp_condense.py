@@ -9,14 +9,14 @@ of making images to that mean is free.
 
 Private access:
   mean, spread, cells, within   the sums of dp-moments, for a part of the budget (start = "moments")
-  embedding                     class sums of embeddings by random networks, together one vector an image
+  embedding                     class sums of embeddings by random networks, together one vector per image
 Everything after is free. Images start as draws of dp-moments, which also say beforehand where embeddings lie: the sum
 is of what an embedding has beyond the mean of the drawn images of its class, so that the bound is small. Along axes in
 which the answer is no larger than its noise, the mean of the drawn images is kept.
 
 Differs from the papers and their code:
-  * One sum over all images by several networks. `sums` and `group` give the published schedule: a fresh network for
-    each of many sums over small Poisson groups. For the same budget one sum over all has the least noise.
+  * One sum over all images by several networks. `sums` and `group_size` give the published schedule: a fresh network
+    for each of many sums over small Poisson groups. For the same budget one sum over all has the least noise.
   * Noise is drawn once for each sum, and only the noisy sum is kept. The released code of arXiv 2508.01749 keeps the
     exact sums and draws new noise whenever one is used, 20 to 200 times for each that it pays for.
   * Axes come from images that were paid for in the same run, not from public images. None is left out: the noise of an
@@ -49,7 +49,7 @@ from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
 PER_CLASS = 50
-REFERENCE = 200  # drawn images a class by which means, axes and the bound are set
+REFERENCE = 200  # drawn images per class by which means, axes and the bound are set
 COVERED = 0.9  # of the drawn images lie within the bound; others are scaled down to it
 
 
@@ -57,22 +57,24 @@ COVERED = 0.9  # of the drawn images lie within the bound; others are scaled dow
 class Config:
     per_class: int | None = option(
         None,
-        "images a class; a longer sample repeats them; default 50, or a declared class if smaller",
+        "images per class; a longer sample repeats them; default 50, or a declared class if smaller",
         ge=1,
         le=10_000,
     )
     start: str = option("moments", "what the images are at first", choices=("moments", "noise"))
-    share: float = option(0.5, "part of the budget, in units of 1 / noise_multiplier^2, that moments get", gt=0, lt=1)
+    budget_share: float = option(
+        0.5, "part of the budget, in units of 1 / noise_multiplier^2, that moments get", gt=0, lt=1
+    )
     networks: int = option(50, "random networks in one sum", ge=1, le=1000)
     width: int = option(32, "channels of a network", ge=1, le=512)
-    moved: bool = option(True, "each network sees images shifted, scaled or turned in its own way")
+    augment: bool = option(True, "each network sees images shifted, scaled or turned in its own way")
     sums: int = option(1, "noisy sums, each by networks of its own", ge=1, le=100_000)
-    group: int | None = option(None, "expected images a class in one sum; default all", ge=1)
+    group_size: int | None = option(None, "expected images per class in one sum; default all", ge=1)
     steps: int = option(800, "steps by which the images are changed; they cost no privacy", ge=1)
-    networks_a_step: int = option(2, "networks that are looked through in one step", ge=1)
-    rate: float = option(0.02, "first learning rate of Adam on the images' waves, in pixel values", gt=0)
-    bend: float = option(
-        0.3, "waves above this part of the highest frequency are changed less, by its square; large: all alike", gt=0
+    networks_per_step: int = option(2, "networks that are used in one step", ge=1)
+    lr: float = option(0.02, "initial learning rate of Adam on the images' frequencies, in pixel values", gt=0)
+    cutoff: float = option(
+        0.3, "frequencies above this part of the highest are changed less, by its square; large: all alike", gt=0
     )
 
 
@@ -82,8 +84,8 @@ class DPCondense(Staged, Synthesizer):
     name = "dp-condense"
     Config = Config
     recipes: ClassVar = {
-        "paper": {"start": "noise", "networks": 1, "width": 128, "sums": 10_000, "group": 50}
-        | {"steps": 10_000, "networks_a_step": 1}
+        "paper": {"start": "noise", "networks": 1, "width": 128, "sums": 10_000, "group_size": 50}
+        | {"steps": 10_000, "networks_per_step": 1}
     }
 
     def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
@@ -93,7 +95,7 @@ class DPCondense(Staged, Synthesizer):
             return Compose({"matching": Part(matching)}, prefixed=False)
         with torch.device("meta"):  # draws nothing
             size = Embeddings(info.shape, 1, self.config.width, False, torch.float32).size
-        parts = {"moments": Part(Moments(), self.config.share), "matching": Part(matching)}
+        parts = {"moments": Part(Moments(), self.config.budget_share), "matching": Part(matching)}
         return Compose(parts, prefixed=False, memory_mb=4e-6 * self.config.networks * size**2)  # the axes
 
     def _kept(self, learned: Earlier, info: PublicInfo) -> State:
@@ -108,7 +110,7 @@ class Matching(Stage):
 
     Args:
         config: parameters.
-        many: images a class.
+        many: images per class.
     """
 
     def __init__(self, config: Config, many: int):
@@ -117,10 +119,10 @@ class Matching(Stage):
     def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
         """Sums of embeddings."""
         c, expected = self.config, info.units / len(info.classes)
-        rate = min(1.0, (c.group or expected) / expected)
+        rate = min(1.0, (c.group_size or expected) / expected)
         embedding = Release(name="embedding", sample_rate=rate, steps=c.sums)
         looks = c.networks * c.sums * rate * info.units  # of a network at an image; with its gradient, three times
-        looks += 3 * c.steps * c.networks_a_step * self._many * len(info.classes)
+        looks += 3 * c.steps * c.networks_per_step * self._many * len(info.classes)
         return Plan((embedding,), seconds=5 + 1.5e-9 * looks * info.pixels * c.width, memory_mb=600.0)
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
@@ -135,7 +137,7 @@ class Matching(Stage):
         noise = release.noise_multiplier / expected
         targets = []
         for _ in progress(range(c.sums), "sums"):
-            look = Embeddings(info.shape, c.networks, c.width, c.moved, fast_dtype()).to(self.device)
+            look = Embeddings(info.shape, c.networks, c.width, c.augment, fast_dtype()).to(self.device)
             view = View(look, reference)
             answer = gate.sum("embedding", view.whole, by_class=True)
             targets.append((look, view.target((answer / expected).float().to(self.device), noise)))
@@ -146,16 +148,16 @@ class Matching(Stage):
         c = self.config
         x = x.to(self.device)
         rows, columns = (dct(side).to(x) for side in x.shape[-2:])
-        pace = _pace(x.shape[-2], x.shape[-1], c.bend).to(x)
+        pace = _pace(x.shape[-2], x.shape[-1], c.cutoff).to(x)
         waves = (rows @ x @ columns.T / pace).requires_grad_()
-        adam = torch.optim.Adam([waves], c.rate, betas=(0.9, 0.99))
+        adam = torch.optim.Adam([waves], c.lr, betas=(0.9, 0.99))
         turns = [(look, i, target[i]) for look, target in targets for i in range(len(look))]
-        order = torch.cat([torch.randperm(len(turns)) for _ in range(-(-c.steps * c.networks_a_step // len(turns)))])
+        order = torch.cat([torch.randperm(len(turns)) for _ in range(-(-c.steps * c.networks_per_step // len(turns)))])
         for t in progress(range(c.steps), "images"):
-            adam.param_groups[0]["lr"] = c.rate * cosine(t, c.steps)
+            adam.param_groups[0]["lr"] = c.lr * cosine(t, c.steps)
             x = (rows.T @ (waves * pace) @ columns).clamp(0, 1)
             loss = x.new_zeros(())
-            for j in order[t * c.networks_a_step : (t + 1) * c.networks_a_step].tolist():
+            for j in order[t * c.networks_per_step : (t + 1) * c.networks_per_step].tolist():
                 look, i, target = turns[j]
                 mean = look(i, x.flatten(0, 1)).unflatten(0, x.shape[:2]).mean(1)
                 loss = loss + (mean - target).square().sum()

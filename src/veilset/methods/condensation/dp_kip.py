@@ -1,4 +1,4 @@
-"""DP-KIP: a few images a class, such that kernel regression on them classifies the private images.
+"""DP-KIP: a few images per class, such that kernel regression on them classifies the private images.
 
 Paper: Vinaroz and Park, TMLR 2024, arXiv 2301.13389 (DP-KIP-ScatterNet); inducing points after Nguyen, Chen, Lee 2021,
 arXiv 2011.00050.
@@ -13,9 +13,9 @@ Private access, one loop:
 Differs from the paper and its code:
   * The gradient is bounded in the space of features, not of support images. Regression on support features F is a
     linear classifier W(F) = F' (F F' + r I)^-1 Y, and the images move the loss through W only. So each private image's
-    gradient in W is clipped and noised, which costs one product an image, and is then carried to the support images,
+    gradient in W is clipped and noised, which costs one product per image, and is then carried to the support images,
     which is public arithmetic. The published order (carry each image's own gradient, then clip) costs a pass through
-    the wavelets an image: days on two cores. It is another estimator, of the same guarantee.
+    the wavelets per image: days on two cores. It is another estimator, of the same guarantee.
   * Support images start from noise only. The published default starts from private images, which is not private.
   * Batches are Poisson samples, which is what the accountant assumes, and features are normalised in each image alone.
   * Targets are one-hot less 1 / K.
@@ -45,10 +45,10 @@ START = 0.2  # deviation of the first images about grey
 @dataclass(frozen=True, kw_only=True)
 class Config:
     per_class: int = option(10, "images a class that are released; a longer sample repeats them", ge=1, le=1000)
-    batch: int | None = option(None, "expected units a step; default a seventh of all, at most 8192", ge=1)
+    batch_size: int | None = option(None, "expected units per step; default a seventh of all, at most 8192", ge=1)
     steps: int = option(150, "gradient steps", ge=1)
-    clip: float = option(0.5, "max_grad_norm of one unit, in the space of features", gt=0)
-    rate: float = option(0.02, "learning rate of Adam on the images, whose pixels are in [0, 1]", gt=0)
+    clip_norm: float = option(0.5, "max_grad_norm of one unit, in the space of features", gt=0)
+    lr: float = option(0.02, "learning rate of Adam on the images, whose pixels are in [0, 1]", gt=0)
     ridge: float = option(0.001, "ridge, relative to the mean square of the support features", gt=0)
 
 
@@ -71,8 +71,8 @@ class Support(Stage):
     def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
         """One loop."""
         c = self.config
-        batch = c.batch or dp_scatter.batch_of(info)
-        release = dp_sgd("targets", info, batch=batch, steps=c.steps, bound=c.clip)
+        batch = c.batch_size or dp_scatter.batch_of(info)
+        release = dp_sgd("targets", info, batch=batch, steps=c.steps, bound=c.clip_norm)
         estimate = dp_scatter.cost(info, release)
         support = len(info.classes) * c.per_class * scattering.size(info.shape)
         return Plan(
@@ -87,7 +87,7 @@ class Support(Stage):
         y = torch.eye(classes).repeat_interleave(c.per_class, 0).to(self.device) - 1 / classes
         support = nn.ParameterDict({"x": 0.5 + START * torch.randn(len(y), *info.shape)}).to(self.device)
         linear = nn.Linear(scattering.size(info.shape), classes, bias=False).to(self.device)
-        adam = torch.optim.Adam(support.parameters(), c.rate)
+        adam = torch.optim.Adam(support.parameters(), c.lr)
         for _ in gate.loop("targets", {"support": support, "adam": adam}):
             weight = regression(support["x"].clamp(0, 1), y, c.ridge)
             with torch.no_grad():

@@ -16,7 +16,7 @@ from veilset.networks.convnet import ConvNet
 
 DISTANCES = ("gm", "mse", "cos")
 MOST_KEPT = 500  # answers
-BATCH = 256  # images a step of inner training
+BATCH = 256  # images per step of inner training
 Tensors = Mapping[str, torch.Tensor]
 
 

@@ -8,7 +8,7 @@ are partly trained on the images between questions, and replaced by fresh ones.
 
 Private access:
   match     clipped gradients of Poisson batches, `networks` x `stages` x `queries` of them, no more and no fewer
-  mean, spread, cells, within   with start "moments" only: the sums of dp-moments, for `share` of the budget
+  mean, spread, cells, within   with start "moments" only: the sums of dp-moments, for `budget_share` of the budget
 
 With `prior` the images are those of a small generator for fixed random codes, and its weights are changed in place of
 pixels. Only the images of these codes are kept.
@@ -16,23 +16,24 @@ pixels. Only the images of these codes are kept.
 What the paper does not have, each with a switch; it is off in the recipes:
   start     images drawn from a `dp-moments` model that is paid in the same plan, in place of noise. A prior first
             learns to draw them: from random weights it needs far more steps than the answers last for
-  replay    an answer stays true of its network, so it can be matched again, for nothing. There are few, large queries
+  replay    an answer stays true of its network, so it can be matched again, free. There are few, large queries
             and many steps on the images for each, against answers drawn from all that were got
   trust     the noise's size is known, so the part of a unit's gradient that is noise can be estimated; a unit of a
             layer counts by the rest
-  decay     the rate falls to zero, so that the last answers' noise is averaged
+  lr_decay  the learning rate falls to zero, so that the last answers' noise is averaged
 Before you choose it: at every size and budget measured so far `dp-condense` releases the better set, and on
-Fashion-MNIST with 10 images a class the questions left the paid start worse than it was
+Fashion-MNIST with 10 images per class the questions left the paid start worse than it was
 (`veilset bench private-set-paper`).
 
 Differs from the paper and its code:
   * The code asks R + 1 times in place of R, and so spends more than it says. Here the gate counts.
-  * Only weights are clipped together, which alone are matched; gains, shifts and offsets would waste of the bound.
+  * Only weights are clipped together, which alone are matched; gains, shifts and offsets would use up the clipping
+    norm.
   * Pixels are kept in [0, 1] after every step; the code clamps what is shown. A generator ends in a sigmoid.
   * The network reads pixels / 0.3 for every set; the code subtracts and divides by each set's own mean and deviation.
     Noise starts about grey.
   * Cosines have no constant in the denominator, so neither the clipping bound nor the batch changes a distance.
-  * An augmentation is one shift, scale or turn a query, in place of six kinds; the generator is made for 28x28, and
+  * An augmentation is one shift, scale or turn per query, in place of six kinds; the generator is made for 28x28, and
     enlarged for other shapes.
 """
 
@@ -77,9 +78,9 @@ MOVE = 0.125, 0.2, 15  # of an augmentation: shift as a part of a side, relative
 TAUGHT, TAUGHT_RATE = 300, 2e-3  # steps in which a prior learns to draw start images, and their rate
 PRIOR_SECONDS = 1.5e-3  # of a step of the prior, for each of its images
 WIDE = 64  # from this width on bfloat16 is the faster
-# Images a class: (stages, epochs). The paper's O and I: together always 500 epochs or fewer.
+# Images per class: (stages, epochs). The paper's O and I: together always 500 epochs or fewer.
 PUBLISHED = {1: (1, 1), 10: (10, 50), 20: (20, 25), 50: (50, 10)}
-PLAIN = {"start": "noise", "replay": 0, "trust": False, "decay": False}
+PLAIN = {"start": "noise", "replay": 0, "trust": False, "lr_decay": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,18 +93,18 @@ class Config:
     stages: int = option(4, "how often a network is asked about, trained on the images between", ge=1)
     queries: int = option(1, "questions at a stage, all about the same weights", ge=1)
     epochs: int = option(20, "inner training: passes over the images between two stages", ge=0)
-    inner_rate: float = option(0.01, "learning rate of inner training", gt=0)
-    batch: int | None = option(None, "expected units a question; default all, at most 2048", ge=1)
-    clip: float = option(0.1, "max_grad_norm of one unit, over all matched weights", gt=0)
+    inner_lr: float = option(0.01, "learning rate of inner training", gt=0)
+    batch_size: int | None = option(None, "expected units per query; default all, at most 2048", ge=1)
+    clip_norm: float = option(0.1, "max_grad_norm of one unit, over all matched weights", gt=0)
     distance: str = option("gm", "between gradients: gm by output unit, mse, cos of the whole", choices=DISTANCES)
     augment: bool = option(False, "shift, scale or turn all images, private and not, alike in each question")
     prior: bool = option(False, "change the weights of a generator in place of pixels")
     start: str | None = option(
         None, "first images; default moments, which a prior learns to draw first", choices=("noise", "moments")
     )
-    share: float = option(0.2, "part of the budget for start moments", gt=0, lt=1)
+    budget_share: float = option(0.2, "part of the budget for start moments", gt=0, lt=1)
     optimizer: str = option("adam", "of the images or prior", choices=("adam", "sgd"))
-    rate: float | None = option(
+    lr: float | None = option(
         None,
         "learning rate; default 0.02 for pixels (in units of 0.3 of their range), for a prior 0.001, from noise 0.01",
         gt=0,
@@ -113,13 +114,13 @@ class Config:
         4, "further steps after each question, against answers drawn from all; they cost no privacy", ge=0
     )
     trust: bool = option(True, "gm: let a unit count by the estimated part of its gradient that is not noise")
-    decay: bool = option(True, "let the rate of the images fall to zero along a half cosine")
+    lr_decay: bool = option(True, "let the learning rate of the images fall to zero along a half cosine")
 
 
 def _published(per_class: int) -> dict[str, Any]:
     stages, epochs = PUBLISHED[per_class]
-    network = {"width": 128, "networks": 1000, "stages": stages, "queries": 10, "epochs": epochs, "batch": 256}
-    return {"per_class": per_class, **network, "optimizer": "sgd", "rate": 0.1, **PLAIN}
+    network = {"width": 128, "networks": 1000, "stages": stages, "queries": 10, "epochs": epochs, "batch_size": 256}
+    return {"per_class": per_class, **network, "optimizer": "sgd", "lr": 0.1, **PLAIN}
 
 
 class PrivateSet(Staged, Synthesizer):
@@ -130,7 +131,7 @@ class PrivateSet(Staged, Synthesizer):
     recipes: ClassVar = {
         "paper": _published(10),
         **{f"paper-{n}": _published(n) for n in (1, 20, 50)},
-        "prior": _published(10) | {"stages": 2, "epochs": 10, "prior": True, "optimizer": "adam", "rate": 0.01},
+        "prior": _published(10) | {"stages": 2, "epochs": 10, "prior": True, "optimizer": "adam", "lr": 0.01},
     }
 
     def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
@@ -138,7 +139,7 @@ class PrivateSet(Staged, Synthesizer):
         c = self.config
         if started(c) == "noise":
             return Compose({"match": Part(self._matching())}, prefixed=False)
-        parts = {"moments": Part(Moments(), c.share), "match": Part(self._matching())}
+        parts = {"moments": Part(Moments(), c.budget_share), "match": Part(self._matching())}
         return Compose(parts, prefixed=False)
 
     def _matching(self) -> Matching:
@@ -167,7 +168,9 @@ class Matching(Stage):
         c = self.config
         self._check(info)
         steps = c.networks * c.stages * c.queries
-        match = dp_sgd("match", info, batch=c.batch or min(LARGEST_BATCH, info.units), steps=steps, bound=c.clip)
+        match = dp_sgd(
+            "match", info, batch=c.batch_size or min(LARGEST_BATCH, info.units), steps=steps, bound=c.clip_norm
+        )
         with torch.device("meta"):  # draws nothing; refuses sides that it cannot take
             size = sum(p.numel() for p in ConvNet(info.shape, len(info.classes), c.width).parameters())
         seconds, memory = self._cost(info, match, size)
@@ -187,11 +190,11 @@ class Matching(Stage):
             if t % a_network == 0:
                 renew(net, ConvNet(info.shape, classes, c.width))
             elif t % c.queries == 0:
-                train_on(net, images().detach(), y, c.epochs, c.inner_rate)
+                train_on(net, images().detach(), y, c.epochs, c.inner_lr)
             move = drawn_move(*MOVE) if c.augment else None
             with fast(c.width >= WIDE):
                 grads = gate.grad("match", _loss(move), net)
-            if c.decay:
+            if c.lr_decay:
                 optimiser.param_groups[0]["lr"] = self._rate * cosine(t, release.steps, warm=1)
             new = answers.add(grads, net, move)
             for i in range(1 + c.replay):
@@ -203,8 +206,8 @@ class Matching(Stage):
     @property
     def _rate(self) -> float:
         c = self.config
-        if c.rate or not c.prior:
-            return float(c.rate or 0.02)
+        if c.lr or not c.prior:
+            return float(c.lr or 0.02)
         return 0.001 if started(self.config) == "moments" else 0.01  # a faster one forgets what the prior has learned
 
     def _each(self, info: PublicInfo) -> int:

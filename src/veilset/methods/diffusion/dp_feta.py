@@ -10,13 +10,13 @@ What is bought (`warm_start`):
   mode      the paper's variant: the most frequent grey level of each pixel instead of its mean
   moments   ours: the model of `dp-moments`, class means and covariances in a low-frequency basis. Pre-training draws
             new images from it, and so learns variety as well; and sampling starts from a new image of it with noise
-            of level `entry`, so that the denoiser only has to learn, and is mostly trained on, the levels below: what
-            moments cannot say. Where DP-SGD has learned little, entering higher loses accuracy; where it has
+            of level `entry_sigma`, so that the denoiser only has to learn, and is mostly trained on, the levels below:
+            what moments cannot say. Where DP-SGD has learned little, entering higher loses accuracy; where it has
             learned much, it gains
 
 Private access: "central" or "mode", `queries` Poisson subsets, sums by class; or the releases of `dp-moments`. Then
-the loop "train" of `dp-diffusion`. All in one plan; `share` of the budget (in squared mu of Gaussian privacy, where
-shares add up) goes to the warm start.
+the loop "train" of `dp-diffusion`. All in one plan; `budget_share` of the budget (in squared mu of Gaussian privacy,
+where shares add up) goes to the warm start.
 
 Differs from the paper and its code:
   * Sums are divided by the declared expected count of a class in a subset. Both public codes divide by the realised
@@ -60,24 +60,24 @@ Draw = Callable[[int], tuple[torch.Tensor, torch.Tensor]]  # n -> images [n, C, 
 @dataclass(frozen=True, kw_only=True)
 class Config(dp_diffusion.Config):
     frequencies: int = option(136, "perceptron: how many low frequencies an image is made of", ge=1)
-    rate: float = option(5e-3, "top learning rate of Adam", gt=0)
+    lr: float = option(5e-3, "top learning rate of Adam", gt=0)
     sampling_steps: int = option(30, "noise levels an image is drawn through", ge=1)
     warm_start: str = option("moments", "what is bought first", choices=("central", "mode", "moments"))
-    share: float | None = option(
+    budget_share: float | None = option(
         None, "part of the budget for the warm start; default 0.1, or 0.3 for moments", gt=0, lt=1
     )
-    queries: int = option(5, "central images a class", ge=1, le=10_000)
-    query_rate: float = option(0.1, "part of the records in one query for central images", gt=0, le=1)
+    queries: int = option(5, "central images per class", ge=1, le=10_000)
+    query_sample_rate: float = option(0.1, "part of the records in one query for central images", gt=0, le=1)
     grey_levels: int = option(2, "grey levels that the mode is chosen from", ge=2, le=256)
-    entry: float = option(
+    entry_sigma: float = option(
         2.0,
         "noise level at which images of moments enter the sampler, and below which it is trained; 80: pure noise",
         gt=0.002,
         le=80,
     )
     warm_steps: int = option(1000, "pre-training steps; they cost no privacy", ge=1)
-    warm_batch: int = option(1024, "images a pre-training step", ge=1)
-    warm_rate: float = option(5e-3, "top learning rate of pre-training", gt=0)
+    warm_batch_size: int = option(1024, "images per pre-training step", ge=1)
+    warm_lr: float = option(5e-3, "top learning rate of pre-training", gt=0)
 
 
 class DPFETA(Staged, Synthesizer):
@@ -87,15 +87,15 @@ class DPFETA(Staged, Synthesizer):
     Config: ClassVar[type] = Config
     recipes: ClassVar = {
         "paper": PUBLISHED
-        | {"warm_start": "central", "share": 0.03, "steps": 2250, "warm_steps": 2000, "warm_batch": 64}
-        | {"warm_rate": 3e-4}
+        | {"warm_start": "central", "budget_share": 0.03, "steps": 2250, "warm_steps": 2000, "warm_batch_size": 64}
+        | {"warm_lr": 3e-4}
     }
 
     def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
         c = self.config
         moments = c.warm_start == "moments"
         first: Stage = Moments() if moments else Central(c)
-        parts = {"first": Part(first, c.share or (0.3 if moments else 0.1)), "train": Part(Warmed(c, privacy))}
+        parts = {"first": Part(first, c.budget_share or (0.3 if moments else 0.1)), "train": Part(Warmed(c, privacy))}
         return Compose(parts, prefixed=False)
 
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
@@ -126,13 +126,15 @@ class Central(Stage):
         """A sum over each of several Poisson subsets."""
         c, side = self.config, math.sqrt(math.prod(_halved(info.shape)))
         bound = side / 2 if c.warm_start == "central" else side * math.sqrt(1 - 1 / c.grey_levels)
-        return Plan((Release(name=c.warm_start, bound=bound, sample_rate=c.query_rate, steps=c.queries),), seconds=1.0)
+        return Plan(
+            (Release(name=c.warm_start, bound=bound, sample_rate=c.query_sample_rate, steps=c.queries),), seconds=1.0
+        )
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
         """ "x", cleaned images [n, C, H, W], and their labels "y"."""
         c, classes = self.config, len(info.classes)
         small, levels = _halved(info.shape), torch.linspace(0, 1, c.grey_levels)
-        expected = c.query_rate * info.units / classes
+        expected = c.query_sample_rate * info.units / classes
         images = []
         for _ in range(c.queries):
             if c.warm_start == "mode":
@@ -152,7 +154,7 @@ class Warmed(Denoiser):
     def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
         """The loop, and pre-training, which costs time alone."""
         c, plan = self.config, super().plan(info, budget)
-        return replace(plan, seconds=plan.seconds + self.seconds(info, budget) * c.warm_steps * c.warm_batch)
+        return replace(plan, seconds=plan.seconds + self.seconds(info, budget) * c.warm_steps * c.warm_batch_size)
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
         """The averaged weights."""
@@ -171,20 +173,20 @@ class Warmed(Denoiser):
 
     @property
     def _entry(self) -> float:
-        return float(self.config.entry if self.config.warm_start == "moments" else HIGHEST)
+        return float(self.config.entry_sigma if self.config.warm_start == "moments" else HIGHEST)
 
     @property
     def _levels(self) -> tuple[float, float]:
-        """About those that the sampler will ask for: nearly all lie below `entry`, and few far below."""
+        """About those that the sampler will ask for: nearly all lie below `entry_sigma`, and few far below."""
         return super()._levels if self._entry > 2 else (math.log(self._entry) - 0.65, 0.8)
 
     def _pretrained(self, net: Network, draw: Draw, none: int) -> Network:
         """The network, trained on public draws of K = `none` classes, its weights averaged."""
         c, kind = self.config, self.kind
-        adam, mean = torch.optim.Adam(net.parameters(), c.warm_rate), average(net, 0.99)
+        adam, mean = torch.optim.Adam(net.parameters(), c.warm_lr), average(net, 0.99)
         for t in progress(range(c.warm_steps), "pre-training"):
-            adam.param_groups[0]["lr"] = c.warm_rate * cosine(t, c.warm_steps)
-            x, y = (a.to(self.device) for a in draw(c.warm_batch))
+            adam.param_groups[0]["lr"] = c.warm_lr * cosine(t, c.warm_steps)
+            x, y = (a.to(self.device) for a in draw(c.warm_batch_size))
             y = torch.where(torch.rand(len(y), device=y.device) < self._drop, none, y)
             x = net.encode(2 * x - 1).contiguous(memory_format=torch.channels_last)
             with fast():

@@ -11,8 +11,8 @@ Differs from the paper and its code:
     The noise is exact: 3.7306 at (1, 1e-5), where the code presets 5.0.
   * Length scales are functions of the image size. The code's 105 and 127 were tuned on the private data.
   * `loss` "unbiased" drops the pairs of an image with itself from the generated-generated term. A batch holds about
-    ten images a class, so in the published loss that pair is a tenth of the term, and rewards collapsed classes.
-  * The generator is a few clamped Gaussians a class in a low-frequency basis, which classifiers learn more from than
+    ten images per class, so in the published loss that pair is a tenth of the term, and rewards collapsed classes.
+  * The generator is a few clamped Gaussians per class in a low-frequency basis, which classifiers learn more from than
     from the images of the paper's convolutional network.
   * Labels are equal in every batch, there is a second, shorter length scale, the rate decays by a cosine and weights
     are averaged. The published form is the recipe "paper".
@@ -51,14 +51,14 @@ class Config:
         "unbiased", "squared distance without, or (published) with, self-pairs", choices=("unbiased", "published")
     )
     balanced: bool = option(True, "equal labels in every batch, instead of labels drawn at random")
-    decay: str = option(
+    lr_schedule: str = option(
         "cosine", "learning rate: to 0 by a cosine, or 0.9 times in each fifth", choices=("cosine", "step")
     )
-    average: float = option(0.99, "exponential average of the weights; 0: none", ge=0, lt=1)
+    ema_decay: float = option(0.99, "decay of the exponential average of the weights; 0: none", ge=0, lt=1)
     steps: int = option(800, "generator updates; they cost no privacy", ge=1)
-    batch: int = option(400, "generated images an update; at least two a class are used", ge=2)
-    rate: float | None = option(None, "top learning rate of Adam; default 0.01 for conv, 0.1 for cells", gt=0)
-    code: int = option(20, "length of the latent code", ge=1)
+    batch_size: int = option(400, "generated images per update; at least two per class are used", ge=2)
+    lr: float | None = option(None, "top learning rate of Adam; default 0.01 for conv, 0.1 for cells", gt=0)
+    latent_dim: int = option(20, "dimension of the latent code", ge=1)
 
 
 class DPMERF(Single):
@@ -73,11 +73,11 @@ class DPMERF(Single):
             "balanced": False,
             "scales": 1,
             "frequencies": 5000,
-            "decay": "step",
-            "average": 0.0,
+            "lr_schedule": "step",
+            "ema_decay": 0.0,
             "steps": 3000,
-            "batch": 100,
-            "code": 5,
+            "batch_size": 100,
+            "latent_dim": 5,
         }
     }
 
@@ -103,7 +103,7 @@ class Embedding(Stage):
         """One sum."""
         c = self.config
         rows = c.frequencies * c.scales
-        work = rows * info.pixels * (info.units + 3.0 * c.steps * max(c.batch, 2 * len(info.classes)))
+        work = rows * info.pixels * (info.units + 3.0 * c.steps * max(c.batch_size, 2 * len(info.classes)))
         return Plan((Release(name="embedding", bound=1.0),), seconds=5 + work / 8e10, memory_mb=450 + rows / 20)
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
@@ -122,7 +122,7 @@ class Embedding(Stage):
         for t in progress(range(c.steps), "generator"):
             adam.param_groups[0]["lr"] = self._top_rate * self._decay(t / c.steps)
             y, cell = self._labels(classes, net.cells)
-            x = net(torch.randn(len(y), c.code).to(self.device), y, cell)
+            x = net(torch.randn(len(y), c.latent_dim).to(self.device), y, cell)
             stratum = y * net.cells + cell
             total = target.new_zeros(classes * net.cells, target.shape[1]).index_add_(0, stratum, features(x, w))
             count = stratum.bincount(minlength=len(total))
@@ -131,29 +131,29 @@ class Embedding(Stage):
             adam.zero_grad()
             loss.backward()
             adam.step()
-            keep = min(c.average, (t + 1) / (t + 10)) if c.average else 0.0
+            keep = min(c.ema_decay, (t + 1) / (t + 10)) if c.ema_decay else 0.0
             for a, p in zip(mean, net.parameters(), strict=True):
                 a.lerp_(p.detach(), 1 - keep)
         return self._averaged(net, mean, classes)
 
     def _generator(self, info: PublicInfo) -> ConvGenerator | CellGenerator:
         kind = ConvGenerator if self.config.generator == "conv" else CellGenerator
-        return kind(info.shape, len(info.classes), self.config.code)
+        return kind(info.shape, len(info.classes), self.config.latent_dim)
 
     @property
     def _top_rate(self) -> float:
         """Adam steps in units of the parameters: an image's frequencies are some ten times a network's weights."""
-        return float(self.config.rate or (0.01 if self.config.generator == "conv" else 0.1))
+        return float(self.config.lr or (0.01 if self.config.generator == "conv" else 0.1))
 
     def _decay(self, done: float) -> float:
         warm = min(1.0, (done * self.config.steps + 1) / 50)
-        if self.config.decay == "step":
+        if self.config.lr_schedule == "step":
             return float(0.9 ** int(5 * done))
         return warm * 0.5 * (1 + math.cos(math.pi * done))
 
     def _labels(self, classes: int, cells: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Labels and cells of a batch: at least two images a class and cell, or all drawn at random."""
-        batch = self.config.batch
+        """Labels and cells of a batch: at least two images per class and cell, or all drawn at random."""
+        batch = self.config.batch_size
         if self.config.balanced:
             each = max(2, batch // (classes * cells))
             y = torch.arange(classes, device=self.device).repeat_interleave(cells * each)
@@ -171,7 +171,7 @@ class Embedding(Stage):
                 layer.momentum = None
         for _ in range(50):
             y, cell = self._labels(classes, net.cells)
-            net(torch.randn(len(y), self.config.code).to(self.device), y, cell)
+            net(torch.randn(len(y), self.config.latent_dim).to(self.device), y, cell)
         return dict(net.state_dict())
 
     def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
@@ -179,7 +179,7 @@ class Embedding(Stage):
         net = self._generator(info)
         net.load_state_dict(state)
         cell = torch.randint(net.cells, (len(labels),))
-        return net.eval()(torch.randn(len(labels), self.config.code), labels, cell)
+        return net.eval()(torch.randn(len(labels), self.config.latent_dim), labels, cell)
 
 
 def features(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,7 @@ class Fakes:
 
     Args:
         classes: number of classes K.
-        each: images a class.
+        each: images per class.
         shape: (C, H, W).
         device: where they lie.
         codes: what draws latent codes.
@@ -59,7 +59,7 @@ class Fakes:
         return {"x": self.x}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The other way."""
+        """Restore what `state_dict` returned."""
         self.x = state["x"]
 
 
@@ -175,20 +175,20 @@ def low(info: PublicInfo, basis: int | None) -> int:
     return min(1024, math.prod(info.shape) // 4) if basis is None else basis
 
 
-class Album:
-    """Copies of a generator at even distances over the last part of the training: a mixture of them varies more.
+class Snapshots:
+    """Snapshots of a generator at even distances over the last part of the training: a mixture of them varies more.
 
     Args:
-        copies: how many.
+        many: how many.
         steps: of the loop.
     """
 
-    def __init__(self, copies: int, steps: int):
-        self.due = {steps - 1 - round(i * steps / 2 / copies): i for i in range(copies)}
+    def __init__(self, many: int, steps: int):
+        self.due = {steps - 1 - round(i * steps / 2 / many): i for i in range(many)}
         self.kept: State = {}
 
-    def look(self, t: int, net: nn.Module) -> None:
-        """Keep a copy, if it is due at step t."""
+    def take(self, t: int, net: nn.Module) -> None:
+        """Keep one, if it is due at step t."""
         if t in self.due:
             self.kept |= {f"{self.due[t]}/{k}": v.clone() for k, v in net.state_dict().items()}
 
@@ -197,11 +197,11 @@ class Album:
         return dict(self.kept)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The other way."""
+        """Restore what `state_dict` returned."""
         self.kept = dict(state)
 
     def settled(self, net: Any, batch: int, codes: Codes = torch.randn) -> State:
-        """All copies, each with batch statistics of its own; `net` lends its structure."""
+        """All of them, each with batch statistics of its own; `net` lends its structure."""
         out: State = {}
         for i in sorted({k.split("/")[0] for k in self.kept}):
             net.load_state_dict(one_of(self.kept, i))
@@ -211,17 +211,17 @@ class Album:
 
 
 def one_of(state: State, i: str | int) -> State:
-    """The i-th copy of an `Album`."""
+    """The i-th of `Snapshots`."""
     return {k.split("/", 1)[1]: v for k, v in state.items() if k.split("/")[0] == str(i)}
 
 
 @torch.no_grad()
 def mixture(net: Any, state: State, labels: torch.Tensor, codes: Codes = torch.randn) -> torch.Tensor:
     """Images [n, C, H, W] of the labels [n], each from a random one of the generators in `state`."""
-    copies = sorted({k.split("/")[0] for k in state})
-    which, z = torch.randint(len(copies), (len(labels),)), codes(len(labels), net.code)
+    kept = sorted({k.split("/")[0] for k in state})
+    which, z = torch.randint(len(kept), (len(labels),)), codes(len(labels), net.code)
     out = torch.empty(len(labels), *net.shape)
-    for n, i in enumerate(copies):
+    for n, i in enumerate(kept):
         mine = (which == n).nonzero()[:, 0]
         if len(mine):
             net.load_state_dict(one_of(state, i))
@@ -229,12 +229,12 @@ def mixture(net: Any, state: State, labels: torch.Tensor, codes: Codes = torch.r
     return out
 
 
-# ---------------------------------------------------------------------- pace
+# ---------------------------------------------------------------------- schedule
 
 RATIOS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
-class Pace:
+class CriticSchedule:
     """How many critic steps come before a generator step.
 
     The adaptive rule of "Private GANs, revisited": when the running accuracy of the critic on generated images falls to
@@ -242,7 +242,7 @@ class Pace:
     looks at no record.
 
     Args:
-        ratio: critic steps a generator step, to begin with.
+        ratio: critic steps per generator step, to begin with.
         threshold: accuracy in (0, 1] below which the ratio grows; None: it never does.
         grace: generator steps at a ratio before it may grow.
     """
@@ -277,7 +277,7 @@ class Pace:
         return dict(self.now)
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """The other way."""
+        """Restore what `state_dict` returned."""
         self.now = dict(state)
 
 
@@ -296,7 +296,8 @@ class Game(Stage):
     """A critic that learns from the gate, by the loop "critic", and a generator that learns from the critic.
 
     Args:
-        config: parameters; used here are `fakes`, `loss`, `batch`, `ratio`, `average`, `copies` and `diversity`.
+        config: parameters; used here are `fakes`, `loss`, `batch_size`, `critic_steps`, `ema_decay`, `snapshots` and
+            `diversity_weight`.
 
     Attributes:
         codes: what draws latent codes.
@@ -325,7 +326,7 @@ class Game(Stage):
 
     @abstractmethod
     def made(self, info: PublicInfo) -> int:
-        """Generated images a generator step."""
+        """Generated images per generator step."""
 
     @property
     @abstractmethod
@@ -337,12 +338,12 @@ class Game(Stage):
         """Of the critic's weights; None: they are free."""
         return None
 
-    def pace(self, budget: Privacy) -> Pace | None:
-        """When the generator has its turn; None: always after `ratio` critic steps."""
+    def schedule(self, budget: Privacy) -> CriticSchedule | None:
+        """When the generator has its turn; None: always after `critic_steps` critic steps."""
         return None
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
-        """The generators of the album."""
+        """The generators that were kept."""
         c, release, classes = self.config, gate.release("critic"), len(info.classes)
         nets = self.critic(info), self.generator(info)
         critic, generator = (net.to(self.device, memory_format=torch.channels_last) for net in nets)
@@ -352,32 +353,32 @@ class Game(Stage):
         paired, (classify, guide) = c.fakes == "paired", self.weights
         loss = pair_loss(c.loss, fakes, classify) if paired else record_loss(c.loss, classify)
         rest = None if paired else FakePart(c.loss, critic, release.bound, info.shape, self.device)
-        (ours, theirs), mean = self.optimisers(critic, generator), average(generator, c.average)
-        pace, album, batch = self.pace(budget), Album(c.copies, release.steps), self.made(info)
+        (ours, theirs), mean = self.optimisers(critic, generator), average(generator, c.ema_decay)
+        schedule, snapshots, batch = self.schedule(budget), Snapshots(c.snapshots, release.steps), self.made(info)
         state = {"critic": critic, "generator": generator, "mean": mean, "ours": ours, "theirs": theirs, "fakes": fakes}
 
         def best() -> Any:
-            return mean.module if c.average and int(mean.n_averaged) else generator
+            return mean.module if c.ema_decay and int(mean.n_averaged) else generator
 
-        for t in gate.loop("critic", state | {"album": album} | ({"pace": pace} if pace else {})):
+        for t in gate.loop("critic", state | {"album": snapshots} | ({"pace": schedule} if schedule else {})):
             ours.param_groups[0]["lr"], theirs.param_groups[0]["lr"] = self.rates(t, release.steps)
             with fast():
                 grads = gate.grad("critic", loss, critic, draws=PAIR if paired else None)
                 if rest is not None:
-                    rest.add(grads, critic, *fakes.draw(c.batch))
+                    rest.add(grads, critic, *fakes.draw(c.batch_size))
             descend(ours, critic, grads)
             clamp(critic, self.limit)
-            if pace.due() if pace else (t + 1) % c.ratio == 0:
-                if pace:
-                    pace.judge(critic, fakes)
-                teach(generator, critic, theirs, c.loss, batch, guide, self.codes, c.diversity)
+            if schedule.due() if schedule else (t + 1) % c.critic_steps == 0:
+                if schedule:
+                    schedule.judge(critic, fakes)
+                teach(generator, critic, theirs, c.loss, batch, guide, self.codes, c.diversity_weight)
                 mean.update_parameters(generator)
                 fakes.renew(generator)
-            album.look(t, best())
-        return album.settled(best(), max(2, batch), self.codes)
+            snapshots.take(t, best())
+        return snapshots.settled(best(), max(2, batch), self.codes)
 
     def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
-        """Images of all generators of the album."""
+        """Images of all generators that were kept."""
         return mixture(self.generator(info), state, labels, self.codes)
 
 

@@ -13,10 +13,10 @@ Differs from the paper and its code:
     accountant noise multiplier x C. Batches are Poisson samples; no batch normalisation in the critic ("advanced").
   * `fakes` "paired" clips a record and a generated image of its class as one ("minimize_base" of the code).
   * By default the critic is optimised by Adam, batches are larger and the generator's weights are averaged.
-  * The critic's class heads also learn by cross-entropy, and a free term keeps images of a class apart (`diversity`, in
-    the manner of Yang et al. 2019, arXiv 1901.09024, and Mao et al. 2019, arXiv 1903.05628).
+  * The critic's class heads also learn by cross-entropy, and a free term keeps images of a class apart
+    (`diversity_weight`, in the manner of Yang et al. 2019, arXiv 1901.09024, and Mao et al. 2019, arXiv 1903.05628).
   * By default the networks work in the lowest frequencies of images (`basis`), which are public: fewer weights get
-    noise, and images have no speckle. Images come from several moments of the training (`copies`), which is free.
+    noise, and images have no speckle. Images come from several moments of the training (`snapshots`), which is free.
   * The recipe "wasserstein" is the conditional GAN of Gandhi and Viradiya's comparison, with clipping in place of the
     gradient penalty (which asks for gradients at points between private images) and a smaller network.
 """
@@ -47,28 +47,34 @@ class Config:
     basis: int | None = option(
         None, "vanilla networks: low frequencies they work in; default a quarter of the pixels; 0: pixels", ge=0
     )
-    copies: int = option(5, "generators kept from the second half of the training; images come from all of them", ge=1)
+    snapshots: int = option(
+        5, "generators kept from the second half of the training; images come from all of them", ge=1
+    )
     activation: str = option("leaky-relu", "of the critic", choices=NAMES)
     norm: str = option("none", "advanced critic: group normalisation of one image alone", choices=("none", "group"))
     labels: str = option("heads", "how a vanilla critic gets the label", choices=("heads", "input"))
-    classify: float = option(0.5, "weight of the cross-entropy of the critic's class heads, if any, on records", ge=0)
-    diversity: float = option(0.5, "weight of a term against collapse: -log distance of two images of a class", ge=0)
+    critic_class_weight: float = option(
+        0.5, "weight of the cross-entropy of the critic's class heads, if any, on records", ge=0
+    )
+    diversity_weight: float = option(
+        0.5, "weight of a term against collapse: -log distance of two images of a class", ge=0
+    )
     loss: str = option("logistic", "adversarial loss", choices=LOSSES)
     fakes: str = option("public", "generated images: clipped apart, or with a record", choices=("public", "paired"))
-    bound: float = option(1.1, "max_grad_norm, of all parameters together", gt=0)
-    batch: int = option(1024, "expected records a critic step, at most N", ge=1)
+    clip_norm: float = option(1.1, "largest L2 norm of one unit's gradient, of all parameters together", gt=0)
+    batch_size: int = option(1024, "expected records per critic step, at most N", ge=1)
     steps: int | None = option(
         None, "critic steps, each paid for; default 2000 (epsilon N / 600,000)^(1/4), from 200 to 2000", ge=1
     )
-    ratio: int = option(1, "critic steps a generator step", ge=1)
-    optimiser: str = option("adam", "of the critic", choices=("adam", "sgd"))
-    rate: float = option(1e-3, "first learning rate of the critic", gt=0)
-    last_rate: float = option(1e-3, "learning rate of the critic at the end; linear between", gt=0)
+    critic_steps: int = option(1, "critic steps per generator step", ge=1)
+    optimizer: str = option("adam", "of the critic", choices=("adam", "sgd"))
+    lr: float = option(1e-3, "first learning rate of the critic", gt=0)
+    final_lr: float = option(1e-3, "learning rate of the critic at the end; linear between", gt=0)
     momentum: float = option(0.0, "momentum of sgd", ge=0, lt=1)
-    generator_rate: float = option(2e-3, "learning rate of the generator (Adam)", gt=0)
+    generator_lr: float = option(2e-3, "learning rate of the generator (Adam)", gt=0)
     generator_norm: bool = option(True, "vanilla generator: batch normalisation")
-    average: float = option(0.98, "exponential average of the generator's weights; 0: none", ge=0, lt=1)
-    code: int = option(100, "length of the latent code, uniform in (-1, 1)", ge=1)
+    ema_decay: float = option(0.98, "decay of the exponential average of the generator's weights; 0: none", ge=0, lt=1)
+    latent_dim: int = option(100, "dimension of the latent code, uniform in (-1, 1)", ge=1)
 
 
 class DPCGAN(Adversarial):
@@ -80,55 +86,55 @@ class DPCGAN(Adversarial):
         "paper": {
             "activation": "relu",
             "labels": "input",
-            "generator_rate": 1e-3,
-            "batch": 600,
+            "generator_lr": 1e-3,
+            "batch_size": 600,
             "steps": 30000,
-            "optimiser": "sgd",
-            "rate": 0.1,
-            "last_rate": 0.052,
+            "optimizer": "sgd",
+            "lr": 0.1,
+            "final_lr": 0.052,
             "generator_norm": False,
-            "average": 0.0,
+            "ema_decay": 0.0,
             "basis": 0,
-            "copies": 1,
-            "diversity": 0.0,
+            "snapshots": 1,
+            "diversity_weight": 0.0,
         },
         "paper-advanced": {
             "architecture": "advanced",
             "width": 64,
             "norm": "group",
-            "classify": 0.0,
-            "batch": 256,
+            "critic_class_weight": 0.0,
+            "batch_size": 256,
             "steps": 30000,
-            "bound": 0.5,
-            "generator_rate": 1e-3,
-            "optimiser": "sgd",
-            "rate": 0.05,
-            "last_rate": 0.05,
-            "average": 0.0,
+            "clip_norm": 0.5,
+            "generator_lr": 1e-3,
+            "optimizer": "sgd",
+            "lr": 0.05,
+            "final_lr": 0.05,
+            "ema_decay": 0.0,
             "basis": 0,
-            "copies": 1,
-            "diversity": 0.0,
+            "snapshots": 1,
+            "diversity_weight": 0.0,
         },
         "wasserstein": {
             "architecture": "advanced",
             "width": 16,
             "norm": "group",
-            "classify": 0.0,
+            "critic_class_weight": 0.0,
             "loss": "wasserstein",
-            "batch": 128,
+            "batch_size": 128,
             "steps": 23450,
-            "ratio": 5,
-            "bound": 1.0,
-            "optimiser": "sgd",
-            "rate": 1e-4,
-            "last_rate": 1e-4,
+            "critic_steps": 5,
+            "clip_norm": 1.0,
+            "optimizer": "sgd",
+            "lr": 1e-4,
+            "final_lr": 1e-4,
             "momentum": 0.9,
-            "generator_rate": 5e-5,
-            "average": 0.0,
+            "generator_lr": 5e-5,
+            "ema_decay": 0.0,
             "basis": 0,
-            "copies": 1,
-            "diversity": 0.0,
-            "code": 32,
+            "snapshots": 1,
+            "diversity_weight": 0.0,
+            "latent_dim": 32,
         },
     }
 
@@ -146,11 +152,11 @@ class Apart(Game):
         """The critic's loop."""
         c = self.config
         steps = c.steps or default_steps(info, budget)
-        release = dp_sgd("critic", info, batch=c.batch, steps=steps, bound=c.bound)
+        release = dp_sgd("critic", info, batch=c.batch_size, steps=steps, bound=c.clip_norm)
         uses = 12 if c.architecture == "advanced" else 1  # a convolution uses its weights at many places
         nets = self.critic(info), self.generator(info)
         critic, maker = (uses * sum(p.numel() for p in net.parameters()) for net in nets)
-        work = 6.0 * c.batch * critic + (3.0 * c.batch / 2 + POOL) * maker / c.ratio
+        work = 6.0 * c.batch_size * critic + (3.0 * c.batch_size / 2 + POOL) * maker / c.critic_steps
         return Plan((release,), seconds=10 + steps * (0.015 + work / 2e10), memory_mb=500 + 1e-3 * critic)
 
     def critic(self, info: PublicInfo) -> Any:
@@ -165,28 +171,28 @@ class Apart(Game):
         c, classes = self.config, len(info.classes)
         width = c.generator_width or c.width
         if c.architecture == "advanced":
-            return DeconvGenerator(info.shape, classes, c.code, width or 16)
-        return MLPGenerator(info.shape, classes, c.code, (width or 128,), c.generator_norm, low(info, c.basis))
+            return DeconvGenerator(info.shape, classes, c.latent_dim, width or 16)
+        return MLPGenerator(info.shape, classes, c.latent_dim, (width or 128,), c.generator_norm, low(info, c.basis))
 
     def optimisers(self, critic: Any, generator: Any) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
         """Adam for the generator."""
         c = self.config
-        ours: torch.optim.Optimizer = torch.optim.Adam(critic.parameters(), c.rate, betas=(0.5, 0.999))
-        if c.optimiser == "sgd":
-            ours = torch.optim.SGD(critic.parameters(), c.rate, momentum=c.momentum)
-        return ours, torch.optim.Adam(generator.parameters(), c.generator_rate, betas=(0.5, 0.999))
+        ours: torch.optim.Optimizer = torch.optim.Adam(critic.parameters(), c.lr, betas=(0.5, 0.999))
+        if c.optimizer == "sgd":
+            ours = torch.optim.SGD(critic.parameters(), c.lr, momentum=c.momentum)
+        return ours, torch.optim.Adam(generator.parameters(), c.generator_lr, betas=(0.5, 0.999))
 
     def rates(self, t: int, steps: int) -> tuple[float, float]:
         """The critic's changes along a line."""
         c = self.config
-        return c.rate + (c.last_rate - c.rate) * min(1.0, t / min(steps, 10000)), c.generator_rate
+        return c.lr + (c.final_lr - c.lr) * min(1.0, t / min(steps, 10000)), c.generator_lr
 
     def made(self, info: PublicInfo) -> int:
         """Half as many as records, within bounds."""
-        return max(2 * len(info.classes), min(self.config.batch // 2, 500))
+        return max(2 * len(info.classes), min(self.config.batch_size // 2, 500))
 
     @property
     def weights(self) -> tuple[float, float]:
         """None without class heads: the critic is then told the label."""
         c = self.config
-        return 0.0 if c.architecture == "vanilla" and c.labels == "input" else c.classify, 0.0
+        return 0.0 if c.architecture == "vanilla" and c.labels == "input" else c.critic_class_weight, 0.0

@@ -39,10 +39,12 @@ from veilset.privacy.spec import Privacy
 
 @dataclass(frozen=True, kw_only=True)
 class Config(autoencoders.Options):
-    codes: str = option(
+    latent_prior: str = option(
         "released", "class Gaussians of codes: a paid sum, or codes of a public set", choices=("released", "public")
     )
-    public: str = option("digits", "built-in set or path, declared public and with all classes, for codes public")
+    public_data: str = option(
+        "digits", "built-in set or path, declared public and with all classes, for latent_prior public"
+    )
 
 
 class AUGM(Autoencoder):
@@ -50,7 +52,7 @@ class AUGM(Autoencoder):
 
     name = "au-gm"
     Config = Config
-    recipes: ClassVar = {"paper": autoencoders.PLAIN | {"latent": 32, "epochs": 20.0, "codes": "public"}}
+    recipes: ClassVar = {"paper": autoencoders.PLAIN | {"latent_dim": 32, "epochs": 20.0, "latent_prior": "public"}}
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """Codes of images that are the caller's own: uint8 [n, C, H, W] to float32 [n, latent] in (-1, 1).
@@ -73,7 +75,7 @@ class AUGM(Autoencoder):
 
     def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
         made, c = super()._stages(info, privacy), self.config
-        public = {"codes": Part(PublicCodes(c, self._form), {})} if c.codes == "public" else {}
+        public = {"codes": Part(PublicCodes(c, self._form), {})} if c.latent_prior == "public" else {}
         return Compose(made.parts | public, prefixed=False)
 
     def _codes(self, state: State, labels: torch.Tensor) -> torch.Tensor:
@@ -92,12 +94,12 @@ class PublicCodes(Stage):
         Raises:
             ConfigError: the set is not declared public, has no test split, or lacks a class.
         """
-        _public(self.config.public, info)
+        _public(self.config.public_data, info)
         return Plan(())
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
         """ "part", "mean" and "root", as if they were released."""
-        x, y = _public(self.config.public, info)
+        x, y = _public(self.config.public_data, info)
         with torch.random.fork_rng(), torch.no_grad():
             net = self.form.opened(self.config, info, earlier["networks"]).to(self.device)
             codes = net.encode(x.to(self.device), y.to(self.device) * 0)[0].cpu()
@@ -114,12 +116,12 @@ def _public(name: str, info: PublicInfo) -> tuple[torch.Tensor, torch.Tensor]:
 
     test = load(name).test
     if not isinstance(test, Images):
-        raise ConfigError(f"public = {name!r}: must have a test split that is declared public (access = public)")
+        raise ConfigError(f"public_data = {name!r}: must have a test split that is declared public (access = public)")
     there = {test.classes[k] for k in test.y.unique().tolist()}
     missing = [k for k in info.classes if k not in there]
     if missing:
         raise ConfigError(
-            f"public = {name!r}: has no image of class {missing[0]!r}; name another set, or codes released"
+            f"public_data = {name!r}: has no image of class {missing[0]!r}; name another set, or latent_prior released"
         )
     number = torch.tensor([info.classes.index(k) if k in info.classes else -1 for k in test.classes])[test.y]
     x = test.x[number >= 0].float() / 255

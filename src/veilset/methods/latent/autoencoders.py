@@ -22,7 +22,7 @@ from veilset.networks.vae import VAE, Frame
 from veilset.privacy.spec import Privacy
 
 COUNT = 0.3  # the constant that counts units, relative to the bound beside it
-CODES = 10  # codes drawn a record, for the evidence lower bound
+CODES = 10  # codes drawn per record, for the evidence lower bound
 RADIUS = 0.6  # images are clipped to this norm in units of sqrt(C H W) when class means are taken
 SPREAD = 0.22  # about the norm of an image's offset from its class mean, in the same units
 FREQUENCIES = 136  # those with u + v < 16: what principal directions are made of
@@ -33,54 +33,58 @@ class Options:
     """Parameters of every autoencoder method."""
 
     network: str = option("dense", "dense layers, or convolutions (needs basis pixels)", choices=("dense", "conv"))
-    hidden: int = option(128, "width of the dense hidden layer, or channels of the last convolution", ge=1, le=65536)
-    latent: int = option(32, "length of the code", ge=1, le=4096)
+    hidden_dim: int = option(
+        128, "width of the dense hidden layer, or channels of the last convolution", ge=1, le=65536
+    )
+    latent_dim: int = option(32, "dimension of the latent code", ge=1, le=4096)
     activation: str = option("tanh", "between layers; tempered-sigmoid has scale 1.58, temperature 3", choices=NAMES)
     basis: str = option(
         "principal",
         "what images are described by: principal directions (a paid sum), lowest frequencies, or pixels",
         choices=("principal", "cosine", "pixels"),
     )
-    size: int = option(64, "how many principal directions or frequencies", ge=1, le=100_000)
+    basis_size: int = option(64, "how many principal directions or frequencies", ge=1, le=100_000)
     centre: bool = option(True, "start the decoder from noisy means (a paid sum) instead of from grey")
     linear: bool = option(True, "start from the linear autoencoder of principal directions, if that is the basis")
-    pixels: str = option("gaussian", "likelihood of a pixel given its code", choices=("bernoulli", "gaussian"))
-    deviation: float = option(0.2, "of the gaussian likelihood, in units of the pixel range", gt=0, le=10)
-    batch: int | None = option(None, "expected units a step; default N / 25, from 256 to 4096, at most N", ge=1)
+    likelihood: str = option("gaussian", "likelihood of a pixel given its code", choices=("bernoulli", "gaussian"))
+    pixel_std: float = option(
+        0.2, "standard deviation of the gaussian likelihood, in units of the pixel range", gt=0, le=10
+    )
+    batch_size: int | None = option(None, "expected units per step; default N / 25, from 256 to 4096, at most N", ge=1)
     steps: int | None = option(None, "steps; default 100 epsilon, from 300 to 1500", ge=1)
     epochs: float | None = option(None, "instead of steps: how often a unit is used on average", gt=0)
-    rate: float = option(3e-3, "top learning rate of Adam", gt=0, le=1)
-    decay: str = option("cosine", "learning rate: to 0 by a cosine, or constant", choices=("cosine", "constant"))
-    bound: float = option(1.0, "L2 bound of a unit's gradient over all weights", gt=0)
-    average: float = option(0.98, "exponential average of the weights; 0: none", ge=0, lt=1)
-    cells: int | None = option(
-        None, "Gaussians of codes a class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
+    lr: float = option(3e-3, "top learning rate of Adam", gt=0, le=1)
+    lr_schedule: str = option("cosine", "learning rate: to 0 by a cosine, or constant", choices=("cosine", "constant"))
+    clip_norm: float = option(1.0, "L2 bound of a unit's gradient over all weights", gt=0)
+    ema_decay: float = option(0.98, "decay of the exponential average of the weights; 0: none", ge=0, lt=1)
+    n_components: int | None = option(
+        None, "Gaussians of codes per class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
     )
-    drawn: bool = option(False, "draw every pixel from its likelihood instead of giving its mean")
+    sample_pixels: bool = option(False, "draw every pixel from its likelihood instead of giving its mean")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variational(Options):
     """Parameters of the variational ones."""
 
-    kl: float = option(1.0, "weight of the divergence of codes from N(0, I)", ge=0, le=1000)
-    warm: float = option(0.2, "part of the steps in which that weight rises from 0", ge=0, le=1)
-    draws: int = option(1, "codes drawn a record and step, averaged before clipping", ge=1, le=1000)
-    codes: str = option(
+    kl_weight: float = option(1.0, "weight of the divergence of codes from N(0, I)", ge=0, le=1000)
+    kl_warmup: float = option(0.2, "part of the steps in which kl_weight rises from 0", ge=0, le=1)
+    latent_samples: int = option(1, "codes drawn per record and step, averaged before clipping", ge=1, le=1000)
+    latent_prior: str = option(
         "released", "images are decoded from a paid Gaussian a class, or from N(0, I)", choices=("released", "normal")
     )
 
 
 PLAIN = {  # an autoencoder on pixels as in the literature: no paid sums, nothing but gradients
-    "basis": "pixels", "centre": False, "linear": False, "pixels": "bernoulli", "hidden": 256, "activation": "relu",
-    "batch": 128, "decay": "constant", "average": 0.0,
+    "basis": "pixels", "centre": False, "linear": False, "likelihood": "bernoulli", "hidden_dim": 256,
+    "activation": "relu", "batch_size": 128, "lr_schedule": "constant", "ema_decay": 0.0,
 }  # fmt: skip
-PLAIN_VAE = PLAIN | {"warm": 0.0, "codes": "normal"}
+PLAIN_VAE = PLAIN | {"kl_warmup": 0.0, "latent_prior": "normal"}
 
 
 def schedule(c: Options, info: PublicInfo, privacy: Privacy) -> tuple[int, int]:
     """(expected batch, steps) from the parameters, or else from declared facts."""
-    batch = min(info.units, c.batch or min(4096, max(256, info.units // 25)))
+    batch = min(info.units, c.batch_size or min(4096, max(256, info.units // 25)))
     if c.steps is not None:
         return batch, c.steps
     if c.epochs is not None:
@@ -102,10 +106,10 @@ def frame(gate: Asked, info: PublicInfo, c: Options, *, rows: int, device: str) 
     Args:
         gate: with the releases "mean" and "spread", as far as the parameters need them.
         info, c: declared facts, parameters.
-        rows: K for a mean image a class, 1 for one of all classes.
+        rows: K for a mean image per class, 1 for one of all classes.
         device: where it is used.
     """
-    low = low_frequencies(info.shape, FREQUENCIES if c.basis == "principal" else c.size).to(device)
+    low = low_frequencies(info.shape, FREQUENCIES if c.basis == "principal" else c.basis_size).to(device)
     centre = torch.zeros(rows, info.pixels)
     if c.centre:
         fine = low_frequencies(info.shape, FREQUENCIES)
@@ -122,9 +126,9 @@ def frame(gate: Asked, info: PublicInfo, c: Options, *, rows: int, device: str) 
 
         release = gate.release("spread")
         spread = whole(gate.sum("spread", products).float(), len(low)) / info.units
-        basis, scale = _principal(spread, low.cpu(), c.size, release.noise_multiplier / info.units)
+        basis, scale = _principal(spread, low.cpu(), c.basis_size, release.noise_multiplier / info.units)
         scale *= SPREAD * math.sqrt(info.pixels)
-    return Frame(centre, basis, scale, c.pixels == "bernoulli").to(device)
+    return Frame(centre, basis, scale, c.likelihood == "bernoulli").to(device)
 
 
 def _means(gate: Asked, info: PublicInfo, basis: torch.Tensor, rows: int) -> torch.Tensor:
@@ -160,9 +164,9 @@ def _principal(spread: torch.Tensor, low: torch.Tensor, size: int, noise: float)
 
 def network(c: Options, info: PublicInfo, public: Frame, *, classes: int, variational: bool = True) -> VAE:
     """The autoencoder of a set of parameters, told about `classes` classes (1: not told)."""
-    linear = c.deviation if c.linear and c.basis == "principal" and c.pixels == "gaussian" else 0.0
+    linear = c.pixel_std if c.linear and c.basis == "principal" and c.likelihood == "gaussian" else 0.0
     net = VAE(
-        info.shape, classes, c.latent, public, hidden=c.hidden, act=c.activation, conv=c.network == "conv",
+        info.shape, classes, c.latent_dim, public, hidden=c.hidden_dim, act=c.activation, conv=c.network == "conv",
         linear=linear, variational=variational,
     )  # fmt: skip
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
@@ -190,16 +194,16 @@ def loss_of(c: Options, weight: Weight, *, draws: int = 1, told: bool = True) ->
     Returns:
         A loss whose fourth argument holds the draws "code" [draws, latent]; without it, that of the mean code.
     """
-    bernoulli = c.pixels == "bernoulli"
+    bernoulli = c.likelihood == "bernoulli"
 
     def loss(net: Any, x: torch.Tensor, y: torch.Tensor, own: Mapping[str, torch.Tensor] | None = None) -> torch.Tensor:
-        e = own["code"] if own else torch.zeros(draws, c.latent, device=x.device)
+        e = own["code"] if own else torch.zeros(draws, c.latent_dim, device=x.device)
         got, wanted, mean, log_variance = net(x[None], (y if told else y * 0)[None], e)
         wanted = wanted.expand(draws, -1)
         if bernoulli:
             error = F.binary_cross_entropy_with_logits(got, wanted, reduction="none")
         else:
-            error = (got - wanted).square() / (2 * c.deviation**2)
+            error = (got - wanted).square() / (2 * c.pixel_std**2)
         if weight.top == 0:
             return error.sum() / draws
         divergence = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).sum()
@@ -222,16 +226,18 @@ def train(
         factor: on gradients, which `gate.grad` divides by the units of all classes even if only one is trained on.
     """
     steps = gate.release("gradient").steps
-    weight = Weight(getattr(c, "kl", 0.0), getattr(c, "warm", 0.0) * steps)  # plain autoencoders have neither
-    draws = getattr(c, "draws", 1)
-    loss, own = loss_of(c, weight, draws=draws, told=told), {"code": (draws, c.latent)} if net.variational else None
-    adam = torch.optim.Adam(net.parameters(), c.rate)
-    mean = average(net, c.average)
+    weight = Weight(
+        getattr(c, "kl_weight", 0.0), getattr(c, "kl_warmup", 0.0) * steps
+    )  # plain autoencoders have neither
+    draws = getattr(c, "latent_samples", 1)
+    loss, own = loss_of(c, weight, draws=draws, told=told), {"code": (draws, c.latent_dim)} if net.variational else None
+    adam = torch.optim.Adam(net.parameters(), c.lr)
+    mean = average(net, c.ema_decay)
     for t in gate.loop("gradient", {"net": net, "adam": adam, "mean": mean}, part=part):
         weight.at(t)
         warm = min(1.0, (t + 1) / 20)  # steps of Adam before its averages are worth something
-        fall = 0.5 + 0.5 * math.cos(math.pi * t / steps) if c.decay == "cosine" else 1.0
-        adam.param_groups[0]["lr"] = c.rate * warm * fall
+        fall = 0.5 + 0.5 * math.cos(math.pi * t / steps) if c.lr_schedule == "cosine" else 1.0
+        adam.param_groups[0]["lr"] = c.lr * warm * fall
         with fast(c.network == "conv"):
             grads = gate.grad("gradient", loss, net, part=part, draws=own)
         descend(adam, net, {k: g * factor for k, g in grads.items()})
@@ -244,11 +250,11 @@ def train(
 
 def seen(image: torch.Tensor, c: Options) -> torch.Tensor:
     """Decoded images as they are given: the mean of every pixel, or a draw from its likelihood."""
-    if not c.drawn:
+    if not c.sample_pixels:
         return image.clamp(0, 1)
-    if c.pixels == "bernoulli":
+    if c.likelihood == "bernoulli":
         return torch.bernoulli(image.clamp(0, 1))
-    return (image + c.deviation * torch.randn_like(image)).clamp(0, 1)
+    return (image + c.pixel_std * torch.randn_like(image)).clamp(0, 1)
 
 
 # ---------------------------------------------------------------------- what attacks measure
@@ -272,8 +278,8 @@ def lower_bound(c: Options, net: VAE, x: torch.Tensor, y: torch.Tensor) -> State
 
 def error(c: Options, decoded: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Minus the log likelihood of pixels, up to a constant: [n]."""
-    if c.pixels == "bernoulli":
+    if c.likelihood == "bernoulli":
         each = F.binary_cross_entropy(decoded.clamp(1e-5, 1 - 1e-5), x, reduction="none")
     else:
-        each = (decoded - x).square() / (2 * c.deviation**2)
+        each = (decoded - x).square() / (2 * c.pixel_std**2)
     return each.flatten(1).sum(1)

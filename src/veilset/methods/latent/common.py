@@ -31,7 +31,7 @@ class Form:
 
     Attributes:
         told: one autoencoder, which is told an image's class.
-        apart: an autoencoder a class, each trained in its own part of a partition.
+        apart: an autoencoder per class, each trained in its own part of a partition.
         variational: codes are Gaussians, and not points.
     """
 
@@ -51,7 +51,7 @@ class Form:
     def opened(self, c: Any, info: PublicInfo, state: State) -> VAE:
         """The network of a fitted state, or of a class's part of it."""
         own = {k: v for k, v in state.items() if k not in density.NAMES}
-        net = self.new(c, info, Frame.like(own, logits=c.pixels == "bernoulli"))
+        net = self.new(c, info, Frame.like(own, logits=c.likelihood == "bernoulli"))
         net.load_state_dict(own)
         return net
 
@@ -86,7 +86,7 @@ class Framing(Stage):
 
 
 class Training(Stage):
-    """The networks, by the loop "gradient", which is one loop a class if they are apart.
+    """The networks, by the loop "gradient", which is one loop per class if they are apart.
 
     Args:
         config, form: parameters.
@@ -111,19 +111,19 @@ class Training(Stage):
             raise ConfigError(f"steps and epochs = {c.steps}, {c.epochs:g}: give one of them")
         batch, steps = autoencoders.schedule(c, info, self._sized)
         partition = "class" if self.form.apart else None
-        loop = dp_sgd("gradient", info, batch=batch, steps=steps, bound=c.bound, partition=partition)
-        wide = (c.size if c.basis != "pixels" else info.pixels) if c.network == "dense" else 20 * c.hidden
-        decoded = 100 * info.pixels if c.pixels == "bernoulli" else 0
-        each = getattr(c, "draws", 1) * (6 * c.hidden * (wide + 2 * c.latent) + decoded) + 20_000
+        loop = dp_sgd("gradient", info, batch=batch, steps=steps, bound=c.clip_norm, partition=partition)
+        wide = (c.basis_size if c.basis != "pixels" else info.pixels) if c.network == "dense" else 20 * c.hidden_dim
+        decoded = 100 * info.pixels if c.likelihood == "bernoulli" else 0
+        each = getattr(c, "latent_samples", 1) * (6 * c.hidden_dim * (wide + 2 * c.latent_dim) + decoded) + 20_000
         work = each * loop.sample_rate * info.units * loop.steps
         calls = loop.steps * (len(info.classes) if partition else 1)
         seconds = 5 + work / 2e10 + 3e-4 * info.units + 3e-3 * calls
-        return Plan((loop,), seconds=seconds, memory_mb=500 + wide * c.hidden / 5e3)
+        return Plan((loop,), seconds=seconds, memory_mb=500 + wide * c.hidden_dim / 5e3)
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
         """Averaged weights; those of networks apart as CLASS.NAME."""
         c, form = self.config, self.form
-        public = Frame.like(earlier["frame"], "", logits=c.pixels == "bernoulli").to(self.device)
+        public = Frame.like(earlier["frame"], "", logits=c.likelihood == "bernoulli").to(self.device)
         if not form.apart:
             return autoencoders.train(gate, form.new(c, info, public).to(self.device), c, told=form.told)
         # The gate divides by the expected batch of all classes; with equal shares each has a K-th of it.
@@ -141,7 +141,7 @@ class Codes(Stage):
 
     Args:
         config, form: parameters.
-        cells: Gaussians a class.
+        cells: Gaussians per class.
     """
 
     def __init__(self, config: Any, form: Form, cells: int):
@@ -177,13 +177,13 @@ class Autoencoder(Staged, Synthesizer):
 
     def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
         c, form = self.config, self._form
-        cells = density.cells_of(c.cells, info, privacy)
+        cells = density.cells_of(c.n_components, info, privacy)
         shares = _shares(c, cells)
         parts = {
             "frame": Part(Framing(c, form), {k: s for k, s in shares.items() if k not in density.BOUNDS}),
             "networks": Part(Training(c, form, privacy)),
         }
-        if c.codes == "released":
+        if c.latent_prior == "released":
             codes = {k: s for k, s in shares.items() if k in density.BOUNDS}
             parts["codes"] = Part(Codes(c, form, cells), codes)
         return Compose(parts, prefixed=False)
@@ -193,8 +193,8 @@ class Autoencoder(Staged, Synthesizer):
 
     def _codes(self, state: State, labels: torch.Tensor) -> torch.Tensor:
         """Codes [n, latent] to decode images of the labels from."""
-        if self.config.codes == "normal":
-            return torch.randn(len(labels), self.config.latent)
+        if self.config.latent_prior == "normal":
+            return torch.randn(len(labels), self.config.latent_dim)
         return draw(state["mean"], state["root"], state["part"], labels)
 
     def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
@@ -214,7 +214,7 @@ class Autoencoder(Staged, Synthesizer):
 
 def _shares(c: Any, cells: int) -> dict[str, float]:
     """The part of the budget that each sum gets; the gradients have the rest."""
-    released, several = c.codes == "released", c.codes == "released" and cells > 1
+    released, several = c.latent_prior == "released", c.latent_prior == "released" and cells > 1
     asked = {"mean": c.centre, "spread": c.basis == "principal", "codes": released, "cells": several, "within": several}
     shares = {name: SHARES[name] for name, wanted in asked.items() if wanted}
     if released and not several:

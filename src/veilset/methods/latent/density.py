@@ -1,4 +1,5 @@
-"""Where the autoencoder methods draw codes from: a few Gaussians a class, by paid sums over a released encoder's codes.
+"""Where the autoencoder methods draw codes from: a few Gaussians per class, by paid sums over a released encoder's
+codes.
 
 Fitting a density to the codes of a trained autoencoder is due to Ghosh et al. 2020 (arXiv 1903.12436), here by
 noisy sums: moments of each class, then private k-means inside each class and the moments of its cells.
@@ -47,7 +48,7 @@ def fit(gate: Asked, net: VAE, cells: int, encode: Encode) -> State:
     Args:
         gate: with the releases "codes", and "cells" and "within" if there is more than one cell.
         net: tells the weights. It must have been released, and so must whatever `encode` uses.
-        cells: Gaussians a class, M.
+        cells: Gaussians per class, M.
         encode: images [1, C, H, W] and labels [1] to means and log-variances of codes [1, latent].
 
     Returns:

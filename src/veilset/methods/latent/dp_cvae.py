@@ -10,9 +10,9 @@ Private access, noise shared out by `plan`:
   spread    sum of r r' / |r|^2, r = image - class mean: principal directions, in which networks are small
   gradient  clipped gradients of Poisson batches; the draw of each record's code is its own
   codes     sum by class of the first two moments of the trained encoder's codes, clipped
-  cells     sums of offsets from the nearest of a few centres a class: private k-means of codes, two rounds
+  cells     sums of offsets from the nearest of a few centres per class: private k-means of codes, two rounds
   within    sums of their products: covariances of the cells that codes are drawn from
-The last two are asked if the noise can carry more than one cell a class. What is asked is an option each.
+The last two are asked if the noise can carry more than one cell per class. Each is asked if its option says so.
 
 Differs from the published code (recipe "paper" is its network and schedule):
   * Codes are drawn with Gaussian noise; the published code's draws are uniform.
@@ -20,7 +20,7 @@ Differs from the published code (recipe "paper" is its network and schedule):
   * Images are described by 64 principal directions instead of 784 pixels, about noisy class means, and the networks are
     what is added to the linear autoencoder of those directions. Noise grows with the number of weights; of 408,000
     there are 31,000 left.
-  * Codes are drawn from a few Gaussians a class instead of N(0, I), to which noisy training never brings them.
+  * Codes are drawn from a few Gaussians per class instead of N(0, I), to which noisy training never brings them.
   * Large batches, a cosine of the rate, averaged weights.
 At epsilon 10 and below the sums carry the result: on validation images of MNIST, 20 steps gave classifiers as much as
 300 did. Gradients alone are `centre=False basis=cosine linear=False codes=normal`.
@@ -43,8 +43,15 @@ class DPCVAE(Autoencoder):
     name = "dp-cvae"
     Config = autoencoders.Variational
     recipes: ClassVar = {
-        "paper": autoencoders.PLAIN_VAE | {"latent": 2, "epochs": 300.0, "rate": 0.01},
-        "gradients": {"basis": "cosine", "size": 136, "centre": False, "linear": False, "codes": "normal", "latent": 8},
+        "paper": autoencoders.PLAIN_VAE | {"latent_dim": 2, "epochs": 300.0, "lr": 0.01},
+        "gradients": {
+            "basis": "cosine",
+            "basis_size": 136,
+            "centre": False,
+            "linear": False,
+            "latent_prior": "normal",
+            "latent_dim": 8,
+        },
     }
 
     @property
@@ -52,6 +59,8 @@ class DPCVAE(Autoencoder):
         return Form(told=True)
 
     def _codes(self, state: State, labels: torch.Tensor) -> torch.Tensor:
-        if self.config.codes == "released":
-            torch.randn(len(labels), self.config.latent)  # not used, but a seed draws the images that it always drew
+        if self.config.latent_prior == "released":
+            torch.randn(
+                len(labels), self.config.latent_dim
+            )  # not used, but a seed draws the images that it always drew
         return super()._codes(state, labels)

@@ -1,4 +1,4 @@
-"""VAE-GM: one variational autoencoder a class, each trained by DP-SGD on its own part of a partition.
+"""VAE-GM: one variational autoencoder per class, each trained by DP-SGD on its own part of a partition.
 
 Paper: Chen, Xiang, Xue, Li, Borisov, Kaafar, Zhu 2018, arXiv 1812.02274 (DP-VaeGM).
 Idea: an image lies in one class, so the networks of different classes never share an image, and training all of them
@@ -31,15 +31,15 @@ from veilset.methods.latent.common import Autoencoder, Form
 
 @dataclass(frozen=True, kw_only=True)
 class Config(autoencoders.Variational):
-    hidden: int = option(32, "width of the dense hidden layer, or channels of the last convolution", ge=1, le=65536)
+    hidden_dim: int = option(32, "width of the dense hidden layer, or channels of the last convolution", ge=1, le=65536)
 
 
 class VAEGM(Autoencoder):
-    """One variational autoencoder a class under DP-SGD; classes are a partition."""
+    """One variational autoencoder per class under DP-SGD; classes are a partition."""
 
     name = "vae-gm"
     Config = Config
-    recipes: ClassVar = {"paper": autoencoders.PLAIN_VAE | {"latent": 20, "activation": "tanh", "epochs": 20.0}}
+    recipes: ClassVar = {"paper": autoencoders.PLAIN_VAE | {"latent_dim": 20, "activation": "tanh", "epochs": 20.0}}
 
     @property
     def _form(self) -> Form:

@@ -2,7 +2,7 @@
 
 Idea: ours, a baseline. Images are projected on the lowest frequencies of a 2-D DCT. Each class is cut into a few cells
 (private k-means in that basis), and each cell is a Gaussian whose draws, clamped to [0, 1], have the measured moments.
-With one cell a class it is the textbook Gaussian of class mean and class covariance.
+With one component per class it is the textbook Gaussian of class mean and class covariance.
 
 Private access, each a sum over images in the row of the image's class (and cell), noise shared out by `plan`:
   mean     z clipped to C0, and a constant that counts: class means and sizes
@@ -46,12 +46,12 @@ CELLS = 0.11
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    size: int = option(136, "basis size: how many low frequencies (136: those with u + v < 16)", ge=1)
-    cells: int | None = option(
-        None, "Gaussians a class; default 0.11 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
+    basis_size: int = option(136, "basis size: how many low frequencies (136: those with u + v < 16)", ge=1)
+    n_components: int | None = option(
+        None, "Gaussians per class; default 0.11 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
     )
-    rounds: int = option(2, "rounds of private k-means, if there is more than one cell", ge=1, le=10)
-    draws: int = option(1000, "draws that correct the moments of a cell for clamping; 0: no correction", ge=0)
+    rounds: int = option(2, "rounds of private k-means, if there is more than one Gaussian per class", ge=1, le=10)
+    mc_samples: int = option(1000, "Monte Carlo samples that correct moments for clamping; 0: no correction", ge=0)
 
 
 class Moments(Stage):
@@ -67,14 +67,14 @@ class Moments(Stage):
 
     def _cells(self, info: PublicInfo, budget: Privacy) -> int:
         """How many Gaussians a class has."""
-        return int(self.config.cells) if self.config.cells is not None else cells_for(info, budget, CELLS)
+        return int(self.config.n_components) if self.config.n_components is not None else cells_for(info, budget, CELLS)
 
     def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
         """Sums whose 1 / weight^2 add up to 1."""
         budget = self._sized or budget
         side = math.sqrt(info.pixels)
         c0, c, count = RADIUS * side, RESIDUAL * side, math.hypot(1, COUNT)
-        cells, d = self._cells(info, budget), min(self.config.size, info.pixels)
+        cells, d = self._cells(info, budget), min(self.config.basis_size, info.pixels)
         steps = {"spread": 1, "cells": self.config.rounds, "within": 1} if cells > 1 else {"within": 1}
         bound = {"mean": c0 * count, "spread": c * c, "cells": c * count, "within": c * c}
         # Small sets need most of the budget to see their means; in large ones means are cheap.
@@ -90,7 +90,7 @@ class Moments(Stage):
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
         """Means, then cells about them."""
-        basis = low_frequencies(info.shape, self.config.size).to(self.device)
+        basis = low_frequencies(info.shape, self.config.basis_size).to(self.device)
         classes, d, expected = len(info.classes), len(basis), info.units / len(info.classes)
         c0, c = RADIUS * math.sqrt(info.pixels), RESIDUAL * math.sqrt(info.pixels)
         cells = self._cells(info, self._sized or budget)
@@ -122,7 +122,7 @@ class Moments(Stage):
             for j in range(cells):
                 own = float(n[k, j])
                 cov = shrunk_towards(pooled, within[k, j] / own, noise / own) if cells > 1 else pooled
-                shift[k, j], root[k, j] = _unclamp(basis, centre[k, j], cov, self.config.draws)
+                shift[k, j], root[k, j] = _unclamp(basis, centre[k, j], cov, self.config.mc_samples)
         return {"mean": shift, "root": root, "part": part, "basis": basis}
 
     def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:

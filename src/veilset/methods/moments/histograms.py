@@ -1,4 +1,4 @@
-"""Histograms without their noise: what is known of their form, for nothing, since only noisy shares are read.
+"""Histograms denoised with shape constraints; post-processing of noisy shares, at no privacy cost.
 
 The noise of a share has the same deviation in each cell, so far cells, where nothing is, keep a little of it: in a
 histogram of fine structure that is speckle. Two forms help: a density with one peak, and few steps.

@@ -1,10 +1,10 @@
-"""Choosing: the private images say which form of the drawn images a network learns from best.
+"""Selection: the private images say which variant of the drawn images a network learns from best.
 
 Idea: ours. Drawn images that are turned and shifted a little after they got their labels teach a network more where a
 class is a shape in any pose (digits, letters), and less where the pose tells the class (clothes); fine structure that
-is pooled over classes helps on some sets and misleads on others. No declared fact tells which. So a small network is
-trained on images of each form, and the gate counts how many private images each one gets right: one noisy sum of a few
-numbers, which costs almost nothing where units are many.
+is pooled over classes helps on some sets and misleads on others. No declared fact tells which. So a CNN is trained
+on each variant, and the gate counts the private images that it classifies correctly: one noisy sum of a few numbers,
+which costs almost nothing where units are many.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from veilset.privacy.spec import Privacy
 # The most by which an image is moved: shift (part of a side), stretch (relative), slant (slope), turn (degrees).
 MOVES = 0.054, 0.1, 0.1, 10.0
 IMAGES, VALUES = 15_000, 36_000_000  # the most that a network learns from: images, and pixels of all of them
-EPOCHS, FEW, RATE = 6, 128, 1e-3  # of the networks: passes, images a step, learning rate
+EPOCHS, FEW, RATE = 6, 128, 1e-3  # of the networks: passes, images per step, learning rate
 # Wanted noise of a count, relative to the units, and the largest part of a budget for it: first what counts must have
 # to be of use, then what they get where it is cheap, since on digits forms lie as little as 0.003 apart.
 COARSE, MOST = 0.005, 0.05
@@ -80,12 +80,12 @@ def _alone(privacy: Privacy, kinds: int) -> float:
 
 
 def choose(gate: Asked, info: PublicInfo, kinds: Sequence[Draw], device: str) -> tuple[int, bool]:
-    """(which of the kinds, whether its images are to be moved): what the private images prefer.
+    """(which of the kinds, whether its images are to be augmented): what the private images prefer.
 
     Args:
         gate: answers "choice".
         info: declared facts.
-        kinds: each takes labels and draws images [n, C, H, W] in [0, 1] as they are released before they are moved.
+        kinds: each takes labels and draws images [n, C, H, W] in [0, 1] as they are released before augmentation.
             The first whose better count is at most MARGIN of the units below the best of all is taken.
         device: where the gate runs what it is asked.
     """
@@ -108,7 +108,7 @@ def choose(gate: Asked, info: PublicInfo, kinds: Sequence[Draw], device: str) ->
 
 
 class Selection(Stage):
-    """Noisy counts of private images, by which one of a few kinds of images is chosen, and whether they are moved.
+    """Noisy counts of private images, by which one of a few kinds of images is chosen, and whether they are augmented.
 
     Args:
         kinds: how many.

@@ -5,17 +5,17 @@ labels. A teacher (dp-scatter) needs little of a budget, and tells what an image
 was drawn from. So images are drawn for the wanted labels, but kept under the label that the teacher gives, and drawn
 again for labels that are still wanted.
 
-Private access, shares of the budget set by `share`:
+Private access, shares of the budget set by `budget_share`:
   mean, spread, cells, within   the sums of dp-moments
   detail                        histograms of grey levels and of fine bands, from which drawn images get the edges and
-                                the black ground that low frequencies lack (module `detail`); a fiftieth of the images'
+                                the black ground that low frequencies lack (module `texture`); a fiftieth of the images'
                                 part; left out where the declared units are too few for it
   linear                        the clipped gradients of dp-scatter
-  choice                        how many private images each of a few small networks gets right, which were trained on
-                                images with detail and without, moved after they got their labels and not (module
-                                `choosing`); as much of the budget as such counts need; left out where that is more
-                                than a twentieth
-Everything after is free. Two things make the teacher fit for images that are no photographs:
+  choice                        for each variant of the drawn images (with detail or without, augmented after labelling
+                                or not) the noisy count of private images that a CNN trained on it classifies
+                                correctly (module `selection`); as much of the budget as such counts need; left out
+                                where that is more than a twentieth
+Everything after is post-processing, free. Two things make the classifier work on synthetic images:
   * It learns from private images that are reduced to the low frequencies of dp-moments, and reads drawn images so.
     A teacher of whole images is better on those and worse on drawn ones, whose fine structure belongs to no class.
   * Its offsets are then set so that drawn images of all classes in equal numbers get all labels in equal numbers. The
@@ -50,22 +50,22 @@ CURVES, MOVED = "detail.curves", "choice.moved"  # in the state
 FREQUENCIES = 136  # as many as dp-moments has by default
 CELLS = 0.055  # half of dp-moments': what fewer, broader Gaussians draw wrongly, the teacher puts under the right label
 ROUNDS = 8  # of drawing again; a label that still has no image then keeps one that was drawn for it
-TRIED, TURNS = 300, 200  # drawn images a class by which the offsets are set, and steps of setting them
+TRIED, TURNS = 300, 200  # drawn images per class by which the offsets are set, and steps of setting them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    share: float = option(
+    budget_share: float = option(
         0.3, "the teacher's part of the budget, in units of 1 / noise_multiplier^2; images get the rest", gt=0, lt=1
     )
     steps: int | None = option(None, "gradient steps of the teacher; default as dp-scatter", ge=1)
-    batch: int | None = option(None, "its expected units a step; default as dp-scatter", ge=1)
-    cells: int | None = option(
-        None, "Gaussians a class; default 0.055 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
+    batch_size: int | None = option(None, "its expected units per step; default as dp-scatter", ge=1)
+    n_components: int | None = option(
+        None, "Gaussians per class; default 0.055 / sqrt(noise_multiplier K / N), from 1 to 16", ge=1, le=64
     )
-    draws: int = option(1000, "draws that correct the moments of a cell for clamping; as dp-moments", ge=0)
-    detail: bool = option(True, "give released images the private images' histograms of levels and fine bands")
-    choose: bool = option(True, "let the private images choose whether with this detail, and whether images are moved")
+    mc_samples: int = option(1000, "Monte Carlo samples that correct moments for clamping; as dp-moments", ge=0)
+    texture: bool = option(True, "match histograms of grey levels and fine bands to those of the private images")
+    selection: bool = option(True, "choose by noisy counts of private images whether to match them, and to augment")
 
 
 class TaughtMoments(Staged, Synthesizer):
@@ -73,19 +73,21 @@ class TaughtMoments(Staged, Synthesizer):
 
     name = "taught-moments"
     Config = Config
-    recipes: ClassVar = {"plain": {"detail": False, "choose": False}}
+    recipes: ClassVar = {"plain": {"texture": False, "selection": False}}
 
     def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
         """Images, their texture, the teacher, and the choice among forms."""
         c = self.config
         parts, told = self._parts(info, privacy)
-        cells = c.cells or cells_for(info, privacy, CELLS)
-        images = Moments(MomentsConfig(size=FREQUENCIES, cells=cells, draws=c.draws), sized=privacy)
+        cells = c.n_components or cells_for(info, privacy, CELLS)
+        images = Moments(
+            MomentsConfig(basis_size=FREQUENCIES, n_components=cells, mc_samples=c.mc_samples), sized=privacy
+        )
         stages = {"images": Part(images)}
         if DETAIL in parts:
             stages[DETAIL] = Part(texture.Texture(images, "images"), parts[DETAIL])
-        teacher = dp_scatter.Config(steps=c.steps, batch=c.batch)
-        stages["teacher"] = Part(dp_scatter.Linear(teacher, blurred, privacy), c.share)
+        teacher = dp_scatter.Config(steps=c.steps, batch_size=c.batch_size)
+        stages["teacher"] = Part(dp_scatter.Linear(teacher, blurred, privacy), c.budget_share)
         stages[EVENED] = Part(Evened(), {})
         if CHOICE in parts:
             draws = selection.Selection(_kinds(parts), lambda e: [partial(labelled, form, info) for form in forms(e)])
@@ -96,18 +98,18 @@ class TaughtMoments(Staged, Synthesizer):
     def _parts(self, info: PublicInfo, privacy: Privacy) -> tuple[dict[str, float], tuple[str, ...]]:
         """(parts of the budget for what is asked beside images and teacher, what is left out for want of units)."""
         parts, told = dict[str, float](), list[str]()
-        if self.config.detail:
-            part = (1 - self.config.share) * texture.SHARE
+        if self.config.texture:
+            part = (1 - self.config.budget_share) * texture.SHARE
             if info.units >= (least := texture.least(info, privacy, part)):
                 parts[DETAIL] = part
             else:
                 told.append(_left_out(DETAIL, "so that images stay smooth", info, least))
-        if self.config.choose:
+        if self.config.selection:
             kinds = _kinds(parts)
             if info.units >= (least := selection.least(privacy, kinds)):
                 parts[CHOICE] = selection.share(info, privacy, kinds)
             else:
-                told.append(_left_out(CHOICE, "so that images are not moved", info, least))
+                told.append(_left_out(CHOICE, "so that images are not augmented", info, least))
         return parts, tuple(told)
 
     def _kept(self, learned: Earlier, info: PublicInfo) -> State:
@@ -118,7 +120,7 @@ class TaughtMoments(Staged, Synthesizer):
 
     def _notes(self, state: State) -> tuple[str, ...]:
         form = "with fine detail" if CURVES in state else "without fine detail"
-        return (f"draws {form}, {'each moved a little' if state.get(MOVED) else 'not moved'}",)
+        return (f"draws {form}, {'each augmented' if state.get(MOVED) else 'not augmented'}",)
 
     def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """likelihood: log density of the Gaussian cells."""

@@ -1,15 +1,15 @@
-"""Detail: drawn images get the grey levels and the fine structure that the private images have on average.
+"""Texture: drawn images get the grey levels and the fine structure that the private images have on average.
 
 Paper: Heeger and Bergen, SIGGRAPH 1995 (texture by matching the histograms of a pyramid, round after round). Ours: the
 histograms are one noisy sum over private images, and what is changed are images drawn from a private model.
 
-An image is split into a rest that is smooth and three bands a scale (edges upright, level, and both), each of the
+An image is split into a rest that is smooth and three bands per scale (edges upright, level, and both), each of the
 image's size; bands and rest add up to it. The histograms of the bands and of the pixels are pooled over positions,
 colours and classes. Pixels are counted twice: as they are, which tells of a ground that all images share, and relative
 to the mean and deviation of their own image, which tells of ink and paper where each image has other ones. One round
 maps each band, then the relative and then the plain pixels, by the monotone curve that gives drawn images the private
-histogram. The map of a band changes the others, so there are several rounds. Values of a band are the rarer the larger
-they are, and so are their densities' noisy estimates made to be.
+histogram. The map of a band changes the others, so there are several rounds. Band densities decrease with magnitude,
+and their noisy estimates are made to.
 
 Histograms have cells of unequal width, finest about 0: u = sqrt(v) for pixels, and its signed form for the others,
 whose values lie in -1/2..1/2. One cell holds exactly 0, which is most of many images.
@@ -78,7 +78,7 @@ def measure(gate: Asked, info: PublicInfo) -> torch.Tensor:
 
 
 def enough(info: PublicInfo) -> int:
-    """How many drawn images a class `learn` should have."""
+    """How many drawn images per class `learn` should have."""
     return max(10, VALUES // info.pixels // len(info.classes))
 
 

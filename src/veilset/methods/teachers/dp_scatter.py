@@ -36,17 +36,17 @@ from veilset.privacy.features import Map
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
-LARGEST_BATCH, PART = 8192, 7  # expected units a step: a seventh of all, at most 8192
+LARGEST_BATCH, PART = 8192, 7  # expected units per step: a seventh of all, at most 8192
 STEPS, GROWTH, FEWEST, MOST = 146, 0.3, 50, 600  # steps at epsilon 1; they grow as epsilon^0.3
 NOISE, FASTEST = 8.0, 64.0  # largest deviation that noise may give a logit, and the highest rate for its sake
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    batch: int | None = option(None, "expected units a step; default a seventh of all, at most 8192", ge=1)
+    batch_size: int | None = option(None, "expected units per step; default a seventh of all, at most 8192", ge=1)
     steps: int | None = option(None, "gradient steps; default 146 epsilon^0.3, from 50 to 600", ge=1)
-    clip: float = option(0.1, "max_grad_norm of one unit", gt=0)
-    rate: float | None = option(None, "learning rate; default by the noise of the steps, at most 64", gt=0)
+    clip_norm: float = option(0.1, "max_grad_norm of one unit", gt=0)
+    lr: float | None = option(None, "learning rate; default by the noise of the steps, at most 64", gt=0)
     momentum: float = option(0.9, "of the steps", ge=0, lt=1)
 
 
@@ -91,7 +91,7 @@ class Linear(Stage):
         net = nn.Linear(scattering.size(info.shape), len(info.classes)).to(self.device)
         for p in net.parameters():
             nn.init.zeros_(p)
-        sgd = torch.optim.SGD(net.parameters(), c.rate or rate_of(planned, info, c.momentum), momentum=c.momentum)
+        sgd = torch.optim.SGD(net.parameters(), c.lr or rate_of(planned, info, c.momentum), momentum=c.momentum)
         for _ in gate.loop("linear", {"net": net, "sgd": sgd}):
             descend(sgd, net, gate.grad("linear", _loss, net, features=self._features))
         return dict(net.state_dict())
@@ -99,13 +99,13 @@ class Linear(Stage):
 
 def release(config: Config, info: PublicInfo, epsilon: float) -> Release:
     """The loop's release, named "linear", from declared facts and a budget's epsilon."""
-    batch = config.batch or batch_of(info)
+    batch = config.batch_size or batch_of(info)
     steps = config.steps or round(min(MOST, max(FEWEST, STEPS * epsilon**GROWTH)))
-    return dp_sgd("linear", info, batch=batch, steps=steps, bound=config.clip)
+    return dp_sgd("linear", info, batch=batch, steps=steps, bound=config.clip_norm)
 
 
 def batch_of(info: PublicInfo) -> int:
-    """Expected units a step where none is given."""
+    """Expected units per step where none is given."""
     return min(LARGEST_BATCH, max(1, info.units // PART))
 
 

@@ -17,7 +17,7 @@ from veilset.privacy.run.run_store import RunStore, drop_torn_line
 
 
 class Journal:
-    """New books, or those of an interrupted run, which must have had the same plan, mode, seed and data.
+    """A new journal, or that of an interrupted run, which must have had the same plan, mode, seed and data.
 
     Args:
         team: the processes of the run.

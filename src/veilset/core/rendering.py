@@ -41,7 +41,7 @@ def one_line(text: object) -> str:
 
 
 def plan_table(p: Mapping[str, Any]) -> str:
-    """A priced plan: one row a release, then the total.
+    """A priced plan: one row per release, then the total.
 
     Args:
         p: the keys of `veilset plan --json`.
