@@ -87,6 +87,10 @@ class Mechanism(ABC):
         """
         return 1  # a whole number, which leaves a bound in a ledger as it was written
 
+    def block(self, line: Line) -> int:
+        """Steps that are charged together at the least, of which a line has a multiple."""
+        return 1
+
     # ------------------------------------------------------------------ whom a step reads
 
     def chosen(

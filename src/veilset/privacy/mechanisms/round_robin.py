@@ -38,7 +38,11 @@ class RoundRobin(Answers):
 
     def fits(self, line: Line) -> bool:
         """Whole passes."""
-        return super().fits(line) and line.steps % dict(line.facts)["shards"] == 0
+        return super().fits(line) and line.steps % self.block(line) == 0
+
+    def block(self, line: Line) -> int:
+        """A whole pass."""
+        return int(dict(line.facts)["shards"])
 
     def _met(self, s: Spent) -> Spent:
         """The answers that one unit meets."""
