@@ -138,7 +138,7 @@ def test_the_draw_stands_nowhere_and_moves_no_public_generator(tmp_path):
     torch.manual_seed(3)
     np.random.seed(3)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
-    for t in gate.loop("critic", {}):
+    for _ in gate.loop("critic", {}):
         gate.pull("critic", lambda h: torch.rand(int(h.count) + 5)[:1] + torch.rand(ROWS, 16))
     assert torch.equal(torch.get_rng_state(), before[0]) and np.random.get_state()[1].tolist() == before[1]
     said = (tmp_path / "ledger.jsonl").read_text() + "".join(str(gate.ledger))

@@ -228,8 +228,8 @@ class Gate:
 
         "secret-shards": a coin that nobody learns draws one of K shards at every step; f gets a copy of the model that
         `train_hidden` made, and what it does to it is thrown away. "round-robin": shard t mod K at step t; what f
-        leaves in `hidden.state` is kept. f may train the model, and draw from torch's generator, which is the shard's and
-        step's own. It may read whatever is public. Of several processes the first one does this work.
+        leaves in `hidden.state` is kept. f may train the model, and draw from torch's generator, which is the shard's
+        and step's own. It may read whatever is public. Of several processes the first one does this work.
 
         Args:
             name: a planned release with verb "pull".
