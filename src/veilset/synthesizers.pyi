@@ -12,6 +12,7 @@ from veilset.methods.diffusion.dp_feta import DPFETA as _DPFETA
 from veilset.methods.embedding.dp_merf import DPMERF as _DPMERF
 from veilset.methods.gan.dp_cgan import DPCGAN as _DPCGAN
 from veilset.methods.gan.dp_gan import DPGAN as _DPGAN
+from veilset.methods.gan.gs_wgan import GSWGAN as _GSWGAN
 from veilset.methods.latent.au_gm import AUGM as _AUGM
 from veilset.methods.latent.dp_cvae import DPCVAE as _DPCVAE
 from veilset.methods.latent.vae_gm import VAEGM as _VAEGM
@@ -30,6 +31,7 @@ __all__ = [
     "AUGM",
     "DPGAN",
     "DPCGAN",
+    "GSWGAN",
     "DPDiffusion",
     "DPFETA",
 ]
@@ -511,6 +513,55 @@ class DPCGAN(_DPCGAN):
         generator_norm: bool = True,
         average: float = 0.98,
         code: int = 100,
+    ) -> None: ...
+
+class GSWGAN(_GSWGAN):
+    r"""Hidden critics whose gradients on generated images are noised.
+
+    Parameters:
+        mechanism (str, secret-shards | round-robin, default 'secret-shards'): which critic answers: one drawn in secret, made anew; or the next, which keeps what it learned
+        shards (int, >= 1, <= 1.04858e+06, default: derived): hidden critics; default one for 60 units, at most 1000
+        rows (int, >= 1, <= 1.04858e+06, default 8): generated images a step, which share its noise
+        steps (int, >= 1, default: derived): generator steps, each paid for; default 8000; in turn, one pass over all critics or more
+        bound (float, > 0, default 1.0): of the gradient on one generated image
+        critic (str, mlp | conv, default 'mlp'): network: fully connected (fast) or convolutions
+        width (int, >= 1, default: derived): critic: units of both hidden layers (default 64), or channels of the first convolution (8)
+        basis (int, >= 0, default: derived): low frequencies in which rows lie; default a quarter of the pixels; 0: pixels
+        warm (int, >= 0, default 300): steps of each critic before the first answer, against a generator of its own
+        ratio (int, >= 0, default 3): steps of a critic that was chosen, before it answers
+        batch (int, >= 1, default 32): records a critic step, drawn from its shard
+        rate (float, > 0, default 0.001): learning rate of the critics
+        penalty (float, >= 0, default 10.0): weight of the gradient penalty
+        generator (str, deconv | mlp, default 'mlp'): network: convolutions or fully connected
+        generator_width (int, >= 1, default: derived): units of two hidden layers (default 128), or channels before the last convolution (16)
+        generator_rate (float, > 0, default 0.0005): learning rate of the generator
+        average (float, >= 0, < 1, default 0.995): exponential average of the generator's weights; 0: none
+        copies (int, >= 1, default 5): generators kept from the second half of the training; images come from all of them
+        code (int, >= 1, default 10): length of the latent code
+    """
+
+    def __init__(
+        self,
+        *,
+        mechanism: Literal["secret-shards", "round-robin"] = "secret-shards",
+        shards: int | None = None,
+        rows: int = 8,
+        steps: int | None = None,
+        bound: float = 1.0,
+        critic: Literal["mlp", "conv"] = "mlp",
+        width: int | None = None,
+        basis: int | None = None,
+        warm: int = 300,
+        ratio: int = 3,
+        batch: int = 32,
+        rate: float = 0.001,
+        penalty: float = 10.0,
+        generator: Literal["deconv", "mlp"] = "mlp",
+        generator_width: int | None = None,
+        generator_rate: float = 0.0005,
+        average: float = 0.995,
+        copies: int = 5,
+        code: int = 10,
     ) -> None: ...
 
 class DPDiffusion(_DPDiffusion):

@@ -40,6 +40,8 @@ SMALL: dict[str, Params] = {
     "au-gm": {"latent": 3, "size": 6, "hidden": 4, "steps": 2},
     "dp-gan": {"width": 8, "generator_width": 4, "steps": 2, "batch": 10, "generator_batch": 10, "ratio": 1, "code": 3},
     "dp-cgan": {"width": 8, "generator_width": 4, "steps": 2, "batch": 10, "code": 3},
+    "gs-wgan": {"shards": 2, "rows": 2, "steps": 4, "width": 4, "generator_width": 4, "warm": 2, "ratio": 1, "batch": 4}
+    | {"code": 3},
     "dp-diffusion": {"width": 8, "embedding": 8, "steps": 2, "copies": 2, "sampling_steps": 2, "batch": 10},
     "dp-feta": {"width": 8, "embedding": 8, "steps": 2, "copies": 2, "sampling_steps": 2, "batch": 10}
     | {"warm_steps": 2, "warm_batch": 4},
@@ -53,6 +55,7 @@ OTHERWISE: dict[str, tuple[Params, ...]] = {
     "dp-gan": ({"fakes": "public", "adaptive": True},),
     "dp-cgan": ({"fakes": "paired"},),
     "dp-feta": ({"warm_start": "central"}, {"warm_start": "mode"}),
+    "gs-wgan": ({"mechanism": "round-robin", "basis": 0}, {"critic": "conv", "generator": "deconv"}),
 }
 ALL = SMALL["taught-moments"] | {"detail": True, "choose": True}
 Make = Callable[[], Method]
