@@ -62,6 +62,7 @@ def dealt() -> Iterator[Check]:
         seen.append((h.x.shape, h.x[: int(h.count)].flatten(1).sum(1).tolist()))
         return torch.zeros(2, 16)
 
+    before = torch.get_rng_state()
     for _ in range(200):
         gate.pull("a", look)
     own = {tuple(sums) for _, sums in seen[3:]}  # the first three are made up
@@ -74,6 +75,7 @@ def dealt() -> Iterator[Check]:
             "as many shards as planned": len(own) == SHARDS,
             "no unit twice, none left out": bool(np.allclose(together, all_of, atol=1e-4)) if own else False,
             "one shape": len({shape for shape, _ in seen}) == 1,
+            "the coin is not a public draw": torch.equal(before, torch.get_rng_state()),
         },
     )
 

@@ -113,7 +113,7 @@ class Sanitised(Stage):
         basis = self._waves(info)
         critics = Critics(critic, c.rate, c.penalty, c.batch)
         gate.train_hidden("critic", lambda h: critics.warmed(h, pupil, c.warm))
-        adam = torch.optim.Adam(generator.parameters(), c.generator_rate, betas=(0.5, 0.9))
+        adam = torch.optim.Adam(generator.parameters(), c.generator_rate, betas=(0.9, 0.999))
         mean, album = average(generator, c.average), Album(c.copies, release.steps)
         fakes = Fakes(classes, max(1, c.batch // 2), info.shape, self.device)
         state = {"generator": generator, "adam": adam, "mean": mean, "album": album}

@@ -55,7 +55,7 @@ class SecretShards(Answers):
     known = (
         Known("one secret draw of ten", (secret_shards(0.5, 10, 1),), 1e-5, 6.575539806),
         Known("one shard, ten answers of four rows", (secret_shards(5.0, 1, 10, rows=4),), 1e-5, 2.594383),
-        Known("250 shards, 3000 steps", (secret_shards(0.513, 250, 3000),), 1e-5, 10.018457),
+        Known("250 shards, 3000 steps of eight rows", (secret_shards(0.513, 250, 3000, rows=8),), 1e-5, 10.018457),
         Known("100 shards, 1000 steps", (secret_shards(1.588, 100, 1000),), 1e-5, 0.999626),
     )
 
