@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -106,6 +107,33 @@ def alone() -> Iterator[Check]:
     )
 
 
+def spoilt() -> Iterator[Check]:
+    """A model that diverges spoils no other, even where a library lets it: one NaN in a pass makes all of it NaN."""
+    real, models = torch.func.vmap, list[Any]()
+
+    def spoiling(f: Any, **how: Any) -> Any:
+        def mapped(*inputs: Any) -> Any:
+            out = real(f, **how)(*inputs)
+            return {k: v if v.isfinite().all() else torch.full_like(v, math.nan) for k, v in out.items()}
+
+        return mapped
+
+    def train(h: enclave.Hidden) -> dict[str, torch.Tensor]:
+        return {"w": h.batch(5)[0].mean(0) + torch.where(h.y.max() > 1, math.nan, 0.0)}
+
+    x, _ = pictures(50, facts())
+    for how in (real, spoiling):
+        gate = gate_for(hidden(facts(), x, np.zeros(50, np.int64)), asked(), seed=0)
+        mine = gate._enclave(gate.plan["a"])._table == 2
+        y = np.where(mine & (how is spoiling), 2, 0)
+        gate = gate_for(hidden(facts(), x, y), asked(), seed=0)
+        with mock.patch.object(torch.func, "vmap", how):
+            gate.train_hidden("a", train)
+        models.append([m["w"] for m in gate._enclave(gate.plan["a"])._models.values()])
+    others = [torch.equal(a, b) for k, (a, b) in enumerate(zip(*models, strict=True)) if k != 2]
+    yield wrong("a hidden model that diverges spoils no other", "models that changed", of={"all others": all(others)})
+
+
 def forgotten() -> Iterator[Check]:
     """Without state nothing is kept; in turn a model goes on from where it was."""
 
@@ -166,7 +194,7 @@ def paid() -> Iterator[Check]:
     )
 
 
-CHECKS = (bounded, dealt, alone, forgotten, paid)
+CHECKS = (bounded, dealt, alone, spoilt, forgotten, paid)
 
 
 def _ask(f: Callable[[enclave.Hidden], torch.Tensor]) -> torch.Tensor:
