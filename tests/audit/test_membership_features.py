@@ -29,6 +29,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "au-gm": {"steps": 3},
     "dp-gan": {"steps": 3, "copies": 1},
     "dp-cgan": {"steps": 3, "copies": 1},
+    "gs-wgan": {"steps": 3, "warm": 2, "copies": 1},
     "dp-diffusion": {"steps": 2, "batch": 32, "copies": 1},
     "dp-feta": {"steps": 2, "batch": 32, "copies": 1, "warm_steps": 2},
     "taught-moments": {"steps": 2, "choose": False},
@@ -115,7 +116,7 @@ WANTED = {
     "dp-merf": {"likelihood"}, "dp-moments": {"likelihood"}, "dp-cvae": {"elbo", "reconstruction"},
     "vae-gm": {"elbo", "reconstruction"}, "au-gm": {"reconstruction"}, "dp-gan": {"critic"}, "dp-cgan": {"critic"},
     "dp-diffusion": {"denoising"}, "dp-feta": {"denoising", "likelihood"}, "taught-moments": {"likelihood"},
-    "dp-kip": set(), "private-set": set(), "dp-condense": set(),
+    "gs-wgan": set(), "dp-kip": set(), "private-set": set(), "dp-condense": set(),
 }  # fmt: skip
 
 
