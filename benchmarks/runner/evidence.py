@@ -64,11 +64,14 @@ def text() -> str:
 def readme() -> str:
     """README.md with the committed figures in the last column of its table of methods."""
     rows = {(r["method"], r["data"]): r for r in read_json(LEADERBOARD)["rows"] if r["epsilon"] == EPSILON}
-    return ROW.sub(lambda m: f"{m[1]}{_figures([rows[m[2], name] for name in SETS])} |", README.read_text())
+    return ROW.sub(lambda m: f"{m[1]}{_figures([rows.get((m[2], s)) for s in SETS])} |", README.read_text())
 
 
-def _figures(rows: list[dict[str, Any]]) -> str:
-    """Accuracy on both sets, with the number of seeds where it is not three."""
+def _figures(found: list[dict[str, Any] | None]) -> str:
+    """Accuracy on both sets, with the number of seeds where it is not three; a method may not be in the suite yet."""
+    rows = [r for r in found if r]
+    if len(rows) < len(found):
+        return "not measured"
     texts = [plus_minus(r["figures"]["gen2real-cnn"], 1) or "not measured" for r in rows]
     seeds = [r["seeds"] for r in rows]
     if seeds[0] == seeds[1]:

@@ -12,6 +12,7 @@ from veilset.methods.diffusion.dp_feta import DPFETA as _DPFETA
 from veilset.methods.embedding.dp_merf import DPMERF as _DPMERF
 from veilset.methods.gan.dp_cgan import DPCGAN as _DPCGAN
 from veilset.methods.gan.dp_gan import DPGAN as _DPGAN
+from veilset.methods.gan.gs_wgan import GSWGAN as _GSWGAN
 from veilset.methods.latent.au_gm import AUGM as _AUGM
 from veilset.methods.latent.dp_cvae import DPCVAE as _DPCVAE
 from veilset.methods.latent.vae_gm import VAEGM as _VAEGM
@@ -30,6 +31,7 @@ __all__ = [
     "AUGM",
     "DPGAN",
     "DPCGAN",
+    "GSWGAN",
     "DPDiffusion",
     "DPFETA",
 ]
@@ -511,6 +513,55 @@ class DPCGAN(_DPCGAN):
         generator_norm: bool = True,
         ema_decay: float = 0.98,
         latent_dim: int = 100,
+    ) -> None: ...
+
+class GSWGAN(_GSWGAN):
+    r"""Hidden critics whose gradients on generated images are noised.
+
+    Parameters:
+        mechanism (str, secret-shards | round-robin, default 'secret-shards'): which critic answers: one drawn in secret, made anew; or the next, which keeps what it learned
+        shards (int, >= 1, <= 1.04858e+06, default: derived): hidden critics; default one per 60 units, at most 1000
+        rows (int, >= 1, <= 1.04858e+06, default 8): generated images per step, which share its noise
+        steps (int, >= 1, default: derived): generator steps, each paid for; default 8000; in turn, one pass over all critics or more
+        clip_norm (float, > 0, default 1.0): of the gradient on one generated image
+        critic (str, mlp | conv, default 'mlp'): network: fully connected (fast) or convolutions
+        width (int, >= 1, default: derived): critic: units of both hidden layers (default 64), or channels of the first convolution (8)
+        basis (int, >= 0, default: derived): low frequencies in which rows lie; default a quarter of the pixels; 0: pixels
+        warm_steps (int, >= 0, default 300): steps of each critic before the first answer, against a generator of its own
+        critic_steps (int, >= 0, default 3): steps of a critic that was chosen, before it answers
+        batch_size (int, >= 1, default 32): records per critic step, drawn from its shard
+        lr (float, > 0, default 0.001): learning rate of the critics
+        penalty (float, >= 0, default 10.0): weight of the gradient penalty
+        generator (str, deconv | mlp, default 'mlp'): network: convolutions or fully connected
+        generator_width (int, >= 1, default: derived): units of two hidden layers (default 128), or channels before the last convolution (16)
+        generator_lr (float, > 0, default 0.0005): learning rate of the generator
+        ema_decay (float, >= 0, < 1, default 0.995): exponential average of the generator's weights; 0: none
+        snapshots (int, >= 1, default 5): generators kept from the second half of the training; images come from all of them
+        latent_dim (int, >= 1, default 10): length of the latent code
+    """
+
+    def __init__(
+        self,
+        *,
+        mechanism: Literal["secret-shards", "round-robin"] = "secret-shards",
+        shards: int | None = None,
+        rows: int = 8,
+        steps: int | None = None,
+        clip_norm: float = 1.0,
+        critic: Literal["mlp", "conv"] = "mlp",
+        width: int | None = None,
+        basis: int | None = None,
+        warm_steps: int = 300,
+        critic_steps: int = 3,
+        batch_size: int = 32,
+        lr: float = 0.001,
+        penalty: float = 10.0,
+        generator: Literal["deconv", "mlp"] = "mlp",
+        generator_width: int | None = None,
+        generator_lr: float = 0.0005,
+        ema_decay: float = 0.995,
+        snapshots: int = 5,
+        latent_dim: int = 10,
     ) -> None: ...
 
 class DPDiffusion(_DPDiffusion):

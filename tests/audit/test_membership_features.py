@@ -32,6 +32,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "dp-diffusion": {"steps": 2, "batch_size": 32, "noise_multiplicity": 1},
     "dp-feta": {"steps": 2, "batch_size": 32, "noise_multiplicity": 1, "warm_steps": 2},
     "taught-moments": {"steps": 2, "selection": False},
+    "gs-wgan": {"steps": 3, "warm_steps": 2, "snapshots": 1},
     "dp-kip": {"steps": 2, "per_class": 2},
     "private-set": {"networks": 1, "stages": 2, "per_class": 2, "width": 4, "start": "noise"},
     "dp-condense": {"steps": 2, "per_class": 2, "networks": 2, "width": 4},
@@ -115,7 +116,7 @@ WANTED = {
     "dp-merf": {"likelihood"}, "dp-moments": {"likelihood"}, "dp-cvae": {"elbo", "reconstruction"},
     "vae-gm": {"elbo", "reconstruction"}, "au-gm": {"reconstruction"}, "dp-gan": {"critic"}, "dp-cgan": {"critic"},
     "dp-diffusion": {"denoising"}, "dp-feta": {"denoising", "likelihood"}, "taught-moments": {"likelihood"},
-    "dp-kip": set(), "private-set": set(), "dp-condense": set(),
+    "gs-wgan": set(), "dp-kip": set(), "private-set": set(), "dp-condense": set(),
 }  # fmt: skip
 
 

@@ -9,9 +9,10 @@ import pytest
 from scipy.stats import norm
 
 from veilset.privacy import pld, renyi, shards
-from veilset.privacy.accounting import Spent, rdp_curve
+from veilset.privacy.accounting import Spent, rdp_curve, rdp_epsilon
 from veilset.privacy.dp_library import rdp_of
 from veilset.privacy.gaussian import gaussian_delta, gaussian_epsilon
+from veilset.privacy.mechanisms.secret_shards import secret_shards
 
 DELTA = 1e-5
 STEPS = [(0.4645, 1e-3), (1.0, 0.1), (3.0, 0.5), (0.2, 1e-3), (0.05, 0.02)]  # (noise multiplier, rate)
@@ -80,17 +81,22 @@ def test_the_arithmetic_of_a_step_lies_within_its_bound():
     mp.dps = 60
     tail = lambda z: erfc(-z / sqrt(2)) / 2  # noqa: E731
     for noise, rate in [*STEPS, (0.0239, 1e-3), (10.0, 0.9)]:
-        edge = shards._edge(noise, rate)
+        edge = shards.edge(noise, rate)
         for e in [0.0, *np.geomspace(1e-9, edge, 25)]:
             inner, mu = log1p(expm1(mpf(float(e))) / mpf(rate)), 1 / mpf(noise)
             up = mpf(rate) * (tail(mu / 2 - inner / mu) - exp(inner) * tail(-mu / 2 - inner / mu))
             down = 1 - exp(-mpf(float(e))) + exp(-mpf(float(e))) * up
-            bound = pld.ULP * (8 * float(shards._inner(edge, rate)) + 40)
+            bound = pld.ULP * (8 * float(shards.inner(edge, rate)) + 40)
             for exact, place in ((up, e), (down, -e)):
                 assert abs(float(mpf(float(shards.step_delta(place, noise, rate))) - exact)) <= bound
 
 
 # ---------------------------------------------------------------------- compositions
+
+
+def composed(noise: float, k: int, steps: int, delta: float = DELTA) -> tuple[float, str]:
+    """(epsilon of secret draws by their distribution, why it is not refined to the end)."""
+    return pld.refined((secret_shards(noise, k, steps),), delta)
 
 
 @pytest.mark.parametrize(
@@ -101,58 +107,50 @@ def test_the_arithmetic_of_a_step_lies_within_its_bound():
     ],
 )  # fmt: skip
 def test_vectors_of_secret_draws(epsilon, noise, k, steps):
-    assert shards.epsilon(noise, 1 / k, steps, DELTA)[0] == pytest.approx(epsilon, rel=2e-3)
+    assert composed(noise, k, steps)[0] == pytest.approx(epsilon, rel=2e-3)
 
 
 def test_the_published_run_costs_347_and_not_10():
     """K 1000, multiplier 1.07 a row, B 32, T 20000; at a grid twice as fine, too."""
     noise = shards.answer_noise(1.07, 32)
     assert noise == pytest.approx(0.18915, abs=1e-5)
-    coarse = shards.grid(noise, 1e-3, 20000, 1e-3).loss.get_epsilon_for_delta(DELTA)
-    fine = shards.grid(noise, 1e-3, 20000, 5e-4, most=math.inf).loss.get_epsilon_for_delta(DELTA)
+    line = [secret_shards(noise, 1000, 20000)]
+    coarse = pld.grid(line, 1e-3).loss.get_epsilon_for_delta(DELTA)
+    fine = pld.grid(line, 5e-4, most=math.inf).loss.get_epsilon_for_delta(DELTA)
     assert fine <= coarse and [coarse, fine] == pytest.approx([346.7] * 2, abs=0.2)
 
 
 @pytest.mark.parametrize(("noise", "rows"), [(1.07, 32), (5.0, 4), (2.0, 1)])
-def test_one_shard_and_one_step_is_the_gaussian_of_all_rows(noise, rows):
-    exact = gaussian_epsilon(math.sqrt(rows) / noise, DELTA)
+def test_the_curve_of_one_shard_and_one_step_is_the_gaussian_of_all_rows(noise, rows):
+    """`SecretShards` takes the closed form there; the curve itself, without that shortcut, lies just above it."""
     whole = shards.answer_noise(noise, rows)
-    assert shards.epsilon(whole, 1.0, 1, DELTA) == (exact, "")
-    assert shards.round_robin_epsilon(whole, 7, 7, DELTA) == exact
-    on_grid = shards.grid(whole, 1.0, 1, 1e-3).loss.get_epsilon_for_delta(DELTA)  # the curve itself, without shortcut
-    assert exact <= on_grid <= exact * 1.001
-    many = shards.grid(whole, 1.0, 5, 1e-3).loss.get_epsilon_for_delta(DELTA)
-    assert shards.epsilon(whole, 1.0, 5, DELTA)[0] <= many <= shards.epsilon(whole, 1.0, 5, DELTA)[0] * 1.001
-
-
-@pytest.mark.parametrize(("n", "noise"), [(1, 0.500), (5, 1.118), (10, 1.581), (20, 2.236)])
-def test_round_robin_is_the_gaussian_of_the_answers_that_a_unit_meets(n, noise):
-    assert shards.round_robin_epsilon(noise, 100, 100 * n, DELTA) == pytest.approx(10, rel=2e-3)
-    assert shards.round_robin_epsilon(noise, 100, 100 * n - 99, DELTA) == shards.round_robin_epsilon(
-        noise, 100, 100 * n, DELTA
+    exact = gaussian_epsilon(1 / whole, DELTA)
+    assert exact <= shards.step(whole, 1.0, 1e-3).get_epsilon_for_delta(DELTA) <= exact * 1.001
+    many = shards.step(whole, 1.0, 1e-3).self_compose(5).get_epsilon_for_delta(DELTA)
+    assert (
+        gaussian_epsilon(math.sqrt(5) / whole, DELTA) <= many <= gaussian_epsilon(math.sqrt(5) / whole, DELTA) * 1.001
     )
-    assert shards.round_robin_epsilon(noise, 100, 100 * n + 1, DELTA) > 10.1
 
 
-@pytest.mark.parametrize(("noise", "rate", "steps"), [(1.0, 0.1, 10), (0.6, 0.01, 1000), (3.0, 0.5, 50)])
-def test_secret_draws_cost_at_least_poisson_sampling_and_at_most_the_check(noise, rate, steps):
+@pytest.mark.parametrize(("noise", "k", "steps"), [(1.0, 10, 10), (0.6, 100, 1000), (3.0, 2, 50)])
+def test_secret_draws_cost_at_least_poisson_sampling_and_at_most_the_check(noise, k, steps):
     """Where all other shards answer alike, a step is a Poisson-sampled Gaussian: no smaller epsilon can be true."""
     from dp_accounting.pld import privacy_loss_distribution as library
 
     poisson = library.from_gaussian_mechanism(
-        noise, pessimistic_estimate=False, value_discretization_interval=1e-3, sampling_prob=rate
+        noise, pessimistic_estimate=False, value_discretization_interval=1e-3, sampling_prob=1 / k
     )
     least = poisson.self_compose(steps).get_epsilon_for_delta(DELTA)
-    epsilon = shards.epsilon(noise, rate, steps, DELTA)[0]
-    assert least < epsilon < shards.renyi_epsilon(noise, rate, steps, DELTA)
+    epsilon = composed(noise, k, steps)[0]
+    assert least < epsilon < rdp_epsilon([secret_shards(noise, k, steps)], DELTA)[0]
     assert epsilon < gaussian_epsilon(math.sqrt(steps) / noise, DELTA)  # sampling helps
 
 
 def test_too_large_a_grid_is_not_made():
-    assert shards.epsilon(0.0855, 1e-3, 20000, DELTA) == (math.inf, pld.TOO_LARGE)
-    assert shards.epsilon(1.0, 0.01, 1000, 1e-14)[0] == math.inf
+    assert composed(0.0855, 1000, 20000) == (math.inf, pld.TOO_LARGE)
+    assert composed(1.0, 100, 1000, 1e-14)[0] == math.inf
     with pytest.raises(pld.TooLarge):
-        shards.grid(0.0855, 1e-3, 20000, 1e-3)
+        pld.grid([secret_shards(0.0855, 1000, 20000)], 1e-3)
 
 
 # ---------------------------------------------------------------------- the check

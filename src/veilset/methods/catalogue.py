@@ -66,6 +66,7 @@ BUILT_IN = {
     "au-gm": _in("latent.au_gm", "AUGM", "one autoencoder by DP-SGD, whose encoder is released too"),
     "dp-gan": _in("gan.dp_gan", "DPGAN", "conditional GAN, critic by DP-SGD, free generator steps"),
     "dp-cgan": _in("gan.dp_cgan", "DPCGAN", "conditional GAN, real and generated parts clipped apart"),
+    "gs-wgan": _in("gan.gs_wgan", "GSWGAN", "conditional GAN, hidden critics on shards, noised image gradients"),
     "dp-diffusion": _in(
         "diffusion.dp_diffusion",
         "DPDiffusion",

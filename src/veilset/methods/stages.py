@@ -196,6 +196,14 @@ class Asked:
         """As `Gate.grad`."""
         return self._gate.grad(self._called(name), loss, params, **how)
 
+    def train_hidden(self, name: str, train: Any, **how: Any) -> None:
+        """As `Gate.train_hidden`."""
+        self._gate.train_hidden(self._called(name), train, **how)
+
+    def pull(self, name: str, f: Any) -> torch.Tensor:
+        """As `Gate.pull`."""
+        return self._gate.pull(self._called(name), f)
+
     def loop(self, name: str, state: Mapping[str, Any], **how: Any) -> Iterator[int]:
         """As `Gate.loop`."""
         return self._gate.loop(self._called(name), state, **how)

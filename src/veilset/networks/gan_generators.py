@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from veilset.networks.critics import halvings
+from veilset.networks.critics import halvings, one_hot
 from veilset.networks.dct import low_frequencies
 
 
@@ -51,7 +51,7 @@ class MLPGenerator(nn.Module):
 
     def forward(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Codes [n, code] and labels [n] to images [n, C, H, W] in [0, 1]."""
-        u = torch.cat([z, F.one_hot(y, self.classes).to(z)], 1)
+        u = torch.cat([z, one_hot(y, self.classes).to(z)], 1)
         u = self.layers(u)
         if self.basis is not None:
             u = u @ self.basis

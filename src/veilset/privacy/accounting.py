@@ -96,7 +96,8 @@ def rdp_curve(spent: Sequence[Spent], orders: Sequence[float] | None = None) -> 
     with _without_warnings():  # an order whose series does not converge is left out, which can only raise epsilon
         for s, count in steps.items():
             if count and s.sample_rate:
-                curve += of(s).divergence(replace(s, steps=count), given)
+                line = replace(s, steps=count)
+                curve += of(line).divergence(line, given)
     return given, curve
 
 

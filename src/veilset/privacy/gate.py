@@ -1,5 +1,5 @@
-"""The one object that reads private records. It samples, maps each record alone, bounds, sums, adds noise, and writes
-the ledger before a noisy value leaves. It refuses whatever was not planned or is not paid.
+"""The one object that reads private records. It samples, maps each record alone (or asks a hidden model), bounds, sums,
+adds noise, and writes the ledger before a noisy value leaves. It refuses whatever was not planned or is not paid.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from veilset.core.types import Images
 from veilset.privacy import mechanisms
 from veilset.privacy.account import Payment, check_mode
 from veilset.privacy.alone import alone, steady_rows
-from veilset.privacy.bounding import CROWD, Bounded, ExactSum, grid
+from veilset.privacy.bounding import CROWD, Bounded, ExactSum, clip, grid
 from veilset.privacy.draws import Draws, check_draws, drawn, shape_of
+from veilset.privacy.enclave import TOGETHER, Answer, Enclave, Train
 from veilset.privacy.features import Map
 from veilset.privacy.gradients import Clipped, Loss, Parameters, Total, code_of
 from veilset.privacy.ledger import FORMAT, Ledger
@@ -87,6 +88,7 @@ class Gate:
         self._team = Team()
         self._keys, self._device = Keys(seed), device  # in release mode every process has a key of its own
         self._clipped: dict[Any, Clipped] = {}
+        self._enclaves: dict[str, Enclave] = {}
         self._rows: dict[Any, int] = {}
         self._taken: dict[tuple[str, int | None], int] = {}
         self._closed = False
@@ -214,6 +216,54 @@ class Gate:
         noisy = self._team.share(lambda: self._noised(whole, release, f"{name}/{part}/{done}"))
         return clipped.split(noisy.mul_(step / (release.sample_rate * self.info.units)), params)
 
+    def train_hidden(self, name: str, train: Train, *, together: int = TOGETHER) -> None:
+        """Make one hidden model a shard, before the first `pull`. Nothing leaves, so nothing is charged.
+
+        Args:
+            name: a planned release with verb "pull".
+            train: one shard -> its model, name -> tensor. It is run under `torch.func.vmap`, many shards in one pass,
+                so it cannot see another shard; gradients are taken with `torch.func`. What it draws is each shard's
+                own. An interrupted run takes up the models that it kept in `private/`.
+            together: shards in one pass.
+
+        Raises:
+            PlanError: not planned. ConfigError: trained already, or asked already.
+        """
+        release = self._planned(name, "pull", None)
+        self._team.share(lambda: self._enclave(release).train(train, together))
+
+    def pull(self, name: str, f: Answer) -> torch.Tensor:
+        """The answer of one hidden model: each row clipped, plus noise. Which model, the plan's mechanism decides.
+
+        "secret-shards": a coin that nobody learns draws one of K shards at every step; f gets a copy of the model that
+        `train_hidden` made, and what it does to it is thrown away. "round-robin": shard t mod K at step t; what f
+        leaves in `hidden.state` is kept. f may train the model, and draw from torch's generator, which is the shard's
+        and step's own. It may read whatever is public. Of several processes the first one does this work.
+
+        Args:
+            name: a planned release with verb "pull".
+            f: a `Hidden` shard -> rows [rows, columns], as planned. Keeps nothing between calls: it is asked twice
+                about made-up shards first. It runs without autograd; gradients are taken with `torch.func`. A row
+                that is not finite counts as zero.
+
+        Returns:
+            float64 [rows, columns].
+
+        Raises:
+            PlanError, BudgetExceeded: as `grad`.
+            ConfigError: f gives another shape, or keeps a state. What was charged stays charged.
+        """
+        release = self._planned(name, "pull", None)
+        done = self._affordable(release, None)
+        self._charge_block(release, None, done)  # first: not even an error of f on private records comes for nothing
+
+        def answer() -> torch.Tensor:
+            step = self._step(release)
+            rows = clip(self._enclave(release).answer(done, f), release.bound, 1 / step).trunc_()
+            return self._noised(Bounded(rows, release.bound / step), release, f"{name}/None/{done}") * step
+
+        return self._team.share(answer)
+
     def loop(self, name: str, state: Mapping[str, Any], *, part: int | None = None) -> Iterator[int]:
         """The steps of a gradient loop, numbered from 0; an interrupted run goes on from its last checkpoint.
 
@@ -224,7 +274,7 @@ class Gate:
         and the rest of the block of steps that was charged, 1 % of them.
 
         Args:
-            name: a planned release with verb "grad"; the body calls `grad(name, ...)` exactly once.
+            name: a planned release with verb "grad" or "pull"; the body asks that, `name`, exactly once.
             state: all that the body changes, by name: things with `state_dict` and `load_state_dict` (modules,
                 optimisers). torch's random state is kept beside it.
             part: as in `grad`.
@@ -233,9 +283,12 @@ class Gate:
             PlanError: as `grad`, the body did not ask once, or this loop was begun before.
             RunError: a checkpoint cannot be written, does not fit `state`, or is not paid for.
         """
-        release, tag = self._planned(name, "grad", part), _tag(name, part)
+        verb = self.plan[name].verb
+        release, tag = self._planned(name, "pull" if verb == "pull" else "grad", part), _tag(name, part)
         if (name, part) in self._taken:
             raise PlanError(f"release {name!r}: its steps were begun already; ask for all of them in one `gate.loop`")
+        if mechanisms.of(release).state:
+            state = {**state, "hidden models": self._enclave(release)}
         kept = self._team.share(lambda: self._journal.store.checkpoint(tag))
         begin, charged = thaw(kept, state, name) if kept else 0, self._journal.before.steps(name, part)
         if begin > charged:
@@ -245,7 +298,7 @@ class Gate:
         for step in progress(steps, tag) if self._team.first else steps:
             yield step
             if self._taken[name, part] != step + 1:
-                raise PlanError(f"release {name!r}: the body of a loop asks `grad` exactly once a step")
+                raise PlanError(f"release {name!r}: the body of a loop asks `{verb}` exactly once a step")
             self._journal.store.keep_checkpoint(tag, step + 1, state, last=step + 1 == release.steps)
 
     def inspect(self, purpose: str) -> Images:
@@ -276,7 +329,7 @@ class Gate:
         """
         if not self._closed:
             self._closed = True
-            del self._reader, self._keys, self._clipped, self._rows
+            del self._reader, self._keys, self._clipped, self._rows, self._enclaves
         if self.plan.privacy and self.plan.privacy.private:
             check_within(self.ledger.spent(), self.plan)
         if not any(self.ledger.bodies("close")):
@@ -321,8 +374,17 @@ class Gate:
 
     def _charge_block(self, release: Release, part: int | None, done: int) -> None:
         """Reserve the next block of a loop when the last one is used up."""
-        block = max(1, math.ceil(release.steps / RESERVE))
+        whole = mechanisms.of(release).block(release)
+        block = math.ceil(release.steps / RESERVE / whole) * whole
         self._charge(release, part, min(block, release.steps - done))
+
+    def _enclave(self, release: Release) -> Enclave:
+        """The shards of a release; only the first process asks them."""
+        if release.name not in self._enclaves:
+            begun = self._team.first and self._journal.before.steps(release.name, None) > 0
+            keep, store = mechanisms.of(release).state, self._journal.store
+            self._enclaves[release.name] = Enclave(release, self._reader, self._keys, store, self.info, keep, begun)
+        return self._enclaves[release.name]
 
     def _noised(self, exact: Bounded, release: Release, purpose: str) -> torch.Tensor:
         """The one place where noise enters: its deviation is noise multiplier x the sensitivity that was enforced.

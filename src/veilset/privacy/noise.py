@@ -34,6 +34,13 @@ class Stream:
         """n independent uniform 64-bit integers."""
         return np.frombuffer(self._cipher.update(bytes(8 * n)), dtype=np.uint64)
 
+    def below(self, n: int) -> int:
+        """One of 0 to n - 1, all equally likely: what does not divide evenly is drawn again."""
+        most = 2**64 // n * n
+        while (drawn := int(self.uint64(1)[0])) >= most:
+            pass
+        return drawn % n
+
     def noise(self, n: int, std: float) -> Array:
         """n independent normals of deviation `std`, rounded to integers, int64: the protecting noise. 0 gives zeros."""
         return rounded_normal(self.uint64, n, std) if std else np.zeros(n, np.int64)

@@ -9,7 +9,8 @@ off 1e-15 and adds it to the infinite loss (TAIL). From delta = 1e-15 on no epsi
 *Rounding*, with u = 2^-53, which can err downwards. For a kind of release with n grid points, T steps, losses up to R:
 
 - Each delta of one step, on which the grid is strung, is a difference of two probabilities with relative errors of at
-  most 4 u (2 R + 8). A curve of T steps averages curves of one step, so these errors add up: T u (8 R + 32).
+  most 4 u (2 R + 8), or what a mechanism says instead (`ulps`). A curve of T steps averages curves of one step, so
+  these errors add up: T u (8 R + 32).
 - Its second differences are rounded by 4 u relative; divided by the spacing h that is T 4 u / h, relative to delta.
 - A Fourier transform adds up every frequency in log2 n levels, each a rounding by at most 8 u of each term, whose
   magnitudes sum to 1: 8 u log2 n. The T-th power multiplies this by T F^(T - 1), and adds 16 u a step of its own. By
@@ -85,10 +86,11 @@ def grid(merged: Sequence[Spent], interval: float, most: float = MOST_WORK) -> G
     for s in merged:
         mechanism = of(s)
         low, high = mechanism.span(s)
-        work += SINGLE * 2 * ((high - low) / interval + 1)  # two directions: a unit comes, a unit goes
+        directions = 1 if mechanism.symmetric else 2  # a unit comes, a unit goes
+        work += SINGLE * directions * ((high - low) / interval + 1)
         _allow(work, most)
         one = many = mechanism.loss(s, interval)
-        absolute += s.steps * ULP * (8 * max(-low, high) + 32) + TAIL
+        absolute += s.steps * ULP * mechanism.ulps(s, interval) + TAIL
         relative += s.steps * 4 * ULP / interval
         if mechanism.squared_mu(s) is None:
             many, error, work = self_composed(one, s.steps, work, most)

@@ -25,22 +25,19 @@ s / d, which for a multiplier per row sigma = s / (2 C) is `answer_noise(sigma, 
 5. *Steps.* Line 1 holds at each step given the earlier releases, because nothing else is carried from step to step: the
    coin is fresh, and a model that was drawn is thrown away. See docs/secret-shards.md for what breaks without that.
 
-The curve is strung on a grid from above (`step`), and composed as in `pld`; what rounding may hide is bounded as there:
-an exponent is off by at most 4 u relative, here of losses up to e' of the last point. The check, `renyi_epsilon`, is
-another theorem: sampling without replacement, one of K records that are shards, replace-one. Both hold for adding,
-removing or replacing one unit. Sampling m of n records without replacement has the same curve, with q = m / n, for
-replacing one record (Balle, Barthe and Gaboardi 2018, Theorem 11), and the same check.
+The curve is strung on a grid from above (`step`), and composed by `pld`; an exponent is off by at most 4 u relative,
+here of losses up to e' of the last point. The check, `divergence`, is another theorem: sampling without replacement,
+one of K records that are shards, replace-one. Both hold for adding, removing or replacing one unit. Sampling m of n
+records without replacement has the same curve, with q = m / n, for replacing one record (Balle, Barthe and Gaboardi
+2018, Theorem 11), and the same check.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
-from veilset.privacy import pld, renyi
-from veilset.privacy.dp_library import masses
-from veilset.privacy.gaussian import TAIL, gaussian_epsilon
+from veilset.privacy.gaussian import TAIL
 
 EDGE = 10.0  # deviations; a step leaves less than exp(-53) of its mass beyond the last point
 
@@ -50,19 +47,7 @@ def answer_noise(noise_multiplier: float, rows: int) -> float:
     return noise_multiplier / math.sqrt(rows)
 
 
-def round_robin_epsilon(noise_multiplier: float, shards: int, steps: int, delta: float) -> float:
-    """epsilon if shards answer in a public order: exact; a unit meets ceil(steps / shards) answers, state or not.
-
-    Args:
-        noise_multiplier: of a whole answer.
-        shards: K.
-        steps: T.
-        delta: of the claim.
-    """
-    return gaussian_epsilon(math.sqrt(math.ceil(steps / shards)) / noise_multiplier, delta)
-
-
-def _inner(epsilon: Any, rate: float) -> Any:
+def inner(epsilon: Any, rate: float) -> Any:
     """log(1 + (exp(epsilon) - 1) / q) for epsilon >= 0; no term cancels, and none overflows."""
     import numpy as np
 
@@ -94,14 +79,14 @@ def step_delta(epsilon: Any, noise_multiplier: float, rate: float) -> Any:
 
     epsilon = np.asarray(epsilon, dtype=float)
     size = np.abs(epsilon)
-    amplified = rate * np.maximum(gaussian_deltas(_inner(size, rate), 1 / noise_multiplier), 0.0)
+    amplified = rate * np.maximum(gaussian_deltas(inner(size, rate), 1 / noise_multiplier), 0.0)
     return np.where(epsilon >= 0, amplified, -np.expm1(-size) + np.exp(-size) * amplified)
 
 
-def _edge(noise_multiplier: float, rate: float) -> float:
+def edge(noise_multiplier: float, rate: float) -> float:
     """The loss of a step that belongs to EDGE deviations."""
-    inner = (0.5 / noise_multiplier + EDGE) / noise_multiplier
-    return math.log1p(rate * math.expm1(inner)) if inner < 500 else inner + math.log(rate)
+    last = (0.5 / noise_multiplier + EDGE) / noise_multiplier
+    return math.log1p(rate * math.expm1(last)) if last < 500 else last + math.log(rate)
 
 
 def step(noise_multiplier: float, rate: float, interval: float) -> Any:
@@ -115,7 +100,7 @@ def step(noise_multiplier: float, rate: float, interval: float) -> Any:
     from dp_accounting.pld import pld_pmf
     from dp_accounting.pld import privacy_loss_distribution as library
 
-    last = math.ceil(_edge(noise_multiplier, rate) / interval)
+    last = math.ceil(edge(noise_multiplier, rate) / interval)
     losses = np.arange(last + 1) * interval
     curve = np.minimum.accumulate(step_delta(losses, noise_multiplier, rate))
     falls = np.append(curve[:-1] - curve[1:], 0.0)
@@ -124,48 +109,6 @@ def step(noise_multiplier: float, rate: float, interval: float) -> Any:
     here = max(0.0, 1 - float(curve[-1]) - float(above.sum()) - float(below.sum()))
     whole = np.concatenate([below[::-1], [here], above])
     return library.PrivacyLossDistribution(pld_pmf.DensePLDPmf(interval, -last, whole, float(curve[-1]), True))
-
-
-def grid(noise_multiplier: float, rate: float, steps: int, interval: float, most: float = pld.MOST_WORK) -> pld.Grid:
-    """`steps` steps on a grid of privacy losses with this spacing.
-
-    Raises:
-        pld.TooLarge: it would have more than `most` points.
-    """
-    edge = _edge(noise_multiplier, rate)
-    work = pld.SINGLE * (2 * edge / interval + 1)
-    if not work <= most:
-        raise pld.TooLarge
-    many, error, work = pld.self_composed(step(noise_multiplier, rate, interval), steps, work, most)
-    error += steps * pld.ULP * (8 * float(_inner(edge + interval, rate)) + 40) + pld.TAIL
-    mass = max(1.0, *(float(p.sum()) for p in masses(many)))
-    return pld.Grid(many, error * mass, steps * 4 * pld.ULP / interval * mass, work)
-
-
-@functools.lru_cache(maxsize=256)
-def epsilon(
-    noise_multiplier: float, rate: float, steps: int, delta: float, most: float = pld.MOST_WORK
-) -> tuple[float, str]:
-    """epsilon of `steps` secret draws at delta, by the symmetrised curve; never below the truth.
-
-    Args:
-        noise_multiplier: of a whole answer.
-        rate: 1 / K in (0, 1]; with 1 it is the closed form.
-        steps: T.
-        delta: of the claim.
-        most: points of a grid.
-
-    Returns:
-        It, and why it is not refined to the end, or "". Infinite where this way cannot certify it.
-    """
-    if rate == 1:
-        return gaussian_epsilon(math.sqrt(steps) / noise_multiplier, delta), ""
-
-    def price(interval: float) -> tuple[float, float, float]:
-        got = grid(noise_multiplier, rate, steps, interval, most)
-        return float(got.loss.get_epsilon_for_delta(delta)), got.error(delta), got.work
-
-    return pld.refine(price, delta, most)
 
 
 def divergence(noise_multiplier: float, rate: float, order: int) -> float:
@@ -186,7 +129,12 @@ def divergence(noise_multiplier: float, rate: float, order: int) -> float:
     return min(float(np.logaddexp(0.0, logsumexp(terms))) / (order - 1), float(whole[-1]))
 
 
-def renyi_epsilon(noise_multiplier: float, rate: float, steps: int, delta: float) -> float:
-    """epsilon of `steps` secret draws by Renyi divergences at integer orders: the check. Loose if epsilon is large."""
-    curve = [steps * divergence(noise_multiplier, rate, a) for a in renyi.ORDERS]
-    return renyi.epsilon(renyi.ORDERS, curve, delta)
+def told(noise_multiplier: float, rate: float, order: float) -> float:
+    """Renyi divergence of one step at any order above 1 if everybody learns the choice: no secret is needed.
+
+    A mean over the choice: exp((a - 1) R(a)) = 1 + q (e^((a - 1) r(a)) - 1), which holds even if models keep state.
+    """
+    whole = (order - 1) * order / (2 * noise_multiplier**2)
+    if whole < 1:
+        return math.log1p(rate * math.expm1(whole)) / (order - 1)
+    return (whole + math.log(rate + (1 - rate) * math.exp(-whole))) / (order - 1)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from veilset.privacy import pld, renyi, shards
 from veilset.privacy.accounting import Spent, rdp_epsilon
 from veilset.privacy.gaussian import gaussian_epsilon
+from veilset.privacy.mechanisms.secret_shards import SecretShards
 from veilset.published.mechanisms import Part
 
 COARSEST = 1.024  # first spacing
@@ -67,7 +68,7 @@ def _on_grid(parts: Sequence[Part], mu: float, delta: float, interval: float) ->
     grids = [pld.grid([Spent(1 / mu)], interval)] if mu else []
     for p in parts:
         if p.kind == "secret":
-            grids.append(shards.grid(p.noise, p.rate, p.steps, interval))
+            grids.append(_secret(p, interval))
         elif p.kind == "poisson":
             grids.append(pld.grid([Spent(p.noise, p.rate, p.steps)], interval))
         elif p.kind == "laplace":
@@ -77,6 +78,18 @@ def _on_grid(parts: Sequence[Part], mu: float, delta: float, interval: float) ->
         whole, more = pld.composed(whole, g.loss)
         error += g.error(delta) + more
     return float(whole.get_epsilon_for_delta(delta)), error, sum(g.work for g in grids)
+
+
+def _secret(p: Part, interval: float) -> pld.Grid:
+    """As `pld.grid` of secret shards, at a rate that need not be 1 / K: sampling without replacement has it, too."""
+    how, line = SecretShards(), Spent(p.noise, p.rate, p.steps)
+    low, high = how.span(line)
+    work = pld.SINGLE * ((high - low) / interval + 1)
+    if not work <= pld.MOST_WORK:
+        raise pld.TooLarge
+    many, error, work = pld.self_composed(how.loss(line, interval), p.steps, work)
+    error += p.steps * pld.ULP * how.ulps(line, interval) + pld.TAIL
+    return pld.Grid(many, error, p.steps * 4 * pld.ULP / interval, work)
 
 
 def _laplace(p: Part, interval: float) -> pld.Grid:

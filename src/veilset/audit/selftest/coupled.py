@@ -27,6 +27,7 @@ from veilset.privacy import plan as plans
 from veilset.privacy import receipt as receipts
 from veilset.privacy.draws import Uniform, shape_of
 from veilset.privacy.gradients import Clipped
+from veilset.privacy.mechanisms import of
 from veilset.privacy.noise import Keys
 from veilset.privacy.private import PrivateImages, from_arrays
 from veilset.privacy.sampling import Units
@@ -174,7 +175,7 @@ def coupled(world: World, replay: Tape | None = None) -> Iterator[Tape]:
 
     def noised(self: gates.Gate, exact: Any, release: Any, purpose: str) -> torch.Tensor:
         i = len(tape.exact)
-        tape.exact.append((purpose, exact.value.clone(), exact.sensitivity))
+        tape.exact.append((purpose, exact.value.clone(), exact.sensitivity * of(release).factor(release)))
         told = replay and i < len(replay.answers) and replay.answers[i].shape == exact.value.shape
         answer = replay.answers[i].clone() if replay and told else real(self, exact, release, purpose)
         tape.answers.append(answer.clone())

@@ -73,6 +73,17 @@ SMALL: dict[str, Params] = {
         "batch_size": 10,
     }
     | {"warm_steps": 2, "warm_batch_size": 4},
+    "gs-wgan": {
+        "shards": 2,
+        "rows": 2,
+        "steps": 4,
+        "width": 4,
+        "generator_width": 4,
+        "warm_steps": 2,
+        "critic_steps": 1,
+        "batch_size": 4,
+        "latent_dim": 3,
+    },
 }
 # Ways that these leave out, in which a method asks, or computes, something else.
 OTHERWISE: dict[str, tuple[Params, ...]] = {
@@ -83,6 +94,7 @@ OTHERWISE: dict[str, tuple[Params, ...]] = {
     "dp-gan": ({"fakes": "public", "adaptive": True},),
     "dp-cgan": ({"fakes": "paired"},),
     "dp-feta": ({"warm_start": "central"}, {"warm_start": "mode"}),
+    "gs-wgan": ({"mechanism": "round-robin", "basis": 0}, {"critic": "conv", "generator": "deconv"}),
 }
 ALL = SMALL["taught-moments"] | {"texture": True, "selection": True}
 Make = Callable[[], Method]

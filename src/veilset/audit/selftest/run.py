@@ -28,6 +28,7 @@ THEMES = (
     "places",
     "gradients",
     "books",
+    "answers",
     "words",
     "accounts",
     "folders",

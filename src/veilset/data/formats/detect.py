@@ -117,7 +117,9 @@ def _detect(path: Path, how: Reading) -> Source:
     if path.is_dir():
         if found := _folder(path, how):
             return found
-        raise DataError(f"{path}: no sub-folder per class, no labels.csv, nor files of another layout; see docs/data.md")
+        raise DataError(
+            f"{path}: no sub-folder per class, no labels.csv, nor files of another layout; see docs/data.md"
+        )
     if path.suffix == ".npz" and path.is_file():
         return NpzSource(path, how)
     if path.is_file() and (found := _file(path, how)):

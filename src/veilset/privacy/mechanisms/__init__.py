@@ -7,10 +7,12 @@ from typing import Any
 
 from veilset.core.errors import PlanError
 from veilset.privacy.mechanisms.base import Line, Mechanism
+from veilset.privacy.mechanisms.round_robin import RoundRobin
 from veilset.privacy.mechanisms.sampled_gaussian import SampledGaussian
+from veilset.privacy.mechanisms.secret_shards import SecretShards
 from veilset.privacy.spent import Spent
 
-MECHANISMS: dict[str, Mechanism] = {m.name: m for m in (SampledGaussian(),)}
+MECHANISMS: dict[str, Mechanism] = {m.name: m for m in (SampledGaussian(), SecretShards(), RoundRobin())}
 
 
 def of(line: Line) -> Mechanism:
@@ -24,7 +26,7 @@ def of(line: Line) -> Mechanism:
         own = ", ".join(found.rules) or "none"
         raise PlanError(
             f"mechanism {found.name!r} with facts {str(dict(line.facts))[:80]} at rate {str(line.sample_rate)[:20]}: "
-            f"not allowed; it states {own}, see veilset.privacy.mechanisms"
+            f"not allowed; it states {own}{found.demands}, see veilset.privacy.mechanisms"
         )
     return found
 

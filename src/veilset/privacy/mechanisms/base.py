@@ -58,6 +58,9 @@ class Mechanism(ABC):
         label: the same in words.
         verbs: of the gate that it may answer.
         rules: the facts that its releases state beside noise, rate and steps: name -> whether a value is allowed.
+        demands: what a line must keep to besides, in words that follow the rules' names in a message; or "".
+        symmetric: one curve of the privacy loss holds whether a unit comes or goes, and `loss` has it once.
+        state: whether a hidden model that answered keeps what it learned; see `Gate.pull`.
         known: figures for the self-test, at least one.
     """
 
@@ -65,6 +68,9 @@ class Mechanism(ABC):
     label: ClassVar[str]
     verbs: ClassVar[tuple[str, ...]] = ("sum",)
     rules: ClassVar[Mapping[str, Callable[[Any], bool]]] = {}
+    demands: ClassVar[str] = ""
+    symmetric: ClassVar[bool] = False
+    state: ClassVar[bool] = False
     known: ClassVar[tuple[Known, ...]]
 
     # ------------------------------------------------------------------ what a release states
@@ -80,6 +86,10 @@ class Mechanism(ABC):
         1 where a unit moves nothing but its own contribution; 2 where all of an answer may change with one unit.
         """
         return 1  # a whole number, which leaves a bound in a ledger as it was written
+
+    def block(self, line: Line) -> int:
+        """Steps that are charged together at the least, of which a line has a multiple."""
+        return 1
 
     # ------------------------------------------------------------------ whom a step reads
 
@@ -164,9 +174,18 @@ class Mechanism(ABC):
     def loss(self, s: Spent, spacing: float) -> Any:
         """One step as dp-accounting's PrivacyLossDistribution on a grid, which errs upwards; steps compose.
 
-        Its deltas are differences of two probabilities with relative errors of at most 2^-51 (2 R + 8), for losses up
-        to R; what is cut off counts as an infinite loss. That is what `pld` reckons with.
+        Its deltas are off by at most 2^-53 times `ulps`; what is cut off counts as an infinite loss. That is what `pld`
+        reckons with.
         """
+
+    def ulps(self, s: Spent, spacing: float) -> float:
+        """How far a delta of one step may be off, in units of 2^-53.
+
+        As a rule it is a difference of two probabilities with relative errors of at most 2^-51 (2 R + 8), for losses up
+        to R.
+        """
+        low, high = self.span(s)
+        return 8 * max(-low, high) + 32
 
     # ------------------------------------------------------------------ words
 

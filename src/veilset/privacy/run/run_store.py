@@ -39,7 +39,7 @@ class RunStore:
         if self._home.parent.is_dir():
             no_links(self._home.parent)
         try:
-            for name in ("answers", "checkpoints"):
+            for name in ("answers", "checkpoints", "hidden"):
                 (self._home / name).mkdir(parents=True, exist_ok=True, mode=0o700)
             self._home.chmod(0o700)
             for cut in self._home.rglob(".*.partial"):  # a process was killed while it wrote
@@ -102,6 +102,16 @@ class RunStore:
 
             path = self._home / "answers" / f"{tag}.safetensors"
             write_bytes(path, save({"answer": answer.contiguous()}), mode=0o600)
+
+    def hidden(self, tag: str) -> dict[str, Any] | None:
+        """What was kept of shards and hidden models; raises RunError if it is not whole."""
+        path = self._home / "hidden" / f"{tag}.ckpt" if self._home else None
+        return unpack(path.read_bytes()) if path and path.exists() else None
+
+    def keep_hidden(self, tag: str, state: Mapping[str, Any]) -> None:
+        """Keep the table of shards, or hidden models: private as records are."""
+        if self._home:
+            write_bytes(self._home / "hidden" / f"{tag}.ckpt", pack(state), mode=0o600)
 
     def checkpoint(self, tag: str) -> dict[str, Any] | None:
         """The newest whole checkpoint of this loop; one that was cut short is passed over for the one before it."""
