@@ -102,7 +102,7 @@ def test_row_15_protecting_noise_is_drawn_in_one_file_and_never_seeded_by_a_lite
     for name in random:
         # A loss may draw what protects nothing, with one seed for all records; random images are looked at.
         draws = {"privacy/draws.py"} if name in ("manual_seed", "seed") else set()
-        looks = {"privacy/alone.py", "privacy/gradients/clipped.py"} if name == "manual_seed" else set()
+        looks = {"privacy/alone.py", "privacy/enclave.py", "privacy/gradients/clipped.py"} if name == "manual_seed" else set()
         assert {f for f in calls_of(name) if f.startswith("privacy/")} == draws | looks, name
     for name, where in (("noise", "gate"), ("rounded_normal", "noise"), ("normal", "draws"), ("uniform", "draws")):
         calling = {f for f in calls_of(name) if f.startswith(("privacy/", "core/"))} - {"privacy/noise.py"}
@@ -111,7 +111,7 @@ def test_row_15_protecting_noise_is_drawn_in_one_file_and_never_seeded_by_a_lite
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("manual_seed", "seed", "default_rng"):
                 seeded = any(isinstance(a, ast.Constant) and a.value is not None for a in node.args)
-                assert not seeded or path.name in ("alone.py", "clipped.py"), (
+                assert not seeded or path.name in ("alone.py", "clipped.py", "enclave.py"), (
                     path
                 )  # which looks at random images beforehand
 
