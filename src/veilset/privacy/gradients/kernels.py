@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -108,6 +109,8 @@ def convolution(
     for size, out, i in ((high, rows, 0), (wide, columns, 1)):  # else it would read what is not there
         assert (out - 1) * stride[i] + (kernel[i] - 1) * dilation[i] < size + 2 * padding[i]
     assert len(large) == len(small) and large.dtype == small.dtype and n and len(large) % n == 0
+    padded = math.prod(s + 2 * p for s, p in zip((high, wide), padding, strict=True))
+    assert len(large) // n * max((c + WIDEST) * padded, (o + WIDEST) * rows * columns) < 2**32  # places have 32 bits
     across = c < ACROSS
     shape = _Convolution(
         len(large) // n, high, wide, c, rows, columns, o, *kernel, *stride, *padding, *dilation, _half(large), across
