@@ -80,17 +80,14 @@ struct Room {  // memory of one thread
 
 // ------------------------------------------------------------------ convolution
 
-struct Place {  // floats from the first number of either side to those of one position; of one record, so 32 bits do
-  uint32_t one, many;
-};
+// Floats from the first number of either side to those of one position; of one record, so 32 bits do.
+struct Place { uint32_t one, many; };
 
 // A numbers of one side times B vectors of the other, summed over positions; lanes of the vectors that count are kept.
 template <int A, int B>
 void block(const Place* begin, const Place* end, const float* one, const float* many, float* e, int64_t next, int64_t lanes,
            D& square) {
-  V sum[A][B];
-  for (int a = 0; a < A; a++)
-    for (int b = 0; b < B; b++) sum[a][b] = V{};
+  V sum[A][B] = {};
   for (const Place* p = begin; p < end; p++) {
     const float *s = one + p->one, *v = many + p->many;
     V seen[B];
@@ -186,7 +183,7 @@ int gradients(const Convolution& k, const T* x, const T* g, float* e, double* sq
     D sum = D{};
     float* to = e + r * k.kh * k.kw * k.O * k.C;
     const bool rows = across && k.dw == 1;  // a row of the kernel lies adjacent in the image: one tap for all of it
-    const int64_t taps = rows ? 1 : k.kw, count = rows ? k.kw * k.C : k.C;
+    const int64_t taps = rows ? 1 : k.kw, count = rows ? k.kw * k.C : k.C, width = across ? k.O : k.C;
     for (int64_t i = 0; i < k.kh; i++)
       for (int64_t j = 0; j < taps; j++) {
         const int64_t down = i * k.dh - k.ph + ph, right = j * k.dw - k.pw + pw;
@@ -200,10 +197,7 @@ int gradients(const Convolution& k, const T* x, const T* g, float* e, double* sq
               const int64_t at = ((m * k.high + h) * k.wide + w) * Os;
               *end = across ? Place{(uint32_t)from, (uint32_t)at} : Place{(uint32_t)at, (uint32_t)from};
             }
-        if (across)
-          product(places, end, in, out, to, k.O, count, k.O, sum);
-        else
-          product(places, end, out, in, to, k.C, k.O, k.C, sum);
+        product(places, end, across ? in : out, across ? out : in, to, width, across ? count : k.O, width, sum);
         to += count * k.O;
       }
     double total = 0;

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -25,26 +24,8 @@ KINDS = {16: "AVX-512", 8: "AVX2", 4: "NEON"}
 
 
 class _Convolution(ctypes.Structure):
-    _names = (
-        "images",
-        "H",
-        "W",
-        "C",
-        "high",
-        "wide",
-        "O",
-        "kh",
-        "kw",
-        "sh",
-        "sw",
-        "ph",
-        "pw",
-        "dh",
-        "dw",
-        "half",
-        "across",
-    )
-    _fields_ = [(k, ctypes.c_int64) for k in _names]
+    _sizes = ("images", "H", "W", "C", "high", "wide", "O", "kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw")
+    _fields_ = [(k, ctypes.c_int64) for k in (*_sizes, "half", "across")]
 
 
 class _Norm(ctypes.Structure):
@@ -109,8 +90,8 @@ def convolution(
     for size, out, i in ((high, rows, 0), (wide, columns, 1)):  # else it would read what is not there
         assert (out - 1) * stride[i] + (kernel[i] - 1) * dilation[i] < size + 2 * padding[i]
     assert len(large) == len(small) and large.dtype == small.dtype and n and len(large) % n == 0
-    padded = math.prod(s + 2 * p for s, p in zip((high, wide), padding, strict=True))
-    assert len(large) // n * max((c + WIDEST) * padded, (o + WIDEST) * rows * columns) < 2**32  # places have 32 bits
+    padded = (high + 2 * padding[0]) * (wide + 2 * padding[1])  # no fewer than what goes out
+    assert len(large) // n * (max(c, o) + WIDEST) * padded < 2**32  # places have 32 bits
     across = c < ACROSS
     shape = _Convolution(
         len(large) // n, high, wide, c, rows, columns, o, *kernel, *stride, *padding, *dilation, _half(large), across

@@ -146,11 +146,11 @@ class Sheet:
         square = torch.zeros(self.n, dtype=torch.float64)
         for name, (pieces, _) in self.explicit.items():
             known = [self.squares[name]] if name in self.squares else []
-            for v in known or (_squares(p.reshape(self.n, -1)) for p in pieces):
+            for v in known or (squares(p.reshape(self.n, -1)) for p in pieces):
                 square += v.cpu()
         for a, g in self.factored.values():
             a, g = _wide(a), _wide(g)
-            long, wide = _squares(a).sqrt(), _squares(g).sqrt()
+            long, wide = squares(a).sqrt(), squares(g).sqrt()
             if a.shape[1] == 1:
                 square += (long * wide).square().squeeze(1).cpu()
                 continue
@@ -178,7 +178,7 @@ def shares(norm: torch.Tensor, bound: float) -> torch.Tensor:
     return most / norm.clamp_min(most)
 
 
-def _squares(v: torch.Tensor) -> torch.Tensor:
+def squares(v: torch.Tensor) -> torch.Tensor:
     """v [..., d] float32 -> sums of squares over d, float64; no more than SPAN terms are added up in float32."""
     if v.dtype == torch.float64 or v.shape[-1] <= SPAN:
         return torch.linalg.vector_norm(v, dim=-1).double().square()
