@@ -8,7 +8,7 @@ from sets import gate_for, private
 from torch import nn
 
 from veilset.core.errors import ConfigError
-from veilset.privacy.gradients import Clipped
+from veilset.privacy.gradients import Clipped, rules, taps
 from veilset.privacy.plan import Release
 
 LIKE = torch.zeros(1, 4, 4), torch.zeros((), dtype=torch.int64)
@@ -87,3 +87,18 @@ def test_a_loss_with_a_state_is_refused_though_its_program_is_known():
     state[1] = torch.tensor(1e-5)  # the same operations, but from now on its answer depends on how often it was asked
     with pytest.raises(ConfigError, match="two answers"):
         ask()
+
+
+def test_an_images_gradient_lies_in_memory_as_the_image_does(monkeypatch):
+    """Else functions of single elements between a convolution and what flattens its output take twice as long."""
+    seen, real = [], rules.Convolution.backward
+
+    def watched(self, g, wanted):
+        seen.append(g.flatten(0, 1).is_contiguous(memory_format=torch.channels_last))
+        return real(self, g, wanted)
+
+    monkeypatch.setattr(rules.Convolution, "backward", watched)
+    net = nn.Sequential(nn.Conv2d(1, 6, 3), nn.Tanh(), nn.Conv2d(6, 5, 2, padding=1), nn.Tanh(), nn.Flatten())
+    net.append(nn.Linear(45, 3)).to(memory_format=torch.channels_last)
+    sheet = taps.tapped(loss, net, (torch.rand(5, 1, 4, 4), torch.zeros(5, dtype=torch.int64)))
+    assert seen == [True, True] and sheet.norms().all()

@@ -54,9 +54,8 @@ def library() -> Any:
 
 
 def _unused(why: str) -> None:
-    warnings.warn(
-        f"{LIBRARY.name} is not used ({why}): gradients take longer; install the package anew", Note, stacklevel=3
-    )
+    text = f"{LIBRARY.name} is not used ({why}): gradients take longer; install the package anew"
+    warnings.warn(text, Note, stacklevel=3)
 
 
 def words() -> str:
@@ -125,10 +124,8 @@ class GroupNorm:
     def backward(self, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The gradient of x, and those of scale and shift image by image, float32 [images, C]."""
         back, (scale, shift) = torch.empty_like(self._x), torch.empty(2, len(g), g.shape[1])
-        _call(
-            "norm_back", ctypes.byref(self._shape), _last(g), self._x, self._scale, self._mean, self._rstd, back, scale,
-            shift, len(g),
-        )  # fmt: skip
+        kept = self._x, self._scale, self._mean, self._rstd
+        _call("norm_back", ctypes.byref(self._shape), _last(g), *kept, back, scale, shift, len(g))
         return back.permute(0, 3, 1, 2), scale, shift
 
 

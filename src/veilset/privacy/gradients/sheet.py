@@ -91,9 +91,8 @@ class Sheet:
         for name in list(self.factored):
             a, g = self.factored.pop(name)
             self.add(name, torch.bmm(g.transpose(1, 2), a))
-        parts = [
-            self._flat(k) if k in self.explicit else torch.zeros(self.n, math.prod(s)) for k, s in self.shapes.items()
-        ]
+        none = {k: torch.zeros(self.n, math.prod(s)) for k, s in self.shapes.items() if k not in self.explicit}
+        parts = [none[k] if k in none else self._flat(k) for k in self.shapes]
         kind = torch.float64 if any(p.dtype == torch.float64 for p in parts) else torch.float32
         return torch.cat([p.to("cpu", kind) for p in parts], 1)
 
