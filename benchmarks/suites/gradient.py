@@ -1,6 +1,6 @@
 """The suite of the clipped gradient: a private training step beside an ordinary one and beside Opacus, in one run.
 
-A step is: gradient of 256 records, optimiser. Ours is `gate.grad` (reading, clipping, noise) and the same optimiser.
+A step is: gradient of a batch, optimiser. Ours is `gate.grad` (reading, clipping, noise) and the same optimiser.
 """
 
 from __future__ import annotations
@@ -15,28 +15,41 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 from benchmarks.runner.suite import ROOT, Cell
 
 COMMAND = "veilset bench gradient"
-ABOUT = """Milliseconds of one training step on 256 records of 1x28x28, medians of interleaved rounds in one process on
-both cores; ratio: the median over rounds of ours / ordinary, in processor time. Padded: that ratio a record that
-counts, if batches are Poisson draws around 256 that are filled up to whole chunks of {rows} rows. Ordinary: forward,
-backward and SGD step of the same network in the same type and memory layout; plain order: the same with everything
-contiguous. Peak: what two steps add to the memory of a process of its own, in MB. Networks and images are
+ABOUT = """Milliseconds of processor time of a training step on records of 1x28x28, medians of interleaved rounds in one
+process. Ratio: the median over rounds of ours / the quicker ordinary step; without: the same where the compiled part is
+left out. Padded: the ratio a record that counts, if batches are Poisson draws around the batch that are filled up to
+whole chunks. First: the first step of ours, with what is looked at before any record is read, in steps. Ordinary:
+forward, backward and SGD step of the same network in the same type, in channels_last as ours; plain order: contiguous.
+Peak: what two steps add to the memory of a process of its own, in MB. Networks and images are
 channels_last; bfloat16 is autocast. Opacus runs in float32; a mode that does not run on a network says why."""
-BATCH = 256
+BATCH, THREADS = 256, 1
 MODES = ("hooks", "functorch", "ew", "ghost")
 ORDINARY = ("plain", "plain order")
 NETS = ("classifier", "critic", "cvae", "unet")
+OURS = ("ours", "without")
 RATIO, FASTER, SMALLER = 1.5, 1.3, 0.5  # what the project promises, see the column names
 
 
 def cells(quick: bool) -> list[Cell]:
     """Times and peaks of each network; float32 first."""
-    rounds = 3 if quick else 15
-    out = [Cell(f"{net}.{kind}", "times", {"net": net, "kind": kind, "rounds": rounds}, alone=True)
-           for kind in ("float32", "bfloat16") for net in (NETS[:1] if quick else NETS)]  # fmt: skip
+    rounds = 3 if quick else 9
+    wanted = [(kind, BATCH, threads) for threads in (1, 2) for kind in ("float32", "bfloat16")]
+    wanted += [("float32", batch, 1) for batch in (64, 1024)]
+    out = [
+        Cell(
+            ".".join([net, kind, f"{batch}x{threads}"]),
+            "times",
+            {"net": net, "kind": kind, "rounds": rounds, "batch": batch, "threads": threads},
+            alone=True,
+        )
+        for kind, batch, threads in (wanted[:1] if quick else wanted)
+        for net in (NETS[:1] if quick else NETS)
+    ]
     modes = {"float32": ("plain", "ours", *MODES), "bfloat16": ("plain", "ours")}
     if quick:
         modes = {"float32": ("plain", "ours", "hooks")}
@@ -114,17 +127,17 @@ def network(name: str) -> Any:
 # ---------------------------------------------------------------------- steps
 
 
-def step(mode: str, name: str, kind: str) -> Callable[[], None]:
-    """A function that takes one training step."""
+def step(mode: str, name: str, kind: str, batch: int = BATCH) -> Callable[[], None]:
+    """A function that takes one training step on so many records."""
     import torch
 
     torch.manual_seed(0)
     last = torch.contiguous_format if mode == "plain order" else torch.channels_last
     net = network(name).to(memory_format=last)
-    x = torch.rand(BATCH, 1, 28, 28).contiguous(memory_format=last)
-    y = torch.randint(0, 10, (BATCH,))
-    if mode == "ours":
-        return _ours(net, x, y, kind)
+    x = torch.rand(batch, 1, 28, 28).contiguous(memory_format=last)
+    y = torch.randint(0, 10, (batch,))
+    if mode in OURS:
+        return _ours(net, x, y, kind, compiled=mode == "ours")
     if mode not in ORDINARY:
         return _opacus(mode, net, x, y)
     sgd = torch.optim.SGD(net.parameters(), 1e-3)
@@ -139,19 +152,20 @@ def step(mode: str, name: str, kind: str) -> Callable[[], None]:
     return plain
 
 
-def _ours(net: Any, x: Any, y: Any, kind: str) -> Callable[[], None]:
-    """`gate.grad` on a set of these 256 records, all of them in every step."""
+def _ours(net: Any, x: Any, y: Any, kind: str, compiled: bool = True) -> Callable[[], None]:
+    """`gate.grad` on a set of these records, all of them in every step; perhaps as if nothing had been compiled."""
     import torch
 
     from veilset.core.types import PublicInfo
     from veilset.learning.dp_sgd import descend, dp_sgd
     from veilset.privacy.gate import Gate
+    from veilset.privacy.gradients import kernels
     from veilset.privacy.plan import Plan
     from veilset.privacy.private import from_arrays
     from veilset.privacy.spec import Privacy
 
-    info = PublicInfo(name="random", classes=tuple("0123456789"), shape=(1, 28, 28), units=BATCH)
-    plan = Plan((dp_sgd("step", info, batch=BATCH, steps=10**6, bound=1.0),)).price(Privacy(float("inf")), info)
+    info = PublicInfo(name="random", classes=tuple("0123456789"), shape=(1, 28, 28), units=len(x))
+    plan = Plan((dp_sgd("step", info, batch=len(x), steps=10**6, bound=1.0),)).price(Privacy(float("inf")), info)
     gate = Gate(from_arrays(info, (x.contiguous() * 255).byte().numpy(), y.numpy()), plan, seed=0)
     sgd = torch.optim.SGD(net.parameters(), 1e-3)
 
@@ -159,7 +173,8 @@ def _ours(net: Any, x: Any, y: Any, kind: str) -> Callable[[], None]:
         return f(x[None], y[None]).sum()
 
     def ours() -> None:
-        with _precision(kind):
+        left_out = contextlib.nullcontext() if compiled else mock.patch.object(kernels, "library", lambda: None)
+        with _precision(kind), left_out:
             grads = gate.grad("step", loss, net)
         descend(sgd, net, grads)
 
@@ -192,7 +207,7 @@ def _opacus(mode: str, net: Any, x: Any, y: Any) -> Callable[[], None]:
 
     sgd = torch.optim.SGD(net.parameters(), 1e-3)
     public = torch.utils.data.TensorDataset(x, y)
-    loader = torch.utils.data.DataLoader(public, batch_size=BATCH)  # noqa: TID251  Opacus asks for one
+    loader = torch.utils.data.DataLoader(public, batch_size=len(x))  # noqa: TID251  Opacus asks for one
     how = {"noise_multiplier": 1.0, "max_grad_norm": 1.0, "poisson_sampling": False, "grad_sample_mode": mode}
     criterion: Any = Mean()
     if mode == "ghost":
@@ -221,19 +236,26 @@ def _precision(kind: str) -> Iterator[None]:
 # ---------------------------------------------------------------------- what a cell does
 
 
-def times(net: str, kind: str, rounds: int) -> dict[str, Any]:
-    """Median milliseconds of every way, measured in turn, and the median ratio of ours to an ordinary step."""
+def times(net: str, kind: str, rounds: int, batch: int = BATCH, threads: int = THREADS) -> dict[str, Any]:
+    """Median milliseconds of every way, measured in turn, and median ratios of ours to the quicker ordinary step."""
     warnings.simplefilter("ignore")
-    from veilset.core.memory import keep_pages
+    import torch
 
+    from veilset.core.memory import keep_pages
+    from veilset.privacy.gradients import kernels
+
+    torch.set_num_threads(threads)
     keep_pages()  # for every way alike
-    ways, failed = {}, {}
-    for mode in (*ORDINARY, "ours", *(MODES if kind == "float32" else ())):
+    ways, failed, first = {}, {}, {}
+    others = MODES if kind == "float32" and (batch, threads) == (BATCH, THREADS) else ()
+    for mode in (*ORDINARY, *(OURS if kernels.library() else OURS[1:]), *others):
         try:
-            ways[mode] = step(mode, net, kind)
+            ways[mode] = step(mode, net, kind, batch)
+            start = time.process_time()
             ways[mode]()
+            first[mode] = time.process_time() - start
         except Exception as e:  # Opacus has no rule for some layers in some modes
-            if mode in (*ORDINARY, "ours"):
+            if mode in (*ORDINARY, *OURS):
                 raise
             ways.pop(mode, None)
             failed[mode] = f"{type(e).__name__}: {str(e).splitlines()[0][:120] if str(e) else ''}"
@@ -244,18 +266,22 @@ def times(net: str, kind: str, rounds: int) -> dict[str, Any]:
             start, spent = time.perf_counter(), time.process_time()
             run()
             took[mode].append(1000 * (time.perf_counter() - start))
-            work[mode].append(time.process_time() - spent)
-    ratio = statistics.median(a / b for a, b in zip(work["ours"], work["plain"], strict=True))
-    return {"ms": {m: statistics.median(v) for m, v in took.items()}, "ratio": ratio,
-            "padded": ratio * padding(BATCH, chunk()), "failed": failed}  # fmt: skip
+            work[mode].append(1000 * (time.process_time() - spent))
+    ms = {m: statistics.median(v) for m, v in work.items()}
+    least = work[min(ORDINARY, key=ms.__getitem__)]
+    ratios = {m: statistics.median(a / b for a, b in zip(work[m], least, strict=True)) for m in OURS if m in work}
+    best = min(ratios, key=OURS.index)
+    return {"ms": ms, "wall_ms": {m: statistics.median(v) for m, v in took.items()}, "ratios": ratios,
+            "padded": ratios[best] * padding(batch, chunk(batch)), "first": 1000 * first[best] / ms[best],
+            "rules": kernels.words(), "failed": failed}  # fmt: skip
 
 
-def chunk() -> int:
-    """Rows of a chunk that the gate takes for such batches."""
+def chunk(batch: int = BATCH) -> int:
+    """Rows of a chunk that the gate takes for such batches, where memory allows them."""
     from veilset.privacy.gradients.sheet import ROWS
     from veilset.privacy.reading import chunk_rows
 
-    return chunk_rows(BATCH, 0.005, ROWS)
+    return chunk_rows(batch, 0.005, ROWS)
 
 
 def padding(batch: int, rows: int) -> float:
@@ -312,61 +338,62 @@ def words(result: dict[str, Any]) -> str:
     if "processes" in result:
         return "one process {one_ms:.0f} ms, two {two_ms:.0f} ms".format(**result["processes"])
     if "ms" in result:
-        return ", ".join(f"{m} {v:.1f} ms" for m, v in result["ms"].items()) + f", ratio {result['ratio']:.2f}"
+        ratios = ", ".join(f"{m} {v:.2f}" for m, v in result["ratios"].items())
+        return ", ".join(f"{m} {v:.1f} ms" for m, v in result["ms"].items()) + f"; ratios {ratios}"
     return ", ".join(f"{m} {v:.0f} MB" for m, v in result["peak_mb"].items() if v is not None)
 
 
 def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell]) -> dict[str, Any]:
-    """nets -> plain_ms, ours_ms, ratio, opacus_ms by mode, peak_mb by way."""
-    nets: dict[str, dict[str, Any]] = {}
-    teams = [result["processes"] for cell, result in done if cell.kind == "processes"]
+    """times: a row a cell; peaks: network and type -> MB by way; processes."""
+    times_, memory = [], {}
     for cell, result in done:
-        if cell.kind == "processes":
-            continue
-        net, kind = cell.params["net"], cell.params["kind"]
-        row = nets.setdefault(
-            net if kind == "float32" else f"{net}-bfloat16", {"opacus_ms": {}, "peak_mb": {}, "mark": ""}
-        )
-        row["mark"] = max(row["mark"], result.get("mark", ""))
-        if cell.kind == "times":
-            ms = result["ms"]
-            row |= {"plain_ms": ms["plain"], "order_ms": ms.get("plain order"), "ours_ms": ms["ours"]}
-            row |= {"ratio": result["ratio"], "padded": result.get("padded")}
-            row["opacus_ms"] = {m: result["ms"].get(m) for m in MODES if kind == "float32"}
-            row["failed"] = result["failed"]
-        else:
-            row["peak_mb"] = result["peak_mb"]
-    return {"nets": nets, "processes": teams, "missing": len(wanted) - len(done)}
+        facts = {k: v for k, v in cell.params.items() if k in ("net", "kind", "batch", "threads")}
+        if cell.kind == "times" and "ratios" in result:  # older cells had another baseline
+            times_.append(facts | {k: v for k, v in result.items() if k not in ("kind", "cell", "versions", "threads")})
+        elif cell.kind == "peaks":
+            memory[f"{facts['net']}, {facts['kind']}"] = result["peak_mb"] | {"mark": result.get("mark", "")}
+    teams = [result["processes"] for cell, result in done if cell.kind == "processes"]
+    return {"times": times_, "peaks": memory, "processes": teams, "missing": len(wanted) - len(done)}
 
 
 def render(result: dict[str, Any]) -> str:
     """The suite's section of README.md."""
-    lines = ["## Clipped gradient\n", f"`{COMMAND}`\n", ABOUT.format(rows=chunk()), ""]
-    lines.append(
-        "| network | ordinary | plain order | ours | ratio | padded | "
-        + " | ".join(f"Opacus {m}" for m in MODES)
-        + " | fastest Opacus / ours | peak MB: ordinary | ours | hooks | ours / hooks |"
+    lines = ["## Clipped gradient\n", f"`{COMMAND}`\n", ABOUT, ""]
+    names: tuple[str, ...] = (
+        "network",
+        "type",
+        "batch",
+        "threads",
+        "processor",
+        "rules",
+        "ordinary",
+        "plain order",
+        "ours",
+        "without",
     )
-    lines.append("|---|" + "---|" * (len(MODES) + 10))
-    for name, row in result["nets"].items():
-        base = result["nets"].get(name.removesuffix("-bfloat16"), {})
-        opacus = [v for v in (base.get("opacus_ms") or {}).values() if v]
-        peak, ours = row["peak_mb"], row.get("ours_ms")
-        hooks = base.get("peak_mb", {}).get("hooks")
-        cells_ = [name + row["mark"], _n(row.get("plain_ms")), _n(row.get("order_ms")), _n(ours)]
-        cells_ += [_n(row.get("ratio"), 2), _n(row.get("padded"), 2)]
-        cells_ += [_n(row["opacus_ms"].get(m)) if row["opacus_ms"].get(m) else "-" for m in MODES]
-        cells_ += [_n(min(opacus) / ours, 1) if opacus and ours else "", _n(peak.get("plain"), 0)]
-        cells_ += [_n(peak.get("ours"), 0), _n(hooks, 0)]
-        cells_ += [_n(peak["ours"] / hooks, 2) if hooks and peak.get("ours") else ""]
+    names += ("ratio", "without", "padded", "first", *(f"Opacus {m}" for m in MODES), "fastest Opacus / ours")
+    lines += ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
+    for row in result["times"]:
+        ms, ratios = row["ms"], row["ratios"]
+        opacus, best = [ms[m] for m in MODES if m in ms], ms.get("ours", ms["without"])
+        cells_ = [row["net"] + row.get("mark", ""), row["kind"], str(row["batch"]), str(row["threads"])]
+        cells_ += [row["processor"], row["rules"], *(_n(ms.get(m)) for m in (*ORDINARY, *OURS))]
+        cells_ += [*(_n(ratios.get(m), 2) for m in OURS), _n(row["padded"], 2), _n(row["first"], 0)]
+        cells_ += [*(_n(ms.get(m)) or "-" for m in MODES), _n(min(opacus) / best, 1) if opacus else ""]
         lines.append("| " + " | ".join(cells_) + " |")
-    failed = [f"{n}, {m}: {why}" for n, row in result["nets"].items() for m, why in row.get("failed", {}).items()]
+    lines += ["", "| peak MB | ordinary | ours | Opacus hooks | ours / hooks |", "|---|---|---|---|---|"]
+    for name, mb in result["peaks"].items():
+        hooks = (result["peaks"].get(name.split(",")[0] + ", float32") or {}).get("hooks")
+        share = mb["ours"] / hooks if hooks and mb.get("ours") else None
+        cells_ = [name + mb["mark"], *(_n(v, 0) for v in (mb.get("plain"), mb.get("ours"), hooks)), _n(share, 2)]
+        lines.append("| " + " | ".join(cells_) + " |")
     lines += ["", f"Promised: ratio at most {RATIO}, Opacus' fastest mode at least {FASTER} times slower, peak at most "
               f"{SMALLER} of hooks. Limits, and what was tried: [log](../logs/search-gradient.md)."]  # fmt: skip
     for t in result["processes"]:
         words_ = "{one_ms:.0f} ms on one process, {two_ms:.0f} ms on two (gain {gain:.2f})".format(**t)
         lines += [f"\nOne thread a process, logical batch {t['batch']}, the classifier: {words_}."]
-    lines += ["Modes that do not run: " + "; ".join(failed) + "."] if failed else []
+    failed = {f"{r['net']}, {m}: {why}" for r in result["times"] for m, why in r["failed"].items()}
+    lines += ["Modes that do not run: " + "; ".join(sorted(failed)) + "."] if failed else []
     return "\n".join(lines) + "\n"
 
 

@@ -202,10 +202,7 @@ class Gate:
             own = [torch.zeros(shape_of(how), device=self._device) for how in draws.values()]
             clipped = self._clipped[name, part] = Clipped(loss, params, (*self._reader.blank(features), *own), draws)
         total = Total(clipped.size, release.bound, self.info.max_images_per_unit > 1, seed)
-        look = clipped.look(loss, params, total.several)
-        rows = self._steady(release, (part, clipped), look, clipped.like, clipped.most(GRADIENT_BYTES))
-        if not clipped.confirmed(loss, params, rows, len(self.info.classes), total.several):  # the general path, then
-            rows = self._steady(release, (part, clipped, "general"), look, clipped.like, clipped.most(GRADIENT_BYTES))
+        rows = self._whole_chunks(release, part, clipped, loss, params)
         for i, c in enumerate(self._reader.chunks(self._chosen(release, part, done), rows, features)):
             where = f"{name}/{part}/{done}/{self._team.rank}/{i}"
             own = [self._own(how, rows, f"draw/{k}/{where}") for k, how in draws.items()]
@@ -416,14 +413,26 @@ class Gate:
         """Random numbers of the records of one chunk: from a stream that nothing else has, which is kept nowhere."""
         return drawn(how, rows, self._keys.stream(purpose)).to(self._device)
 
-    def _steady(self, release: Release, what: Any, look: Callable[..., Any], like: Any, most: int) -> int:
+    def _steady(self, release: Release, what: Any, look: Any, like: Any, most: int, known: Any = None) -> int:
         """Rows of this release's chunks; decided when it is first asked `what`."""
         key = release.name, what
         if key not in self._rows:
             parts = self.plan.parts if release.partition else 1
             rows = self._reader.rows(self.info.units / (parts * self._team.size), release.sample_rate, most)
-            self._rows[key] = steady_rows(release.name, look, like, len(self.info.classes), rows)
+            self._rows[key] = steady_rows(release.name, look, like, len(self.info.classes), rows, known)
         return self._rows[key]
+
+    def _whole_chunks(self, release: Release, part: Any, clipped: Clipped, loss: Loss, params: Parameters) -> int:
+        """Rows of a gradient's chunks, which are looked at first; gradients that are wrong take the general path."""
+        several = self.info.max_images_per_unit > 1
+
+        def steady() -> int:
+            what, most = (part, clipped, clipped.fast), clipped.most(GRADIENT_BYTES)
+            look = clipped.look(loss, params, several)
+            return self._steady(release, what, look, clipped.like, most, clipped.known(several))
+
+        rows = steady()
+        return rows if clipped.confirmed(loss, params, rows, len(self.info.classes), several) else steady()
 
     def _whole(self, part: Bounded) -> Bounded:
         """The sum over all processes, on the first of them. A unit is in one shard, so the sensitivity stays."""

@@ -12,17 +12,7 @@ from veilset.core.errors import BudgetExceeded, ConfigError, PlanError
 from veilset.core.rendering import as_html, plan_table
 from veilset.core.types import PublicInfo
 from veilset.privacy import mechanisms
-from veilset.privacy.accounting import (
-    LARGEST,
-    Claim,
-    Cost,
-    Search,
-    Spent,
-    by_part,
-    claim,
-    rdp_curve,
-    rdp_epsilon,
-)
+from veilset.privacy.accounting import LARGEST, Claim, Cost, Search, Spent, by_part, claim, rdp_curve, rdp_epsilon
 from veilset.privacy.calibration import calibrate
 from veilset.privacy.public_data import PublicData, written_public
 from veilset.privacy.spec import Privacy

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from veilset.audit.selftest.base import Check, facts, gate_for, hidden, pictures, refused, wrong
 from veilset.core.errors import ConfigError, DataError
-from veilset.privacy.alone import EVEN, steady_rows
+from veilset.privacy.alone import EVEN, KNOWN, steady_rows
 from veilset.privacy.gradients import Clipped, kernels
 from veilset.privacy.gradients.rules import RULES
 from veilset.privacy.plan import Release
@@ -57,7 +57,7 @@ def used() -> Iterator[Check]:
             sheet.explicit = {k: ([p + p.mean(0)[None] for p in v], j) for k, (v, j) in sheet.explicit.items()}
         return sheet
 
-    with patch.object(Clipped, "_sheet", leaky):
+    with patch.object(Clipped, "_sheet", leaky), patch.dict(KNOWN, clear=True):
         first, second = (_gradient(hidden(facts(), x[k:], y[k:])) for k in (0, 1))
     moved = float((first - second).norm())
     yield Check("chunks are as small as records need to be alone", moved, HALF, "movement by one record / bound")
@@ -238,7 +238,7 @@ def _confirmed() -> bool:
         first = [nn.Conv2d(1, 32, 3, padding=1), nn.GroupNorm(4, 32), nn.Tanh(), nn.Conv2d(32, 21, 2, 2), nn.Tanh()]
         net = nn.Sequential(*first, nn.ConvTranspose2d(21, 3, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(75, 3))
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), patch.dict(KNOWN, clear=True):
         warnings.simplefilter("ignore")
         clipped = Clipped(_outputs, net, LIKE)
         alone = steady_rows("r", clipped.look(_outputs, net, False), LIKE, 3, ROWS) == ROWS

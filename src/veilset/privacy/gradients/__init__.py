@@ -19,7 +19,8 @@ Which rule runs when, on the processor, in float32 and bfloat16:
 
 float64 and other devices take the second column. Before the first record is read, `Clipped` compares what runs with
 `reference`, first on three random images, then in whole chunks of the run's own rows; where they differ it warns and
-takes `reference`. `veilset.privacy.alone` sees that no row of such a chunk moves another by a bit.
+takes `reference`. `veilset.privacy.alone` sees that no row of such a chunk moves another by a bit. Whole chunks are
+looked at once in a process for all that runs the same operations (`program`).
 """
 
 from veilset.privacy.gradients.clipped import Clipped, Total, code_of

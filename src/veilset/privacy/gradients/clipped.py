@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from veilset.core.errors import ConfigError, Note, VeilsetError
 from veilset.core.memory import keep_pages
-from veilset.privacy.alone import alone, twins
+from veilset.privacy.alone import KNOWN, alone, twins
 from veilset.privacy.bounding import clip
 from veilset.privacy.draws import Draws, shared
+from veilset.privacy.gradients import kernels
+from veilset.privacy.gradients.program import Program
 from veilset.privacy.gradients.reference import Loss, Parameters, named, per_record, refuse_mixing
-from veilset.privacy.gradients.sheet import MARGIN, ROWS, Sheet, shares
+from veilset.privacy.gradients.sheet import MARGIN, ROWS, Sheet, shares, squares
 from veilset.privacy.gradients.taps import tapped
 
 Inputs = Sequence[torch.Tensor]  # images [n, C, H, W], labels [n], and what each record draws of its own [n, ...]
+Wanted = tuple[torch.Tensor, dict[str, torch.Tensor]]  # some rows, and the gradients that they ought to have
 PROBE = 3  # random public images on which the fast path must equal the reference
 PART = 16  # records at a time of the reference, which needs much memory
+DISTINCT = 32  # images of a whole chunk on which they are compared
 FEW = 64
 TOLERANCE = 1e-3  # of a record's norm; a wrong rule is wrong by far more
 SUM = 1e-5  # of the bound times the rows: products in the reference are float32
@@ -52,10 +57,8 @@ class Total:
         Images are added one after the other, so that it makes no difference where a chunk ends.
         """
         place = unit - unit[0]
-        sums, count = (
-            torch.zeros(int(place[-1]) + 1, rows.shape[1], dtype=torch.float64),
-            torch.zeros(int(place[-1]) + 1),
-        )
+        units = int(place[-1]) + 1
+        sums, count = torch.zeros(units, rows.shape[1], dtype=torch.float64), torch.zeros(units)
         count[place] = images.float()
         seen = int((unit == unit[-1]).sum())
         if self._unit == unit[0]:
@@ -91,13 +94,21 @@ class Clipped:
         self._agreed: bool | None = None
         with torch.random.fork_rng(devices=[]), torch.autocast(like[0].device.type, enabled=False):
             torch.default_generator.manual_seed(0)
+            self._probed = Program()
             self.fast = self._probe(loss, params)
+            self._program = self._probed.digest()
 
     def fits(self, loss: Loss, params: Parameters, draws: Draws | None = None) -> bool:
         """Whether this was made for the same loss, network and draws."""
         net = params if isinstance(params, nn.Module) else None
         same = net is self._net and code_of(loss) is self._code and dict(draws or {}) == self._draws
         return same and {k: p.shape for k, p in named(params).items()} == self.shapes
+
+    def known(self, several: bool) -> Hashable:
+        """All that decides which operations run on given rows, and how: the same for networks of one kind. Or None."""
+        cast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+        here = torch.get_num_threads(), torch.get_float32_matmul_precision(), kernels.words()
+        return self._program and (self._program, self.fast, several, cast, here)
 
     def _probe(self, loss: Loss, params: Parameters) -> bool:
         """Whether the fast path gives the reference's gradients on random images."""
@@ -106,7 +117,7 @@ class Clipped:
         inputs.insert(1, y.expand(PROBE))
         before = {k: v.clone() for k, v in params.named_buffers()} if isinstance(params, nn.Module) else {}
         try:
-            with shared(1, x.device):
+            with shared(1, x.device), self._probed:
                 wanted = per_record(loss, params, inputs, self._names)
         except RuntimeError as e:
             if "same randomness" in str(e):
@@ -115,15 +126,11 @@ class Clipped:
                     "declare the draw, gate.grad(..., draws={'name': shape}), and use that"
                 ) from e
             if before and "mutate" in str(e):
-                raise ConfigError(f"a buffer ({', '.join(before)}) changes when the loss is computed; one record would "
-                                  "reach another: keep it constant") from e  # fmt: skip
+                raise _changing(", ".join(before)) from e
             raise
         for k, v in before.items():
             if not torch.equal(v, params.get_buffer(k)):  # type: ignore[union-attr]
-                raise ConfigError(
-                    f"a buffer ({k}) changes when the loss is computed; one record would reach another: "
-                    "keep it constant"
-                )
+                raise _changing(k)
         saved = [0]
 
         def count(t: torch.Tensor) -> torch.Tensor:
@@ -131,7 +138,8 @@ class Clipped:
             return t
 
         try:
-            with shared(1, x.device), torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+            hooks = torch.autograd.graph.saved_tensors_hooks(count, lambda t: t)
+            with shared(1, x.device), hooks, self._probed:
                 got = tapped(loss, params, inputs, self._names)
             held = _held(got)
         except VeilsetError:
@@ -147,8 +155,9 @@ class Clipped:
     def confirmed(self, loss: Loss, params: Parameters, rows: int, classes: int, several: bool) -> bool:
         """Whether the fast path, if taken, gives the reference's gradients in chunks of so many rows as they will be.
 
-        Looked at once, on random images of several brightnesses: each row's gradient, that no norm is too small, and
-        the sum. If not, the general path is taken from here on. `alone.steady_rows` sees that rows do not mix.
+        Looked at once, on DISTINCT random images of several brightnesses, which are spread over all rows: each row's
+        gradient, that no norm is too small, and the sum. If not, the general path is taken from here on.
+        `alone.steady_rows` sees that rows do not mix.
 
         Args:
             loss, params: as before.
@@ -156,42 +165,43 @@ class Clipped:
             classes: labels are drawn below it.
             several: units may hold several images.
         """
-        device = self.like[0].device
-        if self._agreed is None and self.fast and device.type == "cpu":
+        key = "equal", self.known(several), rows, classes
+        if self._agreed is None and self.fast and self.like[0].device.type == "cpu" and key not in KNOWN:
             x, _, *own = self.like
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(1)
-                inputs = [torch.rand(rows, *v.shape).to(v.dtype) for v in (x, *own)]
-                inputs[0] *= torch.rand(rows, *[1] * x.dim()).to(x.dtype)
-                inputs.insert(1, torch.randint(classes, (rows,)))
-                wrong = None
+                few = min(rows, DISTINCT)
+                inputs = [torch.rand(few, *v.shape).to(v.dtype) for v in (x, *own)]
+                inputs[0] *= torch.rand(few, *[1] * x.dim()).to(x.dtype)
+                inputs.insert(1, torch.randint(classes, (few,)))
+                which, wrong = torch.randperm(rows) % few, None
                 for half in (False, True) if torch.is_autocast_enabled("cpu") else (False,):
-                    with shared(1, device), _cast(half):
-                        sheet = self._sheet(loss, params, inputs, several)
+                    with shared(1, x.device), _cast(half):
+                        sheet = self._sheet(loss, params, [v[which] for v in inputs], several)
                     with _cast(False):
-                        wanted = self._reference(loss, params, inputs, half)
+                        wanted = self._reference(loss, params, inputs, which, half)
                         wrong = wrong or self._wrong(sheet, wanted, BFLOAT16 if half else TOLERANCE)
             self._agreed = wrong is None or self._slow(f"{wrong} in chunks of {rows}")
             if wrong:
                 self.fast, self.memory = False, 16 * self.size
+            else:
+                KNOWN[key] = rows
         return self._agreed is not False
 
-    def _reference(
-        self, loss: Loss, params: Parameters, inputs: Inputs, half: bool
-    ) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+    def _reference(self, loss: Loss, params: Parameters, inputs: Inputs, which: Any, half: bool) -> Iterator[Wanted]:
+        """The rows that hold an image, and its gradients [1, ...]; for each image. `which` it is says each row."""
         for some in torch.arange(len(inputs[0])).split(PART):
             with shared(1, inputs[0].device), _cast(half):
                 grads = per_record(loss, params, [v[some] for v in inputs], self._names)
-            yield some, grads
+            for place, image in enumerate(some):
+                yield (which == image).nonzero()[:, 0], {k: g[place, None] for k, g in grads.items()}
 
-    def _wrong(
-        self, sheet: Sheet, wanted: Iterable[tuple[torch.Tensor, dict[str, torch.Tensor]]], tolerance: float
-    ) -> str | None:
+    def _wrong(self, sheet: Sheet, wanted: Iterable[Wanted], tolerance: float) -> str | None:
         """In what a sheet's rows, norms or sum are not as they have to be, if in anything.
 
         Args:
             sheet: of all rows.
-            wanted: (some rows, their gradients by name), until all rows are dealt with.
+            wanted: (some rows, their gradients by name, or that of all of them), until all rows are dealt with.
             tolerance: of a row's norm.
         """
         norms = sheet.norms()
@@ -202,10 +212,11 @@ class Clipped:
         expected = {k: torch.zeros(math.prod(s), dtype=torch.float64) for k, s in self.shapes.items()}
         for some, grads in wanted:
             for name in self.shapes:
-                mine, other = sheet.part(name, some).double(), grads[name].reshape(len(some), -1).cpu().double()
+                mine, other = sheet.part(name, some), grads[name].reshape(len(grads[name]), -1).cpu()
                 for sums, v in ((off, mine - other), (length, other), (own, mine)):
-                    sums[some] += v.square().sum(1)
-                expected[name] += share[some] @ mine.nan_to_num(0, 0, 0)
+                    sums[some] += squares(v)
+                mine = mine.masked_fill(~finite[some, None], 0)
+                expected[name] += share[some].to(mine.dtype) @ mine
         judged = torch.isfinite(length) & (length < OVERFLOW)
         least = length[judged].max().sqrt() * tolerance if bool(judged.any()) else 0.0
         far = (off.sqrt() / length.sqrt().clamp_min(least).clamp_min(1e-30))[judged]
@@ -288,6 +299,12 @@ class Clipped:
 def code_of(f: Callable[..., object]) -> object:
     """What stays the same when a function is made anew in every step of a loop."""
     return getattr(f, "__code__", type(f))
+
+
+def _changing(names: str) -> ConfigError:
+    return ConfigError(
+        f"a buffer ({names}) changes when the loss is computed; one record would reach another: keep it constant"
+    )
 
 
 def _cast(half: bool) -> torch.autocast:

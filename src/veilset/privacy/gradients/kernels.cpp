@@ -80,30 +80,22 @@ struct Room {  // memory of one thread
 
 // ------------------------------------------------------------------ convolution
 
-struct Side {  // floats from one image, row and position to the next
-  const float* at;
-  int64_t image, row, step;
-};
+// Floats from the first number of either side to those of one position; of one record, so 32 bits do.
+struct Place { uint32_t one, many; };
 
 // A numbers of one side times B vectors of the other, summed over positions; lanes of the vectors that count are kept.
 template <int A, int B>
-void block(int64_t images, int64_t rows, int64_t columns, Side one, Side many, float* e, int64_t next, int64_t lanes,
+void block(const Place* begin, const Place* end, const float* one, const float* many, float* e, int64_t next, int64_t lanes,
            D& square) {
-  V sum[A][B];
-  for (int a = 0; a < A; a++)
-    for (int b = 0; b < B; b++) sum[a][b] = V{};
-  for (int64_t i = 0; i < images; i++)
-    for (int64_t r = 0; r < rows; r++) {
-      const float* s = one.at + i * one.image + r * one.row;
-      const float* v = many.at + i * many.image + r * many.row;
-      for (int64_t c = 0; c < columns; c++, s += one.step, v += many.step) {
-        V seen[B];
-        for (int b = 0; b < B; b++) seen[b] = load(v + WIDTH * b);
-        for (int a = 0; a < A; a++)
-          for (int b = 0; b < B; b++) sum[a][b] += s[a] * seen[b];
-      }
-    }
-  V squares = V{};
+  V sum[A][B] = {};
+  for (const Place* p = begin; p < end; p++) {
+    const float *s = one + p->one, *v = many + p->many;
+    V seen[B];
+    for (int b = 0; b < B; b++) seen[b] = load(v + WIDTH * b);
+    for (int a = 0; a < A; a++)
+      for (int b = 0; b < B; b++) sum[a][b] += s[a] * seen[b];
+  }
+  V squares[B] = {};  // several, so that none waits for the one before
   for (int a = 0; a < A; a++)
     for (int b = 0; b < B; b++) {
       V v = sum[a][b];
@@ -115,34 +107,34 @@ void block(int64_t images, int64_t rows, int64_t columns, Side one, Side many, f
       } else {
         store(e + a * next + WIDTH * b, v);
       }
-      squares += v * v;
+      squares[b] += v * v;
     }
-  square += __builtin_convertvector(squares, D);
+  for (int b = 1; b < B; b++) squares[0] += squares[b];
+  square += __builtin_convertvector(squares[0], D);
 }
 
 template <int A, int B>
-void band(int64_t images, int64_t rows, int64_t columns, Side one, Side many, float* e, int64_t next, int64_t lanes,
+void band(const Place* begin, const Place* end, const float* one, const float* many, float* e, int64_t next, int64_t lanes,
           int64_t count, D& square) {
-  for (; count >= A; count -= A, one.at += A, e += A * next)
-    block<A, B>(images, rows, columns, one, many, e, next, lanes, square);
-  if constexpr (A > 1) band<A - 1, B>(images, rows, columns, one, many, e, next, lanes, count, square);
+  for (; count >= A; count -= A, one += A, e += A * next) block<A, B>(begin, end, one, many, e, next, lanes, square);
+  if constexpr (A > 1) band<A - 1, B>(begin, end, one, many, e, next, lanes, count, square);
 }
 
 // `count` numbers of one side times `width` of the other, into e [count, next].
-void product(int64_t images, int64_t rows, int64_t columns, Side one, Side many, float* e, int64_t next, int64_t count,
+void product(const Place* begin, const Place* end, const float* one, const float* many, float* e, int64_t next, int64_t count,
              int64_t width, D& square) {
   while (width > 0) {
     int64_t vectors = (width + WIDTH - 1) / WIDTH;
     int64_t b = vectors >= MOST ? MOST : vectors, lanes = width < b * WIDTH ? width : b * WIDTH;
     if (MOST == 4 && b == 4)
-      band<6, MOST>(images, rows, columns, one, many, e, next, lanes, count, square);
+      band<6, MOST>(begin, end, one, many, e, next, lanes, count, square);
     else if (MOST == 4 && b == 3)
-      band<8, MOST == 4 ? 3 : 1>(images, rows, columns, one, many, e, next, lanes, count, square);
+      band<8, MOST == 4 ? 3 : 1>(begin, end, one, many, e, next, lanes, count, square);
     else if (b == 2)
-      band<MOST == 4 ? 8 : 6, 2>(images, rows, columns, one, many, e, next, lanes, count, square);
+      band<MOST == 4 ? 8 : 6, 2>(begin, end, one, many, e, next, lanes, count, square);
     else
-      band<8, 1>(images, rows, columns, one, many, e, next, lanes, count, square);
-    many.at += lanes, e += lanes, width -= lanes;
+      band<8, 1>(begin, end, one, many, e, next, lanes, count, square);
+    many += lanes, e += lanes, width -= lanes;
   }
 }
 
@@ -177,8 +169,9 @@ int gradients(const Convolution& k, const T* x, const T* g, float* e, double* sq
   const int64_t Cs = across ? k.C : whole(k.C), Os = across ? whole(k.O) : k.O, Ws = k.W + 2 * pw, Hs = k.H + 2 * ph;
   const bool copied = !same || Cs != k.C || ph || pw, moved = !same || Os != k.O;
   const int64_t pixels = k.images * Hs * Ws * Cs, points = k.images * k.high * k.wide * Os;
-  Room large(copied ? pixels : 0), small(moved ? points : 0);
-  if (!large.ok || !small.ok) return 1;
+  Room large(copied ? pixels : 0), small(moved ? points : 0), list(2 * k.images * k.high * k.wide);
+  if (!large.ok || !small.ok || !list.ok) return 1;
+  Place* places = (Place*)list.at;
   if (copied) memset(large.at, 0, 4 * (pixels + WIDTH));
   if (moved) memset(small.at, 0, 4 * (points + WIDTH));
   for (int64_t r = begin; r < end; r++) {
@@ -190,18 +183,21 @@ int gradients(const Convolution& k, const T* x, const T* g, float* e, double* sq
     D sum = D{};
     float* to = e + r * k.kh * k.kw * k.O * k.C;
     const bool rows = across && k.dw == 1;  // a row of the kernel lies adjacent in the image: one tap for all of it
-    const int64_t taps = rows ? 1 : k.kw, count = rows ? k.kw * k.C : k.C;
+    const int64_t taps = rows ? 1 : k.kw, count = rows ? k.kw * k.C : k.C, width = across ? k.O : k.C;
     for (int64_t i = 0; i < k.kh; i++)
       for (int64_t j = 0; j < taps; j++) {
         const int64_t down = i * k.dh - k.ph + ph, right = j * k.dw - k.pw + pw;
         const int64_t h0 = first(down, k.sh), h1 = last(down, k.sh, Hs, k.high);
         const int64_t w0 = first(right, k.sw), w1 = rows ? k.wide : last(right, k.sw, Ws, k.wide);
-        const Side a = {in + ((h0 * k.sh + down) * Ws + w0 * k.sw + right) * Cs, Hs * Ws * Cs, k.sh * Ws * Cs, k.sw * Cs};
-        const Side b = {out + (h0 * k.wide + w0) * Os, k.high * k.wide * Os, k.wide * Os, Os};
-        if (across)
-          product(k.images, h1 - h0, w1 - w0, a, b, to, k.O, count, k.O, sum);
-        else
-          product(k.images, h1 - h0, w1 - w0, b, a, to, k.C, k.O, k.C, sum);
+        Place* end = places;  // of all positions whose input lies in the image
+        for (int64_t m = 0; m < k.images; m++)
+          for (int64_t h = h0; h < h1; h++)
+            for (int64_t w = w0; w < w1; w++, end++) {
+              const int64_t from = ((m * Hs + h * k.sh + down) * Ws + w * k.sw + right) * Cs;
+              const int64_t at = ((m * k.high + h) * k.wide + w) * Os;
+              *end = across ? Place{(uint32_t)from, (uint32_t)at} : Place{(uint32_t)at, (uint32_t)from};
+            }
+        product(places, end, across ? in : out, across ? out : in, to, width, across ? count : k.O, width, sum);
         to += count * k.O;
       }
     double total = 0;

@@ -24,26 +24,8 @@ KINDS = {16: "AVX-512", 8: "AVX2", 4: "NEON"}
 
 
 class _Convolution(ctypes.Structure):
-    _names = (
-        "images",
-        "H",
-        "W",
-        "C",
-        "high",
-        "wide",
-        "O",
-        "kh",
-        "kw",
-        "sh",
-        "sw",
-        "ph",
-        "pw",
-        "dh",
-        "dw",
-        "half",
-        "across",
-    )
-    _fields_ = [(k, ctypes.c_int64) for k in _names]
+    _sizes = ("images", "H", "W", "C", "high", "wide", "O", "kh", "kw", "sh", "sw", "ph", "pw", "dh", "dw")
+    _fields_ = [(k, ctypes.c_int64) for k in (*_sizes, "half", "across")]
 
 
 class _Norm(ctypes.Structure):
@@ -72,9 +54,8 @@ def library() -> Any:
 
 
 def _unused(why: str) -> None:
-    warnings.warn(
-        f"{LIBRARY.name} is not used ({why}): gradients take longer; install the package anew", Note, stacklevel=3
-    )
+    text = f"{LIBRARY.name} is not used ({why}): gradients take longer; install the package anew"
+    warnings.warn(text, Note, stacklevel=3)
 
 
 def words() -> str:
@@ -108,6 +89,8 @@ def convolution(
     for size, out, i in ((high, rows, 0), (wide, columns, 1)):  # else it would read what is not there
         assert (out - 1) * stride[i] + (kernel[i] - 1) * dilation[i] < size + 2 * padding[i]
     assert len(large) == len(small) and large.dtype == small.dtype and n and len(large) % n == 0
+    padded = (high + 2 * padding[0]) * (wide + 2 * padding[1])  # no fewer than what goes out
+    assert len(large) // n * (max(c, o) + WIDEST) * padded < 2**32  # places have 32 bits
     across = c < ACROSS
     shape = _Convolution(
         len(large) // n, high, wide, c, rows, columns, o, *kernel, *stride, *padding, *dilation, _half(large), across
@@ -141,10 +124,8 @@ class GroupNorm:
     def backward(self, g: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The gradient of x, and those of scale and shift image by image, float32 [images, C]."""
         back, (scale, shift) = torch.empty_like(self._x), torch.empty(2, len(g), g.shape[1])
-        _call(
-            "norm_back", ctypes.byref(self._shape), _last(g), self._x, self._scale, self._mean, self._rstd, back, scale,
-            shift, len(g),
-        )  # fmt: skip
+        kept = self._x, self._scale, self._mean, self._rstd
+        _call("norm_back", ctypes.byref(self._shape), _last(g), *kept, back, scale, shift, len(g))
         return back.permute(0, 3, 1, 2), scale, shift
 
 

@@ -219,9 +219,8 @@ class GroupNorm(Rule):
 
     def _over_group(self, v: torch.Tensor) -> torch.Tensor:
         """[r, C] -> [r, C], each channel holding the sum of its group."""
-        return (
-            v.unflatten(1, (self.groups, -1)).sum(2, keepdim=True).expand(-1, -1, v.shape[1] // self.groups).flatten(1)
-        )
+        sums = v.unflatten(1, (self.groups, -1)).sum(2, keepdim=True)
+        return sums.expand(-1, -1, v.shape[1] // self.groups).flatten(1)
 
     def _fit(self, v: torch.Tensor) -> torch.Tensor:
         return v.reshape(*v.shape, *([1] * (len(self.shape) - 3)))
@@ -331,9 +330,8 @@ def _layer_norm(args: Any, kwargs: Any, name: Find) -> tuple[Rule, torch.Tensor]
 
 
 def _embedding(args: Any, kwargs: Any, name: Find) -> tuple[Rule, torch.Tensor] | None:
-    x, weight, *rest = _arguments(
-        args, kwargs, "input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse"
-    )
+    names = ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
+    x, weight, *rest = _arguments(args, kwargs, *names)
     found = _found(name, weight, None)
     plain = rest[0] is None and rest[1] is None and not rest[3] and not rest[4]
     return (Embedding(*found), x) if found and plain else None

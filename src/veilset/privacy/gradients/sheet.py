@@ -91,9 +91,8 @@ class Sheet:
         for name in list(self.factored):
             a, g = self.factored.pop(name)
             self.add(name, torch.bmm(g.transpose(1, 2), a))
-        parts = [
-            self._flat(k) if k in self.explicit else torch.zeros(self.n, math.prod(s)) for k, s in self.shapes.items()
-        ]
+        none = {k: torch.zeros(self.n, math.prod(s)) for k, s in self.shapes.items() if k not in self.explicit}
+        parts = [none[k] if k in none else self._flat(k) for k in self.shapes]
         kind = torch.float64 if any(p.dtype == torch.float64 for p in parts) else torch.float32
         return torch.cat([p.to("cpu", kind) for p in parts], 1)
 
@@ -146,11 +145,11 @@ class Sheet:
         square = torch.zeros(self.n, dtype=torch.float64)
         for name, (pieces, _) in self.explicit.items():
             known = [self.squares[name]] if name in self.squares else []
-            for v in known or (_squares(p.reshape(self.n, -1)) for p in pieces):
+            for v in known or (squares(p.reshape(self.n, -1)) for p in pieces):
                 square += v.cpu()
         for a, g in self.factored.values():
             a, g = _wide(a), _wide(g)
-            long, wide = _squares(a).sqrt(), _squares(g).sqrt()
+            long, wide = squares(a).sqrt(), squares(g).sqrt()
             if a.shape[1] == 1:
                 square += (long * wide).square().squeeze(1).cpu()
                 continue
@@ -178,7 +177,7 @@ def shares(norm: torch.Tensor, bound: float) -> torch.Tensor:
     return most / norm.clamp_min(most)
 
 
-def _squares(v: torch.Tensor) -> torch.Tensor:
+def squares(v: torch.Tensor) -> torch.Tensor:
     """v [..., d] float32 -> sums of squares over d, float64; no more than SPAN terms are added up in float32."""
     if v.dtype == torch.float64 or v.shape[-1] <= SPAN:
         return torch.linalg.vector_norm(v, dim=-1).double().square()

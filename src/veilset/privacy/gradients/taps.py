@@ -60,6 +60,9 @@ def tapped(
     return sheet
 
 
+FLATTENING = (torch.flatten, torch.Tensor.flatten, torch.reshape, torch.Tensor.reshape)
+
+
 class _Takeover(TorchFunctionMode):
     """While it is on, functions with a rule and a replaced parameter as their weight go through that rule."""
 
@@ -82,6 +85,8 @@ class _Takeover(TorchFunctionMode):
         kwargs = kwargs or {}
         if function is torch.nn.functional.batch_norm:
             raise ConfigError("batch_norm in the loss: it mixes the records of a batch; use group_norm")
+        if function in FLATTENING and self._layout == torch.channels_last:
+            _keep_layout(args[0])
         make = RULES.get(function)
         made = make(args, kwargs, self._name) if make else None
         if made is None:
@@ -107,6 +112,12 @@ class _Takeover(TorchFunctionMode):
 
     def _name(self, weight: Any) -> str | None:
         return self._names.get(id(weight))
+
+
+def _keep_layout(x: torch.Tensor) -> None:
+    """Let the gradient of images lie in memory as they do: functions of single elements are slow where they do not."""
+    if functorch.maybe_get_bdim(x) == 0 and (whole := functorch.get_unwrapped(x)).dim() == 5 and whole.requires_grad:
+        whole.register_hook(lambda g: g.flatten(0, 1).contiguous(memory_format=torch.channels_last).view(g.shape))
 
 
 class _Layer(torch.autograd.Function):
