@@ -10,6 +10,7 @@ from veilset.methods.condensation.private_set import PrivateSet as _PrivateSet
 from veilset.methods.diffusion.dp_diffusion import DPDiffusion as _DPDiffusion
 from veilset.methods.diffusion.dp_feta import DPFETA as _DPFETA
 from veilset.methods.embedding.dp_merf import DPMERF as _DPMERF
+from veilset.methods.evolution.private_evolution import PrivateEvolution as _PrivateEvolution
 from veilset.methods.gan.dp_cgan import DPCGAN as _DPCGAN
 from veilset.methods.gan.dp_gan import DPGAN as _DPGAN
 from veilset.methods.latent.au_gm import AUGM as _AUGM
@@ -32,6 +33,7 @@ __all__ = [
     "DPCGAN",
     "DPDiffusion",
     "DPFETA",
+    "PrivateEvolution",
 ]
 
 class DPMERF(_DPMERF):
@@ -671,4 +673,29 @@ class DPFETA(_DPFETA):
         warm_steps: int = 1000,
         warm_batch: int = 1024,
         warm_rate: float = 0.005,
+    ) -> None: ...
+
+class PrivateEvolution(_PrivateEvolution):
+    r"""Public candidates, which private images vote for.
+
+    Parameters:
+        public (str, default: derived): public set, by name (glyphs, dead-leaves, mnist, ...) or path; needed
+        votes (int, >= 1, <= 50, default 4): rounds of voting
+        candidates (int, >= 1, <= 10000, default: derived): candidates a class; default N / (2.5 K noise_multiplier), from 8 to 1000
+        embedding (str, pixels | edges | scattering, default 'pixels'): what distances are of
+        threshold (float, >= 0, <= 10, default 1.0): what is taken from each count, in standard deviations of its noise
+        start (float, > 0, <= 1, default 0.3): degree of the variations after the first vote, from 0 to 1
+        end (float, > 0, <= 1, default 0.15): degree of those that are drawn; between, by a geometric rule
+    """
+
+    def __init__(
+        self,
+        *,
+        public: str | None = None,
+        votes: int = 4,
+        candidates: int | None = None,
+        embedding: Literal["pixels", "edges", "scattering"] = "pixels",
+        threshold: float = 1.0,
+        start: float = 0.3,
+        end: float = 0.15,
     ) -> None: ...

@@ -43,6 +43,7 @@ SMALL: dict[str, Params] = {
     "dp-diffusion": {"width": 8, "embedding": 8, "steps": 2, "copies": 2, "sampling_steps": 2, "batch": 10},
     "dp-feta": {"width": 8, "embedding": 8, "steps": 2, "copies": 2, "sampling_steps": 2, "batch": 10}
     | {"warm_steps": 2, "warm_batch": 4},
+    "private-evolution": {"public": "dead-leaves", "votes": 2, "candidates": 4},
 }
 # Ways that these leave out, in which a method asks, or computes, something else.
 OTHERWISE: dict[str, tuple[Params, ...]] = {
@@ -53,6 +54,7 @@ OTHERWISE: dict[str, tuple[Params, ...]] = {
     "dp-gan": ({"fakes": "public", "adaptive": True},),
     "dp-cgan": ({"fakes": "paired"},),
     "dp-feta": ({"warm_start": "central"}, {"warm_start": "mode"}),
+    "private-evolution": ({"embedding": "scattering"}, {"embedding": "edges"}),
 }
 ALL = SMALL["taught-moments"] | {"detail": True, "choose": True}
 Make = Callable[[], Method]

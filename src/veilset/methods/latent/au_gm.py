@@ -29,6 +29,8 @@ from torch.nn import functional as F
 from veilset.core.config import option
 from veilset.core.errors import ConfigError
 from veilset.core.types import Images, PublicInfo
+from veilset.data.load import load
+from veilset.data.public_set import declared
 from veilset.methods.base import State
 from veilset.methods.latent import autoencoders, density
 from veilset.methods.latent.common import Autoencoder, Form
@@ -47,6 +49,8 @@ class Config(autoencoders.Options):
 
 class AUGM(Autoencoder):
     """Autoencoder under DP-SGD: `encode` turns images into codes; samples are decoded from class Gaussians of codes."""
+
+    public_data = "optional"
 
     name = "au-gm"
     Config = Config
@@ -91,9 +95,11 @@ class PublicCodes(Stage):
 
         Raises:
             ConfigError: the set is not declared public, has no test split, or lacks a class.
+            DataError: its declaration names no licence, or nobody who declares it.
         """
-        _public(self.config.public, info)
-        return Plan(())
+        name = self.config.public
+        _public(name, info)
+        return Plan((), public=(declared(name, load(name).public_test()),))
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
         """ "part", "mean" and "root", as if they were released."""
@@ -110,8 +116,6 @@ def _public(name: str, info: PublicInfo) -> tuple[torch.Tensor, torch.Tensor]:
     Raises:
         ConfigError: the set is not declared public, has no test split, or lacks a class.
     """
-    from veilset.data.load import load
-
     test = load(name).test
     if not isinstance(test, Images):
         raise ConfigError(f"public = {name!r}: must have a test split that is declared public (access = public)")
