@@ -31,7 +31,8 @@ def page(name: str) -> str:
     body = [_markdown(text) for text in dict.fromkeys(texts) if text]
     source = f"[`{entry.module}`](../../src/{entry.module.replace('.', '/')}.py)"
     head = f"# {name}\n\n{entry.summary[:1].upper()}{entry.summary[1:]}. Source: {source}."
-    use = f"```sh\nveilset fit {name} --data digits --epsilon 1 --out runs/{name}\n```"
+    given = " --public glyphs" if cls.public_data == "needed" else ""
+    use = f"```sh\nveilset fit {name} --data digits --epsilon 1{given} --out runs/{name}\n```"
     if taught:
         call = f'teacher = vs.make_teacher("{name}").fit(data.train, vs.Privacy(epsilon=1.0))'
         asked = "labels = teacher.predict(data.test.x)\nprobabilities = teacher.predict_proba(data.test.x)"

@@ -128,7 +128,7 @@ def _copies(released: Images, test: Images, source: str) -> dict[str, Any]:
     from veilset.audit.membership.records import inspect
     from veilset.audit.nearest import guess
     from veilset.data.load import load
-    from veilset.evaluation.overlap import overlap
+    from veilset.data.overlap import overlap
 
     members = inspect(load(source).train, 0)
     ours, usual = overlap(members, released), overlap(members, test)

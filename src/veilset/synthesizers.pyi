@@ -10,6 +10,7 @@ from veilset.methods.condensation.private_set import PrivateSet as _PrivateSet
 from veilset.methods.diffusion.dp_diffusion import DPDiffusion as _DPDiffusion
 from veilset.methods.diffusion.dp_feta import DPFETA as _DPFETA
 from veilset.methods.embedding.dp_merf import DPMERF as _DPMERF
+from veilset.methods.evolution.private_evolution import PrivateEvolution as _PrivateEvolution
 from veilset.methods.gan.dp_cgan import DPCGAN as _DPCGAN
 from veilset.methods.gan.dp_gan import DPGAN as _DPGAN
 from veilset.methods.gan.gs_wgan import GSWGAN as _GSWGAN
@@ -34,6 +35,7 @@ __all__ = [
     "GSWGAN",
     "DPDiffusion",
     "DPFETA",
+    "PrivateEvolution",
 ]
 
 class DPMERF(_DPMERF):
@@ -360,7 +362,7 @@ class AUGM(_AUGM):
         n_components (int, >= 1, <= 64, default: derived): Gaussians of codes per class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
         sample_pixels (bool, default False): draw every pixel from its likelihood instead of giving its mean
         latent_prior (str, released | public, default 'released'): class Gaussians of codes: a paid sum, or codes of a public set
-        public_data (str, default 'digits'): built-in set or path, declared public and with all classes, for latent_prior public
+        public (str, default 'digits'): built-in set or path, declared public and with all classes, for latent_prior public
     """
 
     def __init__(
@@ -386,7 +388,7 @@ class AUGM(_AUGM):
         n_components: int | None = None,
         sample_pixels: bool = False,
         latent_prior: Literal["released", "public"] = "released",
-        public_data: str = "digits",
+        public: str = "digits",
     ) -> None: ...
 
 class DPGAN(_DPGAN):
@@ -722,4 +724,29 @@ class DPFETA(_DPFETA):
         warm_steps: int = 1000,
         warm_batch_size: int = 1024,
         warm_lr: float = 0.005,
+    ) -> None: ...
+
+class PrivateEvolution(_PrivateEvolution):
+    r"""Public candidates, which private images vote for.
+
+    Parameters:
+        public (str, default: derived): public set, by name (glyphs, dead-leaves, mnist, ...) or path; needed
+        votes (int, >= 1, <= 50, default 4): rounds of voting
+        candidates (int, >= 1, <= 10000, default: derived): candidates a class; default N / (2.5 K noise_multiplier), from 8 to 1000
+        embedding (str, pixels | edges | scattering, default 'pixels'): what distances are of
+        threshold (float, >= 0, <= 10, default 1.0): what is taken from each count, in standard deviations of its noise
+        start (float, > 0, <= 1, default 0.3): degree of the variations after the first vote, from 0 to 1
+        end (float, > 0, <= 1, default 0.15): degree of those that are drawn; between, by a geometric rule
+    """
+
+    def __init__(
+        self,
+        *,
+        public: str | None = None,
+        votes: int = 4,
+        candidates: int | None = None,
+        embedding: Literal["pixels", "edges", "scattering"] = "pixels",
+        threshold: float = 1.0,
+        start: float = 0.3,
+        end: float = 0.15,
     ) -> None: ...

@@ -36,6 +36,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "dp-kip": {"steps": 2, "per_class": 2},
     "private-set": {"networks": 1, "stages": 2, "per_class": 2, "width": 4, "start": "noise"},
     "dp-condense": {"steps": 2, "per_class": 2, "networks": 2, "width": 4},
+    "private-evolution": {"public": "dead-leaves", "votes": 2, "candidates": 4},
 }
 
 
@@ -117,6 +118,7 @@ WANTED = {
     "vae-gm": {"elbo", "reconstruction"}, "au-gm": {"reconstruction"}, "dp-gan": {"critic"}, "dp-cgan": {"critic"},
     "dp-diffusion": {"denoising"}, "dp-feta": {"denoising", "likelihood"}, "taught-moments": {"likelihood"},
     "gs-wgan": set(), "dp-kip": set(), "private-set": set(), "dp-condense": set(),
+    "private-evolution": set(),
 }  # fmt: skip
 
 

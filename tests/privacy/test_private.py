@@ -102,7 +102,11 @@ def test_row_15_protecting_noise_is_drawn_in_one_file_and_never_seeded_by_a_lite
     for name in random:
         # A loss may draw what protects nothing, with one seed for all records; random images are looked at.
         draws = {"privacy/draws.py"} if name in ("manual_seed", "seed") else set()
-        looks = {"privacy/alone.py", "privacy/enclave.py", "privacy/gradients/clipped.py"} if name == "manual_seed" else set()
+        looks = (
+            {"privacy/alone.py", "privacy/enclave.py", "privacy/gradients/clipped.py"}
+            if name == "manual_seed"
+            else set()
+        )
         assert {f for f in calls_of(name) if f.startswith("privacy/")} == draws | looks, name
     for name, where in (("noise", "gate"), ("rounded_normal", "noise"), ("normal", "draws"), ("uniform", "draws")):
         calling = {f for f in calls_of(name) if f.startswith(("privacy/", "core/"))} - {"privacy/noise.py"}

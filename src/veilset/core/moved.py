@@ -35,6 +35,7 @@ MOVED |= {
     "veilset.methods.shrinkage": "veilset.learning.shrinkage",
     "veilset.methods.training": "veilset.learning.dp_sgd",
     "veilset.networks.moves": "veilset.learning.augmentation",
+    "veilset.evaluation.overlap": "veilset.data.overlap",
     "veilset.data.source": "veilset.data.formats.detect",
     "veilset.privacy.books": "veilset.privacy.run.journal",
     "veilset.privacy.collective": "veilset.privacy.run.process_group",

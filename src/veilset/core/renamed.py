@@ -63,7 +63,6 @@ RENAMED: Mapping[str, tuple[str, ...]] = {
     "optimiser": ("optimizer",),
     "patch": ("patch_size",),
     "pixels": ("likelihood",),
-    "public": ("public_data",),
     "query_rate": ("query_sample_rate",),
     "rate": ("lr",),
     "ratio": ("critic_steps",),

@@ -21,7 +21,8 @@ SUFFIXES = "npz|zip|tar|tar.gz|tgz|parquet|nii|nii.gz|bin|tif|tiff|dcm"  # of se
 REQUIRED = ("name", "classes", "shape", "value_range", "units")
 CHOICE = ("unit_column", "ignored")
 READING = tuple(f.name for f in dataclasses.fields(Reading))
-OPTIONAL = ("unit", *CHOICE, *READING, "max_images_per_unit", "access", "confirmed")
+GIVEN = ("licence", "declared_by")  # of a set that methods may use as public data
+OPTIONAL = ("unit", *CHOICE, *READING, *GIVEN, "max_images_per_unit", "access", "confirmed")
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,15 @@ class Declaration:
         confirmed: whether the owner confirmed them.
         choice: how columns of this set are read; it stays with the set.
         reading: how its files are read; it stays with the set, too.
+        licence, declared_by: of a set that is public: under which licence it may be used, and who says so; else empty.
     """
 
     info: PublicInfo
     confirmed: bool = True
     choice: Choice = Choice()
     reading: Reading = Reading()
+    licence: str = ""
+    declared_by: str = ""
 
 
 def path_for(source: Path) -> Path:
@@ -115,9 +119,10 @@ def parse(text: str, where: str) -> Declaration:
         choice = Choice(**{k: facts.pop(k) for k in CHOICE if k in facts})
         reading = Reading(**{k: facts.pop(k) for k in READING if k in facts})
         yes = facts.pop("confirmed", False)
+        given = {k: facts.pop(k) for k in GIVEN if k in facts}
         if choice.unit_column and fold(choice.unit_column) in map(fold, choice.ignored):
             raise DataError(f"ignored = {list(choice.ignored)!r}: names the unit_column too; keep it in one of them")
-        return Declaration(PublicInfo.from_json(facts), yes, choice, reading)
+        return Declaration(PublicInfo.from_json(facts), yes, choice, reading, **given)
     except DataError as e:
         raise DataError(f"{where}: {e}") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,7 +62,7 @@ class Dataset:
             if not there:
                 self.__test = (None,)
             elif info.access == "public":
-                self.__test = (_public(info, self.__open("test")),)
+                self.__test = (images_of(info, self.__open("test")),)
             else:
                 self.__test = (PrivateImages(info, lambda: self.__open("test")),)
         return self.__test[0]
@@ -174,8 +175,20 @@ def opened(
     return found
 
 
-def _public(info: PublicInfo, split: Opened) -> Images:
-    """A declared public split as images that may be looked at."""
+def training_images(source: str) -> Images:
+    """The training split of a set that its owner declares public, as images that may be looked at.
+
+    Raises:
+        DataError: as `load`, or a file fault.
+    """
+    found = load(source)
+    declared = None if public.named(source) else declare.read(Path(source))
+    part = opened(lambda: reader(source), found.info, "train", source, declared.choice if declared else None)
+    return replace(images_of(found.info, part), label=f"DECLARED PUBLIC: {found.name}")
+
+
+def images_of(info: PublicInfo, split: Opened) -> Images:
+    """An opened split as images that may be looked at: one that is declared public, or by the owner, in `check`."""
     import torch
 
     n = split.records.count

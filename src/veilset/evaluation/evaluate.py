@@ -122,7 +122,7 @@ def _copies(members: Images | None, against: Images) -> tuple[str, ...]:
     """A note about near copies of training images in the real set; exact ones are refused."""
     if members is None:
         return ()
-    from veilset.evaluation.overlap import overlap
+    from veilset.data.overlap import overlap
 
     _check_open("members", members)
     note = overlap(members, against).check().note

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, final
 
 import torch
 
@@ -46,10 +46,19 @@ class Method(Configured, ABC):
     """Base of synthesizers and teachers. Public methods are final; the others are what a method writes.
 
     Attributes:
+        public_data: whether it starts from data that is declared public, which its parameter `public` names: "needed",
+            "optional" or "ignored".
         receipt_: the claim, after `fit`.
     """
 
+    public_data: ClassVar[Literal["needed", "optional", "ignored"]] = "ignored"
+
     def __init__(self, **params: Any):
+        if "public" in params and self.public_data == "ignored":
+            raise ConfigError(
+                f"public = {params['public']!r}: {self.name} uses no public data; leave it out, or take a method that "
+                "does (`veilset methods`)"
+            )
         super().__init__(**params)
         self._restored = ""  # where its weights were read from
         self.device = "cpu"
@@ -129,7 +138,14 @@ class Method(Configured, ABC):
     @final
     def session(self, data: PrivateImages, plan: Plan, **how: Any) -> Session:
         """A session that fits this method; arguments and errors as `Session` has them."""
-        return Session(data, plan, what=self.name, config=asdict(self.config), **how)
+        return Session(data, plan, what=self.name, config=self._told(), **how)
+
+    def _told(self) -> dict[str, Any]:
+        """The parameters as they are written: of a public set its name alone, since its place is its owner's matter."""
+        told = asdict(self.config)
+        if self.public_data != "ignored" and told["public"]:
+            told["public"] = Path(told["public"]).name
+        return told
 
     @final
     def fit_planned(self: M, session: Session) -> M:
@@ -182,7 +198,7 @@ class Method(Configured, ABC):
 
         state, info = self.fitted()
         assert self.receipt_ is not None
-        facts = {"format": FORMAT, "method": self.name, "config": asdict(self.config), "info": info.to_json()}
+        facts = {"format": FORMAT, "method": self.name, "config": self._told(), "info": info.to_json()}
         write_bytes(folder / "model.safetensors", save(state))
         write_json(folder / "model.json", facts)
         self.receipt_ = write_release(folder, self.receipt_, self._ledger)

@@ -73,6 +73,11 @@ BUILT_IN = {
         "diffusion model by DP-SGD, several noise draws per record (DPDM)",
     ),
     "dp-feta": _in("diffusion.dp_feta", "DPFETA", "noisy class summaries first, then a diffusion model by DP-SGD"),
+    "private-evolution": _in(
+        "evolution.private_evolution",
+        "PrivateEvolution",
+        "candidates from public data, chosen by private votes; needs --public",
+    ),
 }
 
 

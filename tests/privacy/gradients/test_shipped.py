@@ -91,9 +91,12 @@ def test_fast_gradients_of_a_method_are_those_of_single_records(case, monkeypatc
 def test_every_method_that_asks_for_gradients_is_here():
     from veilset.methods.catalogue import BUILT_IN, method_class
 
+    def made(cls):
+        return cls(public="dead-leaves") if cls.public_data == "needed" else cls()
+
     ask = {
         name
         for name in BUILT_IN
-        if any(r.verb == "grad" for r in method_class(name)()._plan(INFO, vs.Privacy(1.0)).releases)
+        if any(r.verb == "grad" for r in made(method_class(name))._plan(INFO, vs.Privacy(1.0)).releases)
     }
     assert ask == {case.partition(":")[0] for case in SHIPPED}

@@ -84,6 +84,7 @@ SMALL: dict[str, Params] = {
         "batch_size": 4,
         "latent_dim": 3,
     },
+    "private-evolution": {"public": "dead-leaves", "votes": 2, "candidates": 4},
 }
 # Ways that these leave out, in which a method asks, or computes, something else.
 OTHERWISE: dict[str, tuple[Params, ...]] = {
@@ -95,6 +96,7 @@ OTHERWISE: dict[str, tuple[Params, ...]] = {
     "dp-cgan": ({"fakes": "paired"},),
     "dp-feta": ({"warm_start": "central"}, {"warm_start": "mode"}),
     "gs-wgan": ({"mechanism": "round-robin", "basis": 0}, {"critic": "conv", "generator": "deconv"}),
+    "private-evolution": ({"embedding": "scattering"}, {"embedding": "edges"}),
 }
 ALL = SMALL["taught-moments"] | {"texture": True, "selection": True}
 Make = Callable[[], Method]

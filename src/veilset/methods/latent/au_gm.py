@@ -29,6 +29,8 @@ from torch.nn import functional as F
 from veilset.core.config import option
 from veilset.core.errors import ConfigError
 from veilset.core.types import Images, PublicInfo
+from veilset.data.load import load
+from veilset.data.public_set import declared
 from veilset.methods.base import State
 from veilset.methods.latent import autoencoders, density
 from veilset.methods.latent.common import Autoencoder, Form
@@ -42,13 +44,15 @@ class Config(autoencoders.Options):
     latent_prior: str = option(
         "released", "class Gaussians of codes: a paid sum, or codes of a public set", choices=("released", "public")
     )
-    public_data: str = option(
+    public: str = option(
         "digits", "built-in set or path, declared public and with all classes, for latent_prior public"
     )
 
 
 class AUGM(Autoencoder):
     """Autoencoder under DP-SGD: `encode` turns images into codes; samples are decoded from class Gaussians of codes."""
+
+    public_data = "optional"
 
     name = "au-gm"
     Config = Config
@@ -93,13 +97,15 @@ class PublicCodes(Stage):
 
         Raises:
             ConfigError: the set is not declared public, has no test split, or lacks a class.
+            DataError: its declaration names no licence, or nobody who declares it.
         """
-        _public(self.config.public_data, info)
-        return Plan(())
+        name = self.config.public
+        _public(name, info)
+        return Plan((), public=(declared(name, load(name).public_test()),))
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
         """ "part", "mean" and "root", as if they were released."""
-        x, y = _public(self.config.public_data, info)
+        x, y = _public(self.config.public, info)
         with torch.random.fork_rng(), torch.no_grad():
             net = self.form.opened(self.config, info, earlier["networks"]).to(self.device)
             codes = net.encode(x.to(self.device), y.to(self.device) * 0)[0].cpu()
@@ -112,16 +118,14 @@ def _public(name: str, info: PublicInfo) -> tuple[torch.Tensor, torch.Tensor]:
     Raises:
         ConfigError: the set is not declared public, has no test split, or lacks a class.
     """
-    from veilset.data.load import load
-
     test = load(name).test
     if not isinstance(test, Images):
-        raise ConfigError(f"public_data = {name!r}: must have a test split that is declared public (access = public)")
+        raise ConfigError(f"public = {name!r}: must have a test split that is declared public (access = public)")
     there = {test.classes[k] for k in test.y.unique().tolist()}
     missing = [k for k in info.classes if k not in there]
     if missing:
         raise ConfigError(
-            f"public_data = {name!r}: has no image of class {missing[0]!r}; name another set, or latent_prior released"
+            f"public = {name!r}: has no image of class {missing[0]!r}; name another set, or latent_prior released"
         )
     number = torch.tensor([info.classes.index(k) if k in info.classes else -1 for k in test.classes])[test.y]
     x = test.x[number >= 0].float() / 255

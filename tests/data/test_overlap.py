@@ -9,8 +9,8 @@ import torch
 
 from veilset.core.errors import DataError
 from veilset.core.types import Images
+from veilset.data.overlap import Overlap, exact_copies, overlap, without_copies
 from veilset.evaluation import evaluate
-from veilset.evaluation.overlap import Overlap, exact_copies, overlap, without_copies
 
 
 def with_rows(images: Images, rows: torch.Tensor) -> Images:

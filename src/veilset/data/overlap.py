@@ -43,7 +43,7 @@ class Overlap:
         if self.exact:
             raise DataError(
                 f"against holds {self.exact} exact copies of training images (of {self.of}): a copying model would "
-                "be rewarded; remove them, see veilset.evaluation.overlap.without_copies"
+                "be rewarded; remove them, see veilset.data.overlap.without_copies"
             )
         return self
 
