@@ -322,7 +322,7 @@ def words(result: dict[str, Any]) -> str:
         return f"{result['ms']} ms"
     if "total" in result:
         return f"{result['total_cpu']:.0f} s of processor time"
-    return ", ".join(f"{v['ratio']}" for v in result.values() if isinstance(v, dict)) + " of the peers' time"
+    return ", ".join(f"{v['ratio']}" for _, v in _compared(result)) + " of the peers' time"
 
 
 def summary(done: Sequence[tuple[Cell, dict[str, Any]]], wanted: Sequence[Cell]) -> dict[str, Any]:
@@ -392,6 +392,11 @@ def pages(result: dict[str, Any]) -> dict[str, str]:
     return {PAGE: "\n".join([*lines, *_beside(result.get("peers"))])}
 
 
+def _compared(result: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """What was timed beside another package; the rest of a result says how it was made."""
+    return [(k, v) for k, v in result.items() if isinstance(v, dict) and "ratio" in v]
+
+
 def _beside(peers: dict[str, Any] | None) -> list[str]:
     """The table of `peers`."""
     if not peers:
@@ -399,8 +404,7 @@ def _beside(peers: dict[str, Any] | None) -> list[str]:
     rows = [
         f"| {k} | {v['ours']:.2f} | {v['theirs']:.2f} | {v['ratio']:.2f} | "
         + ", ".join(f"{x:.5g}" for x in v["values"])
-        for k, v in peers.items()
-        if isinstance(v, dict)
+        for k, v in _compared(peers)
     ]
     return [
         "## Beside other packages\n",

@@ -36,7 +36,7 @@ def test_cells_and_tables() -> None:
     }
     steps = {"ms": {"convnet": 300.0}, "load": 9.0}
     frechet = {"ours": 2.5, "theirs": 5.0, "ratio": 0.5, "values": [0.25, 0.25]}
-    beside = {"load": 2.0, "rounds": 3, "Frechet distance": frechet}
+    beside = {"load": 2.0, "rounds": 3, "versions": {"torch": "2"}, "Frechet distance": frechet}
     done = [
         (cells[0], error),
         (Cell("timed.real", "timed", {"source": "real"}), run),
