@@ -113,6 +113,7 @@ def test_halved_noise_fails(monkeypatch):
     assert {"noise scale, sum", "noise scale, grad"} <= set(failing(noise.scale_and_shape()))
 
 
+@pytest.mark.long
 def test_noise_off_by_one_percent_fails(monkeypatch):
     real = Gate._noised
     less = lambda self, exact, *a, **k: exact.value + 0.99 * (real(self, exact, *a, **k) - exact.value)  # noqa: E731

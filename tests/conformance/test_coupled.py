@@ -42,6 +42,7 @@ def test_one_unit_moves_each_sum_by_at_most_its_sensitivity(name, seed, images):
     assert set(got) == set(coupled.PLACES) and max(got.values()) <= MOST
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [n for n in BUILT_IN if everybody(n)])
 def test_also_where_each_step_reads_everybody(name):
     d, others = coupled.worlds(1, WHITE, 4)

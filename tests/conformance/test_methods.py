@@ -26,6 +26,16 @@ def maker(name: str):
     return lambda: cls(**params)
 
 
+# Of the ways that the small parameters leave out; the first takes seconds each, and is asked of all methods below.
+OF_OTHER_WAYS = [
+    pytest.param(p, id=p.__name__, marks=marks)
+    for p, marks in (
+        (kit.contributions_are_bounded_and_nothing_else_is_learned, pytest.mark.long),
+        (kit.plan_and_ledger_agree, ()),
+    )
+]
+
+
 @pytest.mark.parametrize("holds", kit.PROPERTIES, ids=lambda p: p.__name__)
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in(name, holds):
@@ -36,10 +46,7 @@ def test_built_in(name, holds):
     holds(make)
 
 
-@pytest.mark.parametrize(
-    "holds", [kit.contributions_are_bounded_and_nothing_else_is_learned, kit.plan_and_ledger_agree],
-    ids=lambda p: p.__name__,
-)  # fmt: skip
+@pytest.mark.parametrize("holds", OF_OTHER_WAYS)
 @pytest.mark.parametrize(
     ("name", "other"),
     [
@@ -323,10 +330,7 @@ def test_known_bad(bad):
         kit.check_synthesizer(bad)
 
 
-@pytest.mark.parametrize(
-    "holds", [kit.contributions_are_bounded_and_nothing_else_is_learned, kit.plan_and_ledger_agree],
-    ids=lambda p: p.__name__,
-)  # fmt: skip
+@pytest.mark.parametrize("holds", OF_OTHER_WAYS)
 def test_taught_moments_with_all_of_its_releases(holds) -> None:
     """The kit's sets are so small that the plan would leave histograms and the choice out."""
     with worth_all():

@@ -164,6 +164,7 @@ def test_a_fit_releases_draws_as_they_are_if_that_is_chosen(monkeypatch) -> None
     assert model.notes() == ("draws without fine detail, not augmented",)
 
 
+@pytest.mark.long
 def test_the_networks_that_choose_learn_from_drawn_images_alone(monkeypatch) -> None:
     real, seen = selection._taught, []
     monkeypatch.setattr(selection, "_taught", lambda net, x, y: seen.append(len(x)) or real(net, x, y))

@@ -98,6 +98,7 @@ def test_choices_told_are_the_mixture_over_a_public_coin(noise, rate, order):
     assert shards.told(noise, rate, order) == pytest.approx(math.log(mean) / (order - 1), rel=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("noise", [0.35, 0.7, 1.4, 5.0])
 @pytest.mark.parametrize("k", [2, 10, 300])
 @pytest.mark.parametrize("steps", [1, 50, 2000])
