@@ -29,7 +29,7 @@ def chosen(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     shutil.copy(ROOT / "pyproject.toml", pytester.path)
     (pytester.path / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "conftest.py", pytester.path / "tests")
-    (pytester.path / "tests" / "test_suite.py").write_text(SUITE)
+    (pytester.path / "tests" / "test_of_parts.py").write_text(SUITE)
 
     def run(*args: str) -> list[str]:
         done = pytester.runpytest_inprocess("--collect-only", "-p", "no:cacheprovider", *args)

@@ -69,7 +69,7 @@ def readme() -> str:
 
 def _figures(found: list[dict[str, Any] | None]) -> str:
     """Accuracy on both sets, with the number of seeds where it is not three; a method may not be in the suite yet."""
-    rows = [r for r in found if r]
+    rows = [r for r in found if r and r["seeds"]]
     if len(rows) < len(found):
         return "not measured"
     texts = [plus_minus(r["figures"]["gen2real-cnn"], 1) or "not measured" for r in rows]

@@ -92,4 +92,4 @@ def test_other_draws_are_another_loss():
     for draws in ({"level": (2,)}, {"level": Uniform((5,))}, {"level": (2,), "more": ()}):
         got = gate.grad("step", loss, linear_params(facts()), draws=draws)
         assert bool(torch.isfinite(got["w"]).all())
-    assert len({id(what) for _, (_, what) in gate._rows}) == 3
+    assert len({id(what) for _, (_, what, _) in gate._rows}) == 3

@@ -18,6 +18,8 @@ LITTER = {".ds_store", "thumbs.db", "desktop.ini", ".directory"}  # what file ma
 
 def write_list(folder: Path) -> tuple[int, str]:
     """Write SHA256SUMS for all files of a folder, for `sha256sum -c` too; how many, and the hash of the list."""
+    for cut in folder.glob(".*.partial"):  # a process was killed while it wrote a file, which is written anew
+        cut.unlink()
     names = sorted(name for name, path in _files(folder).items() if not _litter(path))
     sums = "".join(f"{sha256_file(folder / n)}  {n}\n" for n in names).encode()
     write_bytes(folder / SUMS, sums)

@@ -96,7 +96,7 @@ OTHERWISE: dict[str, tuple[Params, ...]] = {
     "dp-cgan": ({"fakes": "paired"},),
     "dp-feta": ({"warm_start": "central"}, {"warm_start": "mode"}),
     "gs-wgan": ({"mechanism": "round-robin", "basis": 0}, {"critic": "conv", "generator": "deconv"}),
-    "private-evolution": ({"embedding": "scattering"}, {"embedding": "edges"}),
+    "private-evolution": ({"features": "scattering"}, {"features": "edges"}),
 }
 ALL = SMALL["taught-moments"] | {"texture": True, "selection": True}
 Make = Callable[[], Method]

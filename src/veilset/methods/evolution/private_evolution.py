@@ -56,7 +56,7 @@ class Config:
     candidates: int | None = option(
         None, "candidates a class; default N / (2.5 K noise_multiplier), from 8 to 1000", ge=1, le=10000
     )
-    embedding: str = option("pixels", "what distances are of", choices=("pixels", "edges", "scattering"))
+    features: str = option("pixels", "what distances are of", choices=("pixels", "edges", "scattering"))
     threshold: float = option(1.0, "what is taken from each count, in standard deviations of its noise", ge=0, le=10)
     start: float = option(0.3, "degree of the variations after the first vote, from 0 to 1", gt=0, le=1)
     end: float = option(0.15, "degree of those that are drawn; between, by a geometric rule", gt=0, le=1)
@@ -100,7 +100,7 @@ class Votes(Stage):
         """One sum, several times."""
         public, c = open_public(self._public), self.config
         m, k = self._candidates(info, budget), len(info.classes)
-        each = 2e-3 if c.embedding == "scattering" else 2e-4
+        each = 2e-3 if c.features == "scattering" else 2e-4
         seconds = 10 + c.votes * (info.units + k * m) * (each * min(info.pixels, 784) / 784 + 2e-7 * m)
         release = Release(name="votes", bound=1.0, steps=c.votes)
         return Plan((release,), seconds=seconds, memory_mb=600 + 2e-3 * k * m, public=(public.declaration,))
@@ -108,7 +108,7 @@ class Votes(Stage):
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
         """ "rows" [K, M, P] and "weight" [K, M] of the candidates of the last vote, and what shows them."""
         c, classes, m = self.config, len(info.classes), self._candidates(info, budget)
-        seen = {"pixels": _pixels, "edges": edges, "scattering": scattering.features}[c.embedding]
+        seen = {"pixels": _pixels, "edges": edges, "scattering": scattering.features}[c.features]
         made = simulator(info, self._public, lambda x: seen(_shrunk(x)))
         embed = _axes(made, seen, info)
         rows = made.random(torch.arange(classes).repeat_interleave(m))

@@ -193,8 +193,16 @@ class Clipped:
     def _reference(self, loss: Loss, params: Parameters, inputs: Inputs, which: Any, half: bool) -> Iterator[Wanted]:
         """The rows that hold an image, and its gradients [1, ...]; for each image. `which` it is says each row."""
         for some in torch.arange(len(inputs[0])).split(PART):
-            with shared(1, inputs[0].device), _cast(half):
-                grads = per_record(loss, params, [v[some] for v in inputs], self._names)
+            images = [v[some] for v in inputs]
+            with shared(1, inputs[0].device):
+                try:
+                    with _cast(half):
+                        grads = per_record(loss, params, images, self._names)
+                except RuntimeError:  # torch maps some layers in float32 alone
+                    if not half:
+                        raise
+                    with _cast(False):
+                        grads = per_record(loss, params, images, self._names)
             for place, image in enumerate(some):
                 yield (which == image).nonzero()[:, 0], {k: g[place, None] for k, g in grads.items()}
 
