@@ -161,7 +161,7 @@ class Enclave:
         return {"models": self._models}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The other way."""
+        """Restore what `state_dict` returned."""
         self._models = state["models"]
 
     def _asked(self, f: Answer, hidden: Hidden, seed: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 from veilset.privacy import renyi
 from veilset.privacy.mechanisms.base import Known, Line
 from veilset.privacy.mechanisms.sampled_gaussian import SampledGaussian
-from veilset.privacy.mechanisms.secret_shards import Answers
+from veilset.privacy.mechanisms.secret_shards import Answers, answered
 from veilset.privacy.spent import Spent
 
 NAME = "round-robin"
@@ -20,9 +20,8 @@ GAUSSIAN = SampledGaussian()
 
 
 def round_robin(noise_multiplier: float, parts: int, steps: int, rows: int = 1, columns: int = 1) -> Spent:
-    """The accountant's line of `steps` answers of `parts` shards in turn; noise multiplier of a whole answer."""
-    facts = (("columns", columns), ("rows", rows), ("shards", parts))
-    return Spent(noise_multiplier, 1 / parts, steps, None, NAME, facts)
+    """`answered` where the shards answer in turn."""
+    return answered(NAME, noise_multiplier, parts, steps, rows, columns)
 
 
 class RoundRobin(Answers):

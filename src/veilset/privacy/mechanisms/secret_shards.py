@@ -24,10 +24,15 @@ def count(value: Any) -> bool:
     return type(value) is int and 1 <= value <= MOST
 
 
-def secret_shards(noise_multiplier: float, parts: int, steps: int, rows: int = 1, columns: int = 1) -> Spent:
-    """The accountant's line of `steps` draws of one of `parts` shards; noise multiplier of the whole answer."""
+def answered(name: str, noise_multiplier: float, parts: int, steps: int, rows: int, columns: int) -> Spent:
+    """The accountant's line of `steps` answers by one of `parts` shards each; noise multiplier of a whole answer."""
     facts = (("columns", columns), ("rows", rows), ("shards", parts))
-    return Spent(noise_multiplier, 1 / parts, steps, None, NAME, facts)
+    return Spent(noise_multiplier, 1 / parts, steps, None, name, facts)
+
+
+def secret_shards(noise_multiplier: float, parts: int, steps: int, rows: int = 1, columns: int = 1) -> Spent:
+    """`answered` where a secret coin draws the shard."""
+    return answered(NAME, noise_multiplier, parts, steps, rows, columns)
 
 
 class Answers(Mechanism):
