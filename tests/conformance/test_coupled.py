@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -129,20 +131,22 @@ def test_draws_that_follow_a_records_place_are_seen(monkeypatch):
 # ---------------------------------------------------------------------- the streams of production are fresh
 
 
-def purposes(monkeypatch, fit):
+def purposes(fit):
     """All purposes that a fit took a stream for, in order."""
     seen, real = [], gates.Keys.stream
-    monkeypatch.setattr(gates.Keys, "stream", lambda self, purpose: seen.append(purpose) or real(self, purpose))
-    monkeypatch.setattr(Clipped, "most", lambda self, memory: coupled.FEW)
-    fit()
+    with (
+        mock.patch.object(gates.Keys, "stream", lambda self, purpose: seen.append(purpose) or real(self, purpose)),
+        mock.patch.object(Clipped, "most", lambda self, memory: coupled.FEW),
+    ):
+        fit()
     return seen
 
 
 @pytest.mark.parametrize("name", list(BUILT_IN))
 @pytest.mark.parametrize("seed", [None, pytest.param(4, marks=pytest.mark.long)])
-def test_no_two_streams_are_for_one_purpose(name, seed, monkeypatch):
+def test_no_two_streams_are_for_one_purpose(name, seed):
     data = coupled.worlds(1, WHITE, 4)[0].data.hide()
-    seen = purposes(monkeypatch, lambda: maker(name)().fit(data, kit.BUDGET, seed=seed))
+    seen = purposes(lambda: maker(name)().fit(data, kit.BUDGET, seed=seed))
     assert len(seen) == len(set(seen))
 
 

@@ -94,7 +94,9 @@ def test_images_are_moved_each_on_its_own() -> None:
     assert float(selection.moved(x).min()) >= 0 and float(selection.moved(x).max()) <= 1
 
 
-@pytest.mark.parametrize(("epsilon", "noise", "part"), [(1.0, 0.00125, 0.012), (10.0, 0.001, 0.005)])
+@pytest.mark.parametrize(
+    ("epsilon", "noise", "part"), [(1.0, 0.00125, 0.012), pytest.param(10.0, 0.001, 0.005, marks=pytest.mark.long)]
+)
 def test_the_noise_of_a_count_is_small_beside_the_units(epsilon: float, noise: float, part: float) -> None:
     """By the plan's own price: the part is no more than it needs, and about a hundredth at most."""
     privacy = vs.Privacy(epsilon)

@@ -227,6 +227,7 @@ def test_an_interrupted_run_goes_on_to_the_same_model(name, params, tmp_path, mo
     assert all(torch.equal(v, again._state[k]) for k, v in whole._state.items())
 
 
+@pytest.mark.long
 def test_pairs_stay_on_the_fast_path_in_bfloat16(recwarn: pytest.WarningsRecorder) -> None:
     """A unit that rounding turns on or off moves a row's gradient by a third, and is no wrong rule."""
     with torch.autocast("cpu", torch.bfloat16):

@@ -71,7 +71,11 @@ def test_nothing_to_classify_is_no_error(taught) -> None:
 
 @pytest.mark.parametrize(
     ("units", "epsilon", "alone", "taught"),
-    [(60_000, 1.0, 14, 8), (60_000, 10.0, 44, 27), (50_000, 10.0, 37, 23), (1_437, 1.0, 1, 1)],
+    [
+        (60_000, 1.0, 14, 8),
+        *(pytest.param(*row, marks=pytest.mark.long) for row in ((60_000, 10.0, 44, 27), (50_000, 10.0, 37, 23))),
+        (1_437, 1.0, 1, 1),
+    ],
 )
 def test_the_rate_is_the_one_the_docs_name(units: int, epsilon: float, alone: int, taught: int) -> None:
     side = 28 if units > 5_000 else 8

@@ -131,7 +131,7 @@ def test_gradients_alone_learn_too():
     assert (torch.cdist(images.x.flatten(1) / 255, centres).argmin(1) == images.y).float().mean() > 0.9
 
 
-@pytest.mark.parametrize("cls", ALL)
+@pytest.mark.parametrize("cls", [DPCVAE, *(pytest.param(cls, marks=pytest.mark.long) for cls in (VAEGM, AUGM))])
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 7, 11)], ids=str)
 @pytest.mark.parametrize("conv", [False, True])
 def test_colour_and_odd_sides(cls, shape, conv):
@@ -188,7 +188,7 @@ def test_cells_find_the_two_kinds_of_a_class():
     assert between[1] < 0.1 < between[0]
 
 
-@pytest.mark.parametrize("cls", ALL)
+@pytest.mark.parametrize("cls", [pytest.param(DPCVAE, marks=pytest.mark.long), VAEGM, AUGM])
 def test_an_interrupted_fit_goes_on_to_the_same_model(cls, tmp_path, monkeypatch):
     x, y = bars()
     whole = cls(**TINY).fit(hidden(x, y), vs.Privacy(5.0), seed=0)._state

@@ -22,13 +22,15 @@ PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "dp-accounting")
 def versions() -> dict[str, str]:
     """Versions of Python, of this very code, and of the packages that decide results."""
     # An installer's note of our own version may be older than the code that runs, and receipts must name that code.
-    out = {"python": platform.python_version(), "veilset": __version__}
-    for name in PACKAGES:
-        try:
-            out[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            out[name] = "not installed"
-    return out
+    return {"python": platform.python_version(), "veilset": __version__} | {p: _installed(p) for p in PACKAGES}
+
+
+@functools.cache  # reading them takes as long as a small fit
+def _installed(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def cores() -> int:

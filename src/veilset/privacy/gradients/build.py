@@ -56,7 +56,7 @@ def build(library: Path = LIBRARY, machine: str = platform.machine()) -> None:
             objects.append(f"{tmp}/{name}.o")
             _run(*compiler, *FLAGS, *flags, *variant, "-c", str(SOURCE), "-o", objects[-1])
         made = Path(tmp, library.name)
-        _run(*compiler, "-shared", "-pthread", *objects, "-o", str(made))
+        _run(*compiler, "-shared", "-s", "-pthread", *objects, "-o", str(made))
         made.write_bytes(made.read_bytes() + digest(made.read_bytes()))
         made.replace(library)
 
