@@ -7,7 +7,9 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
+from veilset.audit.membership.attack import DOUBT, Membership, _result, _verdict
 from veilset.audit.membership.figures import area, curve, figures, needed, rate, roc
+from veilset.audit.membership.rendering import as_table
 
 
 @pytest.mark.parametrize("digits", [0, 6])
@@ -103,3 +105,27 @@ def test_the_curve_rises_from_one_outsider_to_all() -> None:
     assert at == pytest.approx((member > threshold).mean(), abs=2e-3)
     f, t = roc(member, outsider)
     assert np.trapezoid(t, f) == pytest.approx(area(member, outsider, 0.05)[0], abs=1e-9)
+
+
+def _judged(control: float):  # type: ignore[no-untyped-def]
+    """A result whose control has about this AUC, by evenly spread scores of 150 members and 150 outsiders."""
+    even = norm.ppf((np.arange(150) + 0.5) / 150)
+    apart = {"run": 0.0, "never_trained": norm.ppf(control) * np.sqrt(2), "leaky": 9.0}
+    return _result("any", {k: (even + shift, even) for k, shift in apart.items()}, DOUBT / 5)
+
+
+@pytest.mark.parametrize(
+    ("control", "said"), [(0.5, "yes"), (0.53, "yes"), (0.573, "in doubt"), (0.43, "in doubt"), (0.7, "NO")]
+)
+def test_a_control_that_is_not_even_is_said(control: float, said: str) -> None:
+    """In doubt where its 95 % interval is without 0.5, not valid where that is beyond doubt."""
+    r = _judged(control)
+    assert r.never_trained.auc == pytest.approx(control, abs=0.01)
+    ok, verdict = _verdict(r, [])
+    assert (r.valid, r.doubtful, ok) == (said != "NO", said == "in doubt", said != "NO")
+    low, high = r.never_trained.low, r.never_trained.high
+    assert (low <= 0.5 <= high) is (said == "yes")
+    assert ("IN DOUBT" in verdict and f"({low:.3f} to {high:.3f}), without 0.5" in verdict) is r.doubtful
+    facts = {"method": "m", "data": "d", "outsiders_from": "o", "trained_on": 9, "candidates": 9, "near_duplicates": 0}
+    shown = Membership(facts | {"shadows": 4}, (r,), (), ok, verdict, {"epsilon": None})
+    assert next(line for line in as_table(shown).splitlines() if line.startswith("any")).endswith(said)

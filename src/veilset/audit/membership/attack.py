@@ -5,8 +5,9 @@ Here members and outsiders are real records of one distribution, shadow models s
 three controls go through the same code as the result:
 
 * never trained: a model that is fitted on half of the members is asked about the other half. They and the outsiders
-  must look alike to it (AUC 0.5 within its interval); if not, they differ by something else than training, as two
-  scanners or years do, and the attack is not valid;
+  must look alike to it. If they surely do not, they differ by something else than training, as two scanners or years
+  do, and the attack is not valid; if AUC 0.5 is outside the 95 % interval only, which chance does once in twenty
+  times, the attack is in doubt, and its verdict says so;
 * leaky: the same release with its members appended. They must be found (AUC near 1); if not, the attack is blind;
 * the run itself: the figures.
 
@@ -49,6 +50,11 @@ class Result:
     leaky: Figures
     valid: bool
     curves: Mapping[str, list[list[float]]]
+
+    @property
+    def doubtful(self) -> bool:
+        """Valid, for chance may do it, but the control's 95 % interval excludes 0.5."""
+        return self.valid and not self.never_trained.low <= 0.5 <= self.never_trained.high
 
 
 @dataclass(frozen=True)
@@ -371,5 +377,16 @@ def _verdict(r: Result, above: list[str]) -> tuple[bool, str]:
         return False, f"ABOVE THE CLAIM: {', '.join(above)} found more members than the claim allows; look for a bug"
     span = f"AUC {r.run.auc:.3f}, 95 % interval {r.run.low:.3f} to {r.run.high:.3f}"
     if r.run.low > 0.5:
-        return True, f"MEMBERS ARE FOUND better than by guessing ({span})"
-    return True, f"no membership was found by these attacks ({span}); that is no proof of privacy, the claim is"
+        return True, f"MEMBERS ARE FOUND better than by guessing ({span}){_doubt(r)}"
+    said = f"no membership was found by these attacks ({span}); that is no proof of privacy, the claim is"
+    return True, said + _doubt(r)
+
+
+def _doubt(r: Result) -> str:
+    if not r.doubtful:
+        return ""
+    c = r.never_trained
+    return (
+        f". IN DOUBT: the control that was trained on neither kind has AUC {c.auc:.3f} ({c.low:.3f} to "
+        f"{c.high:.3f}), without 0.5: members and outsiders may differ by more than training; repeat with another seed"
+    )

@@ -47,7 +47,7 @@ def as_table(m: Membership) -> str:
     for r in m.results:
         mark = "*" if r.name == HEADLINE else ""
         rates = [_rate(x) for x in r.run.rates]
-        valid = "yes" if r.valid else "NO"
+        valid = "in doubt" if r.doubtful else "yes" if r.valid else "NO"
         rows.append((r.name + mark, _area(r.run), *rates, _area(r.never_trained), f"{r.leaky.auc:.3f}", valid))
     if claim["epsilon"] is not None:
         most = [f"{100 * t:.3g} %" for t in claim["tpr"]]
