@@ -7,9 +7,11 @@ import math
 import torch
 from torch.nn import functional as F
 
+from veilset.core.errors import ConfigError
 from veilset.learning.augmentation import drawn_move, moved
 
 STEM, STRIDE, KERNEL = 5, 2, 3  # the first convolution's side and stride; the second one's side
+SMALLEST = 7  # pixels of the longer side: two places are left of it before the second normalisation
 SIDE = 4  # places a side that the last average keeps, at most
 MOVE = 1 / 7, 0.2, 45  # an image is shifted by up to 4 of 28 pixels, scaled, or turned by degrees
 
@@ -26,9 +28,17 @@ class Embeddings:
         width: channels after the first convolution; twice as many after the second.
         move: give each network a shift, a change of scale or a turn, the same for every image that it sees.
         dtype: of the arithmetic.
+
+    Raises:
+        ConfigError: both sides below 7 pixels, so that one place would be left, which has no variance.
     """
 
     def __init__(self, shape: tuple[int, int, int], networks: int, width: int, move: bool, dtype: torch.dtype):
+        if max(shape[1:]) < SMALLEST:
+            raise ConfigError(
+                f"shape = {list(shape)}: the networks need a side of at least {SMALLEST} pixels; prepare the set at "
+                "such a size"
+            )
         first, second = shape[0] * STEM**2, width * KERNEL**2
         self.stem = (torch.randn(networks, width, shape[0], STEM, STEM) * math.sqrt(2 / first)).to(dtype)
         self.rest = (torch.randn(networks, 2 * width, width, KERNEL, KERNEL) * math.sqrt(2 / second)).to(dtype)

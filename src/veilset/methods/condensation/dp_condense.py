@@ -91,10 +91,10 @@ class DPCondense(Staged, Synthesizer):
     def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
         """Moments, where the images start, and the embeddings."""
         matching = Matching(self.config, each(self.config.per_class, PER_CLASS, info))
-        if self.config.start == "noise":
-            return Compose({"matching": Part(matching)}, prefixed=False)
         with torch.device("meta"):  # draws nothing
             size = Embeddings(info.shape, 1, self.config.width, False, torch.float32).size
+        if self.config.start == "noise":
+            return Compose({"matching": Part(matching)}, prefixed=False)
         parts = {"moments": Part(Moments(), self.config.budget_share), "matching": Part(matching)}
         return Compose(parts, prefixed=False, memory_mb=4e-6 * self.config.networks * size**2)  # the axes
 
