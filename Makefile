@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 # Of the long tests, I/N: the I-th of N parts.
 PART ?= 1/1
 
+# Compiled modules are kept: each of some hundred processes that the tests start would compile them again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-long bench tables faults site notebooks clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt setup.py src/veilset/privacy/gradients/kernels.cpp

@@ -157,18 +157,18 @@ def test_the_number_of_trials_is_geometric_and_every_candidate_is_drawn(data, tm
         module, "_trial", lambda p, d, which, s, pay: (drawn.append(which) or 2 * score.random(), Fake(), 0)
     )
     counts, first, again = [], [], []
-    for _ in range(600):
+    for _ in range(many := 200):
         drawn.clear()
         tune(priced, tmp_path / "never")
         counts.append(len(drawn))
         first.append(drawn[0])
         again += [a == b for a, b in itertools.pairwise(drawn)]
     # Every trial draws anew from all candidates: the theorem is about repetitions of one mechanism.
-    for share, many in [*((np.mean(np.array(first) == k), 600) for k in range(3)), (np.mean(again), len(again))]:
-        assert abs(share - 1 / 3) < 5 * np.sqrt(2 / 9 / many)
+    for share, of in [*((np.mean(np.array(first) == k), many) for k in range(3)), (np.mean(again), len(again))]:
+        assert abs(share - 1 / 3) < 5 * np.sqrt(2 / 9 / of)
     # Five standard deviations of a geometric number of mean 4, and of the share 1/4 of searches with one trial.
-    assert abs(np.mean(counts) - 4) < 5 * np.sqrt(12 / 600)
-    assert abs(np.mean(np.array(counts) == 1) - 0.25) < 5 * np.sqrt(0.1875 / 600)
+    assert abs(np.mean(counts) - 4) < 5 * np.sqrt(12 / many)
+    assert abs(np.mean(np.array(counts) == 1) - 0.25) < 5 * np.sqrt(0.1875 / many)
     assert min(counts) == 1
 
 

@@ -77,7 +77,7 @@ def nothing_is_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     ("fault", "name"),
     [
         (halved_noise, "sum"),
-        (halved_noise, "grad"),
+        pytest.param(halved_noise, "grad", marks=pytest.mark.long),
         (everybody_every_step, "grad"),
         (same_noise_every_step, "grad"),
         (nothing_is_charged, "sum"),

@@ -22,7 +22,10 @@ def attack(verb: str, draws: int = 200, epsilon: float = 4.0) -> Check:
     return audit.audit(verb, epsilon=epsilon, draws=draws, seed=3)
 
 
-@pytest.mark.parametrize("verb", audit.verbs())
+@pytest.mark.parametrize(
+    "verb",
+    [pytest.param(v, marks=pytest.mark.long if v in ("sum-sampled", "sum-steps") else ()) for v in audit.verbs()],
+)
 def test_the_gate_as_it_is_shows_no_fault(verb: str) -> None:
     found = audit.audit(verb, epsilon=4.0, draws=60, seed=1)
     assert found.findings == ()

@@ -94,6 +94,7 @@ def test_every_method_and_teacher_is_seen_to_ask_about_the_unit():
     assert len(strangers().data.y) == 97 != len(d.data.y)
 
 
+@pytest.mark.long
 def test_secrets_from_the_public_seed_fail(monkeypatch):
     chosen = Gate._chosen
     with monkeypatch.context() as m:
@@ -113,6 +114,7 @@ def test_units_in_several_processes_fail(monkeypatch):
     assert "several processes answer what one does" in failing(processes.answers())
 
 
+@pytest.mark.long
 def test_noise_that_processes_share_out_or_keys_that_they_share_fail(monkeypatch):
     real = Gate._noised
 
@@ -230,6 +232,7 @@ def test_other_data_that_a_run_goes_on_with_fails(monkeypatch):
 # ---------------------------------------------------------------------- searches
 
 
+@pytest.mark.long
 def test_a_search_priced_by_some_candidates_fails(monkeypatch):
     real = tuning.Search
     monkeypatch.setattr(tuning, "Search", lambda trials, candidates: real(trials, candidates[:1]))

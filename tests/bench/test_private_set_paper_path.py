@@ -24,7 +24,16 @@ TINY = {"per_class": 2, "width": 4, "networks": 2, "stages": 2, "epochs": 1, "re
 TEN = vs.Privacy(10.0)
 
 
-@pytest.mark.parametrize("params", [{}, {"prior": True}, {"start": "noise", "replay": 0, "augment": True}])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        *(
+            pytest.param(p, marks=pytest.mark.long)
+            for p in ({"prior": True}, {"start": "noise", "replay": 0, "augment": True})
+        ),
+    ],
+)
 def test_a_recorded_fit_is_an_ordinary_one(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(private_set, "TAUGHT", 20)  # steps in which a prior learns its start
     data, params = vs.load("digits").train, TINY | params
@@ -45,7 +54,9 @@ def test_a_point_is_the_set_after_its_questions() -> None:
     assert torch.equal(long.after(long.path[1]).sample(20, seed=0).x, short.sample(20, seed=0).x)
 
 
-@pytest.mark.parametrize("params", [{}, {"start": "noise"}, {"batch_size": 200}])
+@pytest.mark.parametrize(
+    "params", [{}, *(pytest.param(p, marks=pytest.mark.long) for p in ({"start": "noise"}, {"batch_size": 200}))]
+)
 def test_epsilon_grows_from_that_of_the_start_to_that_of_the_plan(params: dict[str, Any]) -> None:
     plan = vs.make("private-set", **TINY | params).plan(vs.load("digits").info, TEN)
     spent = [epsilon_after(plan, n) for n in (0, 1, 4)]

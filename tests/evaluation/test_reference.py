@@ -101,6 +101,7 @@ def test_costs_the_budget_and_verifies_as_a_release(folder: Path, reference: Ref
     }
 
 
+@pytest.mark.long
 def test_its_noise_is_what_it_says(digits: Images, tmp_path: Path) -> None:
     """Two references of the same records differ by their noise alone: chi-squared of 5,120, and of 152, differences."""
     a, b = (make_reference(private(digits), Privacy(2.0), tmp_path / name) for name in "ab")
@@ -137,7 +138,7 @@ def test_exact_sums_give_the_textbook_figures(digits: Images, tmp_path: Path) ->
     assert max(sd for _, sd in found.values()) < 1.0
 
 
-@pytest.mark.parametrize("far", [True, False])
+@pytest.mark.parametrize("far", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_error_bars_cover_and_noise_does_not_shift(digits: Images, tmp_path: Path, far: bool) -> None:
     """8 references: the mean lies at the figure without noise, and the stated deviation is near the seen one."""
     clean = exact(digits[:1200], tmp_path / "clean")
@@ -209,6 +210,7 @@ def test_a_patient_counts_once(digits: Images, tmp_path: Path) -> None:
         assert torch.allclose(getattr(a, name), getattr(b, name), atol=1e-6)
 
 
+@pytest.mark.long
 def test_draws_from_the_account_and_is_refused_when_it_is_spent(digits: Images, tmp_path: Path) -> None:
     data, account = private(digits), Account(tmp_path / "account")
     account.create(data.info, Privacy(1.0))

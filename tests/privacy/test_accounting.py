@@ -34,7 +34,10 @@ VECTORS = [
     (1.0, 64 / 60000, 9370, 0.803415, 0.493550),
     (1.5, 0.04, 2250, 7.329335, 6.768787),
 ]
-ROWS = [pytest.param(*row, id=f"row{i}") for i, row in enumerate(VECTORS, 1)]
+SHORT = (1, 2, 4, 8, 11, 16)  # the others are long: a row takes a second
+ROWS = [
+    pytest.param(*row, id=f"row{i}", marks=() if i in SHORT else pytest.mark.long) for i, row in enumerate(VECTORS, 1)
+]
 DELTA = 1e-5
 
 
@@ -71,7 +74,10 @@ ORACLE = [
 ]
 
 
-@pytest.mark.parametrize(("q", "s", "t", "pld"), ORACLE)
+@pytest.mark.parametrize(
+    ("q", "s", "t", "pld"),
+    [pytest.param(*row, marks=pytest.mark.long if i % 2 else ()) for i, row in enumerate(ORACLE)],
+)
 def test_oracle_table(q, s, t, pld):
     got = claim([Spent(s, q, t)], DELTA)
     assert pld - 6e-4 * max(1, pld) <= got.epsilon <= 1.01 * pld
@@ -290,7 +296,10 @@ CALIBRATION = [  # (q, steps, epsilon, noise multiplier by PLD)
 ]
 
 
-@pytest.mark.parametrize(("q", "t", "epsilon", "sigma"), CALIBRATION)
+@pytest.mark.parametrize(
+    ("q", "t", "epsilon", "sigma"),
+    [pytest.param(*row, marks=pytest.mark.long if i % 2 else ()) for i, row in enumerate(CALIBRATION)],
+)
 def test_calibration_figures(q, t, epsilon, sigma):
     make = lambda scale: [Spent(scale, q, t)]  # noqa: E731
     claim(make(2.0), DELTA)  # imports are not part of the time

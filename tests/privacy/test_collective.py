@@ -270,7 +270,8 @@ def test_an_interrupted_run_goes_on_with_another_number_of_processes(tmp_path, s
 # ---------------------------------------------------------------------- faults
 
 
-def test_different_data_plans_or_seeds_are_refused_by_all(tmp_path):
+@pytest.mark.parametrize("what", ["data", *(pytest.param(w, marks=pytest.mark.long) for w in ("plan", "seed"))])
+def test_different_data_plans_or_seeds_are_refused_by_all(what, tmp_path):
     """A unit that is at another place in another process's copy could be summed twice."""
     other = pictures(50, seed=1)
 
@@ -283,9 +284,8 @@ def test_different_data_plans_or_seeds_are_refused_by_all(tmp_path):
     def seed(rank):
         gate_for(private(), SUM, seed=rank)
 
-    for job in (data, plan, seed):
-        for status, said in together(job, tmp_path):
-            assert status == 1 and said.startswith("RunError: data, plan and seed: not the same in all processes")
+    for status, said in together({"data": data, "plan": plan, "seed": seed}[what], tmp_path):
+        assert status == 1 and said.startswith("RunError: data, plan and seed: not the same in all processes")
 
 
 @pytest.mark.parametrize("dead", [0, 1])

@@ -78,7 +78,7 @@ def scaled_loss(p, x, y):
         ("grad", scaled_loss, {"sample_rate": 0.9}),
     ],
 )
-@pytest.mark.parametrize("n", [0, 1, 31, 50])
+@pytest.mark.parametrize("n", [0, *(pytest.param(n, marks=pytest.mark.long) for n in (1, 50)), 31])
 def test_one_record_moves_an_answer_by_at_most_the_bound(record, verb, f, options, n):
     info = facts(**FLOATS)
     x, y = float_images(n, info)

@@ -142,7 +142,7 @@ def test_a_research_run_killed_at_any_moment_repeats_to_the_bit(tmp_path, monkey
     whole = train(None)
     n = moments(monkeypatch, tmp_path, 0)
     assert n > 100
-    for k in range(1, n + 1, 11):
+    for k in range(1, n + 1, 23):
         folder = tmp_path / f"r{k}"
         killed(monkeypatch, tmp_path, folder, 0, k)
         if k % 3 == 0:  # and once more on the way

@@ -227,6 +227,7 @@ def test_the_gate_reads_whom_the_mechanism_says_with_its_noise():
     assert float(answer.std()) == pytest.approx(2 * noisy.plan["part"].noise_multiplier, rel=0.03), "factor 2"
 
 
+@pytest.mark.long
 def test_its_known_figures_are_asked_for_by_the_self_test(monkeypatch):
     checks = list(theme.vectors())
     assert all(c.ok for c in checks) and "20 vectors" in checks[0].about

@@ -99,6 +99,7 @@ def test_quick_comparisons_agree_with_exact_ones():
     assert quick.tolist() == exact and 0 < sum(exact) < 200
 
 
+@pytest.mark.long
 def test_quick_pieces_agree_with_exact_ones():
     law, source = Law(1.37 * 2.0**28), bits(2)
     mass = source(10)

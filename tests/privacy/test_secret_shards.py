@@ -40,6 +40,7 @@ def test_claims_of_secret_draws(epsilon, noise, k, steps):
     assert got.epsilon < got.epsilon_rdp < 2 * epsilon
 
 
+@pytest.mark.long
 def test_the_whole_answer_is_amplified_once_and_not_row_by_row():
     """B rows at a multiplier sigma a row are one Gaussian of sigma / sqrt(B), drawn once; 4.5 is B T draws of a row."""
     whole = shards.answer_noise(1.07, 32)
@@ -76,7 +77,10 @@ def test_round_robin_counts_whole_passes_only():
         asked(mechanism="round-robin", steps=15)
 
 
-@pytest.mark.parametrize(("noise", "k"), [(0.3, 1000), (1.0, 2), (3.0, 100), (20.0, 10)])
+@pytest.mark.parametrize(
+    ("noise", "k"),
+    [*(pytest.param(*row, marks=pytest.mark.long) for row in ((0.3, 1000), (20.0, 10))), (1.0, 2), (3.0, 100)],
+)
 def test_the_check_is_the_smaller_of_two_theorems_and_both_implementations_agree(noise, k):
     line = secret_shards(noise, k, 1)
     own = rdp_curve([line], renyi.ORDERS)[1]

@@ -110,6 +110,7 @@ def test_vectors_of_secret_draws(epsilon, noise, k, steps):
     assert composed(noise, k, steps)[0] == pytest.approx(epsilon, rel=2e-3)
 
 
+@pytest.mark.long
 def test_the_published_run_costs_347_and_not_10():
     """K 1000, multiplier 1.07 a row, B 32, T 20000; at a grid twice as fine, too."""
     noise = shards.answer_noise(1.07, 32)

@@ -36,7 +36,7 @@ def test_every_row_has_what_follows():
     assert set(FOLLOWS) == set(RUNS)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long if i % 3 else ()) for i, n in enumerate(RUNS)])
 def test_a_row_by_two_accountants_and_from_below(name):
     found = vs.claim(name)
     value, tolerance = FOLLOWS[name]
@@ -197,6 +197,7 @@ def test_an_attack_proves_no_more_than_is_true():
     assert 0.8 * exact < attack(Part("poisson", 1.0, 1.0, 1), 1e-5) <= exact
 
 
+@pytest.mark.long
 def test_phases_add_up():
     a, b = Part("secret", 1.0, 0.01, 500), Part("poisson", 1.0, 0.01, 500)
     both, one, other = (price(ps, 1e-5).epsilon for ps in ([a, b], [a], [b]))

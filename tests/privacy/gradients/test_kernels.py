@@ -334,6 +334,7 @@ def test_a_failing_compiler_does_not_fail_an_installation(tmp_path):
     assert not [*copy.rglob("*.so")]
 
 
+@pytest.mark.long
 def test_two_that_build_at_once_leave_a_whole_library(tmp_path):
     program = "import build, sys; build.build(build.Path(sys.argv[1]))"
     place, here = tmp_path / "_kernels.so", build.SOURCE.parent
