@@ -28,6 +28,14 @@ Params = dict[str, Any]
 
 OWN = tuple(name for name, e in BUILT_IN.items() if e.module.startswith("veilset."))  # none that somebody added
 # Small parameters, so that a fit takes well under a second.
+DENOISING: Params = {
+    "width": 8,
+    "embedding_dim": 8,
+    "steps": 2,
+    "noise_multiplicity": 2,
+    "sampling_steps": 2,
+    "batch_size": 10,
+}
 SMALL: dict[str, Params] = {
     "dp-merf": {"frequencies": 50, "scales": 1, "steps": 2, "batch_size": 10},
     "dp-moments": {"basis_size": 10, "mc_samples": 20},
@@ -56,23 +64,8 @@ SMALL: dict[str, Params] = {
         "latent_dim": 3,
     },
     "dp-cgan": {"width": 8, "generator_width": 4, "steps": 2, "batch_size": 10, "latent_dim": 3},
-    "dp-diffusion": {
-        "width": 8,
-        "embedding_dim": 8,
-        "steps": 2,
-        "noise_multiplicity": 2,
-        "sampling_steps": 2,
-        "batch_size": 10,
-    },
-    "dp-feta": {
-        "width": 8,
-        "embedding_dim": 8,
-        "steps": 2,
-        "noise_multiplicity": 2,
-        "sampling_steps": 2,
-        "batch_size": 10,
-    }
-    | {"warm_steps": 2, "warm_batch_size": 4},
+    "dp-diffusion": DENOISING,
+    "dp-feta": DENOISING | {"warm_steps": 2, "warm_batch_size": 4},
     "gs-wgan": {
         "shards": 2,
         "rows": 2,
