@@ -1,7 +1,7 @@
 """No block of six or more lines stands twice in src/; `python tests/test_duplicates.py FOLDER` lists those of a folder.
 
-Of lines that are code: blanks, comments, docstrings and imports are left out, and indentation is forgotten. A block is as
-long as it can be, and each pair of places counts once.
+Of lines that are code: blanks, comments, docstrings and imports are left out, and indentation is forgotten. A block is
+as long as it can be, and each pair of places counts once.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class DPKIP(_DPKIP):
     r"""Kernel inducing points on scattering features.
 
     Parameters:
-        per_class (int, >= 1, <= 1000, default 10): images a class that are released; a longer sample repeats them
+        per_class (int, >= 1, <= 1000, default 10): images per class that are released; a longer sample repeats them
         batch_size (int, >= 1, default: derived): expected units per step; default a seventh of all, at most 8192
         steps (int, >= 1, default 150): gradient steps
         clip_norm (float, > 0, default 0.5): max_grad_norm of one unit, in the space of features
@@ -142,7 +142,7 @@ class PrivateSet(_PrivateSet):
     r"""Gradient matching at the gate.
 
     Parameters:
-        per_class (int, >= 1, default: derived): images a class that are released; default 10, or N / K if less; a longer sample repeats them
+        per_class (int, >= 1, default: derived): images per class that are released; default 10, or N / K if less; a longer sample repeats them
         width (int, >= 1, <= 1024, default 16): channels of the matched network
         networks (int, >= 1, default 50): fresh networks, one after the other
         stages (int, >= 1, default 4): how often a network is asked about, trained on the images between

@@ -106,7 +106,7 @@ class Priced:
         tuning: what was asked for.
         info: declared facts of the set.
         search: what is paid.
-        plans: one a candidate, priced for one trial.
+        plans: one per candidate, priced for one trial.
         trial_epsilon: what each trial's own plan was priced for, without its score.
         epsilon: the price of the whole search.
     """

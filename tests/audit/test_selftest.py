@@ -264,6 +264,14 @@ def test_a_part_is_a_quick_look_of_which_only_a_fault_is_kept(monkeypatch, capsy
     assert "theme 'bookz' is unknown. Did you mean 'books'?" in capsys.readouterr().err
 
 
+def test_help_says_what_each_theme_checks(capsys):
+    with pytest.raises(SystemExit):
+        main(["selftest", "--help"])
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.partition("themes:\n")[2].splitlines()]
+    assert [name for name, _ in lines] == list(THEMES)
+    assert all(12 < len(what) < 90 for _, what in lines)
+
+
 def test_the_command(monkeypatch, capsys):
     only(monkeypatch, "bounding")
     monkeypatch.setattr(bounds, "CHECKS", (bounds.sums,))  # the quickest that the fault below shows in

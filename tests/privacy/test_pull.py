@@ -100,7 +100,7 @@ def test_an_answer_of_another_shape_is_refused_and_so_is_one_more():
 
 def test_a_second_pull_in_a_step_of_a_loop_is_refused():
     gate = gate_for(hidden(), asked())
-    with pytest.raises(PlanError, match="asks `pull` exactly once a step"):
+    with pytest.raises(PlanError, match="asks `pull` exactly once per step"):
         for _ in gate.loop("critic", {}):
             gate.pull("critic", answers)
             gate.pull("critic", answers)

@@ -8,6 +8,11 @@ import sys
 
 def add(parser: argparse.ArgumentParser) -> None:
     """--theme; what is checked, and the limits, are fixed in advance."""
+    from veilset.audit.selftest.run import THEMES
+
+    width = max(map(len, THEMES))
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "themes:\n" + "\n".join(f"  {name:{width}}  {what}" for name, what in THEMES.items())
     parser.add_argument(
         "--theme", action="append", default=[], metavar="NAME",
         help="only this theme, for a quick look that receipts will not show; may be repeated",

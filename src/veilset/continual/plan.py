@@ -80,7 +80,7 @@ class StreamPlan:
         plans: the priced plan of each task.
         delta, allow_large_delta: of every task, and of all together.
         one_class: a unit's images are all of one class.
-        per_class: images a class that a task releases.
+        per_class: images per class that a task releases.
         format: how they are written.
     """
 
@@ -187,7 +187,7 @@ def plan(
         allow_large_delta: accept delta >= 1/N, where N is the declared number of units of a task.
         one_class: each unit's images are of one class, in all the data of the stream; default: yes if a unit is one
             image. What the files show of it is checked whenever a task is run.
-        per_class: images a class that each task releases, once.
+        per_class: images per class that each task releases, once.
         format: "folder" (PNGs), "npz" or "parquet".
 
     Raises:

@@ -17,7 +17,7 @@ from veilset.data.formats.detect import Glimpse, detect
 from veilset.data.load import existing, reader
 from veilset.data.reading import Reading, check_count
 
-CAP = 10  # images a unit that a draft proposes; the owner corrects it
+CAP = 10  # images per unit that a draft proposes; the owner corrects it
 
 
 def init(source: str | Path, reading: Reading | None = None, declaration: str | Path | None = None) -> Path:

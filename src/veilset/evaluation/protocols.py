@@ -29,7 +29,7 @@ class Protocol:
         schedule: the rate is "constant", falls as a "cosine" to zero, or "drop"s to a tenth once, see `drop`.
         drop: the share of the epochs after which the rate drops.
         augment: "none"; "crop-scale-rotate", one of the three per image; or "crop-flip". See `training.augmented`.
-        standardise: give the network pixels with mean 0 and deviation 1 a channel over the training images, instead of
+        standardise: give the network pixels with mean 0 and deviation 1 per channel over the training images, not
             pixels in [-1, 1]. The constants are then kept with the network.
         holdout: share of the training images that is kept apart; the weights of the epoch that is best on it are kept.
         patience: stop when the held-out accuracy has not risen for this many epochs; 0 never stops.

@@ -90,7 +90,7 @@ def denoise(net: Network, kind: Kind, x: torch.Tensor, s: torch.Tensor, y: torch
 def errors(
     net: Network, kind: Kind, x: torch.Tensor, y: torch.Tensor, s: torch.Tensor, noise: torch.Tensor
 ) -> torch.Tensor:
-    """The weighted denoising error of each image, weight |D(x + s noise; s, y) - x|^2 a pixel.
+    """The weighted denoising error of each image, weight |D(x + s noise; s, y) - x|^2 per pixel.
 
     Args:
         net: the network F.

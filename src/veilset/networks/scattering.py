@@ -46,7 +46,7 @@ def size(shape: tuple[int, int, int]) -> int:
     """
     colours, *sides = shape
     if min(sides) < SMALLEST:
-        raise ConfigError(f"shape = {list(shape)}: scattering needs images of at least {SMALLEST} pixels a side")
+        raise ConfigError(f"shape = {list(shape)}: scattering needs images of at least {SMALLEST} pixels per side")
     return colours * PATHS * math.prod(len(_average(side, 0)) for side in sides)
 
 
@@ -68,7 +68,7 @@ def scattering(x: torch.Tensor) -> torch.Tensor:
     return torch.cat([_averaged(whole, h, w, 0), _averaged(halved, h, w, 1)], -3)
 
 
-# ---------------------------------------------------------------------- filters, made once a size
+# ---------------------------------------------------------------------- filters, made once per size
 
 
 def _padded(side: int) -> int:

@@ -1,6 +1,6 @@
 """Shards of units, and hidden models made from one shard each. Nothing of a model leaves but its answers, to the gate.
 
-Each unit lies in one shard, by a draw of its own, which is made once a run. A shard's records stand in arrays whose
+Each unit lies in one shard, by a draw of its own, which is made once per run. A shard's records stand in arrays whose
 size follows from declared facts, so neither a shape nor a number of draws tells how many units a shard has. All that a
 hidden model draws comes from generators that are seeded by a secret stream of its shard and step, and are put back
 afterwards: neither another shard's draws nor public ones depend on it.

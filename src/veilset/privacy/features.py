@@ -1,4 +1,4 @@
-"""A public map of each record alone, put in front of what the gate is asked, and computed once a record."""
+"""A public map of each record alone, put in front of what the gate is asked, and computed once per record."""
 
 from __future__ import annotations
 

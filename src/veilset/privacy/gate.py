@@ -177,8 +177,8 @@ class Gate:
                 of the step. An autocast that is on around `grad` is used.
             params: a module, whose parameters that require a gradient are clipped together (flat clipping), or a
                 mapping of name -> tensor.
-            features: a public map of one image; the loss then gets its value for the image. Computed once a record and
-                kept in memory. Give the same function object in every step.
+            features: a public map of one image; the loss then gets its value for the image. Computed once per record
+                and kept in memory. Give the same function object in every step.
             part: which class of the partition, if planned.
             draws: random numbers of each record's own, fresh in every step: name -> shape for standard normal ones, or
                 `veilset.Uniform(shape)`. The loss then takes a fourth argument, name -> float32 tensor.
@@ -214,7 +214,7 @@ class Gate:
         return clipped.split(noisy.mul_(step / (release.sample_rate * self.info.units)), params)
 
     def train_hidden(self, name: str, train: Train, *, together: int = TOGETHER) -> None:
-        """Make one hidden model a shard, before the first `pull`. Nothing leaves, so nothing is charged.
+        """Make one hidden model per shard, before the first `pull`. Nothing leaves, so nothing is charged.
 
         Args:
             name: a planned release with verb "pull".
@@ -295,7 +295,7 @@ class Gate:
         for step in progress(steps, tag) if self._team.first else steps:
             yield step
             if self._taken[name, part] != step + 1:
-                raise PlanError(f"release {name!r}: the body of a loop asks `{verb}` exactly once a step")
+                raise PlanError(f"release {name!r}: the body of a loop asks `{verb}` exactly once per step")
             self._journal.store.keep_checkpoint(tag, step + 1, state, last=step + 1 == release.steps)
 
     def inspect(self, purpose: str) -> Images:

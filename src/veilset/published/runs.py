@@ -82,7 +82,7 @@ RUNS = {
     "dp-gan-dpac": Run(
         "DP-GAN-DPAC (Chen et al. 2023), MNIST", 10, (_shards(1.07, 32, 6_000), _shards(1.07, 2_000, 14_000)),
         "Printed: GS-WGAN's figure, for 32 rows. From the classifier's start on a batch is the 1,000 fakes that "
-        "the classifier learned from, and they are released twice a step, by critic and classifier. " + STATE
+        "the classifier learned from, and they are released twice per step, by critic and classifier. " + STATE
         + "without amplification, the check is what is proved.",
         "CVPR 2023; github chenchen-usyd/DP-GAN-DPAC: source/main.py",
         GS_CODE | {"rows": f"{CODE} 32, then 1,000 by two paths", "steps": f"{CODE} 20,000; start at 6,000 {ASSUMED}"},

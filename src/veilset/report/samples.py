@@ -14,7 +14,7 @@ from veilset.core.pictures import open_pictures, png_bytes, to_pil
 from veilset.core.types import Images, PublicInfo
 
 PER_CLASS, MAX_CLASSES = 10, 50
-SIDE = 128  # larger pictures are reduced to this many pixels a side, to keep the page small
+SIDE = 128  # larger pictures are reduced to this many pixels per side, to keep the page small
 CELL = 72  # pixels on a desktop screen; small pictures are enlarged by whole numbers up to it
 
 

@@ -63,7 +63,7 @@ class Membership:
 
     Attributes:
         facts: what was attacked and with what, as JSON.
-        results: one an attack; `headline` is the one that stands for the run, fixed in advance.
+        results: one per attack; `headline` is the one that stands for the run, fixed in advance.
         repeats: AUC of that attack on each shadow model by others, members and outsiders by lot; none below 6 shadows.
         ok: the headline attack is valid and sees, and no valid attack finds more than the claim allows.
         verdict: the same in a sentence.

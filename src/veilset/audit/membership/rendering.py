@@ -38,7 +38,7 @@ def as_json(m: Membership) -> dict[str, Any]:
 
 
 def as_table(m: Membership) -> str:
-    """One row an attack: the run, then both controls."""
+    """One row per attack: the run, then both controls."""
     f, claim = m.facts, m.claim
     epsilon = "no privacy" if claim["epsilon"] is None else f"epsilon {claim['epsilon']:.4g}"
     rows: list[tuple[str, ...]] = [

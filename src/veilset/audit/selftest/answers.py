@@ -181,7 +181,7 @@ def paid() -> Iterator[Check]:
             run = gate_for(data, asked(), folder=folder)
             tables.append(run._enclave(run.plan["a"])._table.tolist())
     yield wrong(
-        "answers are charged as planned, and units are dealt once a run",
+        "answers are charged as planned, and units are dealt once per run",
         "statements about charges that do not hold",
         of={
             "charged before the model is asked": gate.ledger.steps("a", None) == 1,

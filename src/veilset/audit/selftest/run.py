@@ -19,29 +19,29 @@ from veilset.core.facts import keep_selftest
 if TYPE_CHECKING:
     from veilset.audit.selftest.base import Check
 
-THEMES = (
-    "bounding",
-    "looks",
-    "rounding",
-    "randomness",
-    "chunks",
-    "places",
-    "gradients",
-    "books",
-    "answers",
-    "words",
-    "accounts",
-    "folders",
-    "streams",
-    "searches",
-    "processes",
-    "sampling",
-    "noise",
-    "formulas",
-    "methods",
-    "accounting",
-    "mechanism",
-)  # quick ones first
+THEMES = {  # name -> what is checked; quick ones first
+    "bounding": "sensitivity: how far one unit moves a clipped answer",
+    "looks": "refusal of losses and layers that mix records or keep a state",
+    "rounding": "floating-point rounding stays within the clipping bound",
+    "randomness": "random streams: each use has its own, secret ones follow no seed",
+    "chunks": "records are mapped in chunks: where one ends, and what pads it, changes nothing",
+    "places": "a record's contribution does not depend on its position or its neighbours",
+    "gradients": "per-example gradients of the fast path against autograd",
+    "books": "ledger and receipt: charged before the answer, refused beyond the budget",
+    "answers": "queries to models trained on hidden shards (the gate's verb pull)",
+    "words": "the noise sampler, bit by bit, against exact integer arithmetic",
+    "accounts": "the budget that several runs share",
+    "folders": "files: permissions, links, and what a resumed run accepts",
+    "streams": "releases over time: their common cost",
+    "searches": "hyperparameter searches: their cost",
+    "processes": "one run on two processes: sampling and noise",
+    "sampling": "Poisson sampling of units, at the planned rate",
+    "noise": "distribution, scale and independence of the noise",
+    "formulas": "accountants against each other and closed forms, at small deltas",
+    "methods": "whole fits of every method and teacher on neighbouring sets",
+    "accounting": "accountants against published figures",
+    "mechanism": "membership attacks on single answers of the gate",
+}
 HOMES = dict.fromkeys(("streams", "searches"), "veilset.checks")  # of themes that import what lies above this folder
 FAMILY_ERROR = 1e-6
 

@@ -1,4 +1,4 @@
-"""A table of labels for sets whose files hold none: one row a file, study or patient."""
+"""A table of labels for sets whose files hold none: one row per file, study or patient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DP-Condense: a few images a class whose embeddings by random networks have the private images' means.
+"""DP-Condense: a few images per class whose embeddings by random networks have the private images' means.
 
 Papers: Zheng and Li 2023, "Differentially Private Dataset Condensation" (NDPDC, OpenReview H8XpqEkbua_); distribution
 matching without privacy: Zhao and Bilen 2023, arXiv 2110.04181, equation 5; subspaces and sums that are used again:

@@ -44,7 +44,7 @@ START = 0.2  # deviation of the first images about grey
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    per_class: int = option(10, "images a class that are released; a longer sample repeats them", ge=1, le=1000)
+    per_class: int = option(10, "images per class that are released; a longer sample repeats them", ge=1, le=1000)
     batch_size: int | None = option(None, "expected units per step; default a seventh of all, at most 8192", ge=1)
     steps: int = option(150, "gradient steps", ge=1)
     clip_norm: float = option(0.5, "max_grad_norm of one unit, in the space of features", gt=0)

@@ -27,7 +27,7 @@ def distance(kind: str, got: Tensors, wanted: Tensors, noise: float | None = Non
     """How far two gradients of a network are apart. Tensors of rank below 2 (biases, gains) do not count.
 
     Args:
-        kind: "gm": 1 - cosine for every output unit of every layer, summed (0 to 2 a unit), as Private Set
+        kind: "gm": 1 - cosine for every output unit of every layer, summed (0 to 2 per unit), as Private Set
             Generation does; "mse": squared L2 norm of the difference; "cos": 1 - cosine of the whole.
         got: name -> gradient [units, ...], differentiable.
         wanted: the same names and shapes.

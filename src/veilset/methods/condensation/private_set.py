@@ -86,7 +86,7 @@ PLAIN = {"start": "noise", "replay": 0, "trust": False, "lr_decay": False}
 @dataclass(frozen=True, kw_only=True)
 class Config:
     per_class: int | None = option(
-        None, "images a class that are released; default 10, or N / K if less; a longer sample repeats them", ge=1
+        None, "images per class that are released; default 10, or N / K if less; a longer sample repeats them", ge=1
     )
     width: int = option(16, "channels of the matched network", ge=1, le=1024)
     networks: int = option(50, "fresh networks, one after the other", ge=1)

@@ -5,8 +5,8 @@ Idea: a public simulator shows candidates of each class. Each private image vote
 that is nearest to it; candidates with many votes are kept and varied, and the private images vote again. Drawn images
 are variations of the candidates that won the last vote.
 
-Private access: one `sum`, "votes", asked `votes` times, bound 1 a unit: each image of a unit adds its part of one vote
-to one candidate of its class, so the histogram moves by at most 1 in L2 norm. Every unit, no sampling: the cost is that
+Private access: one `sum`, "votes", asked `votes` times, bound 1 per unit: each image of a unit adds its part of one
+vote to one candidate of its class, so the histogram moves by at most 1 in L2 norm. Every unit, no sampling: the cost is that
 of `votes` Gaussian sums, exactly. Candidates follow from public data and from earlier noisy histograms.
 
 Public data: needed. `glyphs` are rendered symbols (a class that is called by a digit or letter has that one); of any
@@ -17,7 +17,7 @@ or scattering, of the image shrunk to at most SIDE pixels, along the directions 
 
 Differs from the papers and their code:
   * A vote is one of K x M numbers, and the number M of candidates follows from declared facts, so that a candidate has
-    a few times as many votes as noise. The authors' 6,000 a class leave one vote against noise of 7 at epsilon 1.
+    a few times as many votes as noise. The authors' 6,000 per class leave one vote against noise of 7 at epsilon 1.
   * Class shares are declared by who draws; theirs are those of the private set.
   * The embedding is made without a network and without a weights file; theirs is Inception's or CLIP's.
   * When noise leaves no candidate of a class a vote, all have the same; theirs divides 0 by 0.
@@ -156,7 +156,7 @@ def vote(shown: torch.Tensor, embed: Embedding):  # type: ignore[no-untyped-def]
 
 
 def _shrunk(x: torch.Tensor) -> torch.Tensor:
-    """Images [n, C, H, W], averaged to at most SIDE pixels a side."""
+    """Images [n, C, H, W], averaged to at most SIDE pixels per side."""
     cell = max(1, math.ceil(min(x.shape[2:]) / SIDE))
     return F.avg_pool2d(x, cell) if cell > 1 else x
 
