@@ -6,8 +6,8 @@ that is nearest to it; candidates with many votes are kept and varied, and the p
 are variations of the candidates that won the last vote.
 
 Private access: one `sum`, "votes", asked `votes` times, bound 1 per unit: each image of a unit adds its part of one
-vote to one candidate of its class, so the histogram moves by at most 1 in L2 norm. Every unit, no sampling: the cost is that
-of `votes` Gaussian sums, exactly. Candidates follow from public data and from earlier noisy histograms.
+vote to one candidate of its class, so the histogram moves by at most 1 in L2 norm. Every unit, no sampling: the cost
+is that of `votes` Gaussian sums, exactly. Candidates follow from public data and from earlier noisy histograms.
 
 Public data: needed. `glyphs` are rendered symbols (a class that is called by a digit or letter has that one); of any
 other set the candidates are its images, of the same class name where there is one, moved and exchanged for near ones.
