@@ -47,3 +47,16 @@ def test_few_trainings_say_so_or_are_refused() -> None:
     assert found.ok is None and "SAYS NOTHING" in found.verdict
     with pytest.raises(ConfigError, match="trainings"):
         images_only.audit(trainings=10)
+
+
+@pytest.mark.long
+def test_a_seed_repeats_it_whatever_was_drawn_before_and_on_however_many_threads() -> None:
+    threads, found = torch.get_num_threads(), []
+    try:
+        for ambient in (1, 2):
+            torch.manual_seed(ambient)
+            torch.set_num_threads(ambient)
+            found.append(images_only.audit(trainings=40, seed=0).to_json())
+    finally:
+        torch.set_num_threads(threads)
+    assert found[0] == found[1]
