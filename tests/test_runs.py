@@ -241,6 +241,7 @@ def every_step(monkeypatch):
 RELEASED = ("model.safetensors", "model.json", "ledger.jsonl")
 
 
+@pytest.mark.long
 def test_a_research_loop_killed_at_any_file_access_ends_in_the_same_files(data, tmp_path, monkeypatch, every_step):
     want = spec(data, method="climb")
     execute(want, tmp_path / "whole")

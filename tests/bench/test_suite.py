@@ -46,6 +46,7 @@ def test_cells_are_made_once(fake: Kind, tmp_path: Path) -> None:
     assert {p for p in before if p.stat().st_mtime_ns != before[p]} == {folder / "fake" / "a.seed0.json"}
 
 
+@pytest.mark.long
 def test_cells_of_one_run_share_what_they_ask_for_once(
     fake: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

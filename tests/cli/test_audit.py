@@ -24,6 +24,7 @@ def test_a_sound_run_passes_and_keeps_its_audit(veilset: Run, copy: Callable[[st
     assert (run / "private" / "audit.json").exists()
 
 
+@pytest.mark.long
 def test_a_run_is_audited_by_the_verbs_of_its_plan_and_as_a_whole(veilset: Run, made: Path) -> None:
     done = veilset("audit", made / "out", "--draws", 4, "--canaries", 40, "--json")
     assert done.status == 3

@@ -36,6 +36,17 @@ OF_OTHER_WAYS = [
 ]
 
 
+ALL_NEIGHBOURS = kit.neighbours
+SHOWN = ("a white record of a rare class", "NaN", "a unit of five white images, two above the cap")
+
+
+def some_neighbours():
+    """A record that moves most, one that spoils what it touches, and a unit with too many images."""
+    for d, others in ALL_NEIGHBOURS():
+        if shown := {what: e for what, e in others.items() if what in SHOWN}:
+            yield d, shown
+
+
 @pytest.mark.parametrize("holds", kit.PROPERTIES, ids=lambda p: p.__name__)
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_built_in(name, holds):
@@ -43,7 +54,18 @@ def test_built_in(name, holds):
         make = maker(name)
     except ModuleNotFoundError as e:
         pytest.fail(f"{name} is in the catalogue but not there: {e}")
-    holds(make)
+    with mock.patch.object(kit, "neighbours", some_neighbours):
+        holds(make)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_among_all_neighbours(name):
+    kit.contributions_are_bounded_and_nothing_else_is_learned(maker(name))
+
+
+def test_the_neighbours_that_are_shown_are_some_of_the_kits():
+    assert [what for _, others in some_neighbours() for what in others] == list(SHOWN)
 
 
 @pytest.mark.parametrize("holds", OF_OTHER_WAYS)

@@ -131,7 +131,7 @@ def test_central_image_is_the_halved_class_sum_over_the_expected_count():
     assert not asked[0][2].any()  # a class without members is grey, and under noise it is noise
 
 
-@pytest.mark.parametrize("warm", ["central", "mode"])
+@pytest.mark.parametrize("warm", ["central", pytest.param("mode", marks=pytest.mark.long)])
 def test_queries_and_their_rate_are_in_the_ledger(warm):
     model = DPFETA(**WARM, warm_start=warm, queries=3, query_sample_rate=0.2, batch_size=20)
     model.fit(private(), vs.Privacy(2.0), seed=0)

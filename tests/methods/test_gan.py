@@ -62,7 +62,7 @@ def test_variants_fit_any_shape(name, params, shape):
     assert images.x.shape == (7, *shape) and float(images.x.float().std()) > 0
 
 
-@pytest.mark.parametrize(("name", "params"), [("dp-gan", GAN), ("dp-cgan", CGAN)])
+@pytest.mark.parametrize(("name", "params"), [("dp-gan", GAN), pytest.param("dp-cgan", CGAN, marks=pytest.mark.long)])
 def test_every_critic_step_is_planned_and_generator_steps_cost_nothing(name, params):
     info, private = data()
     plan = make(name, **params).plan(info, Privacy(2.0, 1e-5))

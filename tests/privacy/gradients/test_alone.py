@@ -172,7 +172,7 @@ def slow(case: str, _: int, threads: int) -> bool:
     return threads == 2 and case in ("dp-diffusion:unet", "dp-diffusion:everything")
 
 
-@pytest.mark.parametrize("kind", KINDS[:2])
+@pytest.mark.parametrize("kind", [KINDS[0], pytest.param(KINDS[1], marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     ("case", "n", "threads"),
     [pytest.param(c, *w, marks=pytest.mark.long if slow(c, *w) else ()) for c in SHIPPED for w in WHOLE],
