@@ -231,15 +231,19 @@ def samples_are_labelled_images(make: Make) -> None:
     """uint8 images of the declared shape; labels as asked; every draw new unless seeded."""
     model = make().fit(shapes(60).hide(), BUDGET, seed=0)
     images = model.sample(20)
-    assert images.x.shape == (20, *INFO.shape) and images.x.dtype == torch.uint8
+    assert images.x.shape == (20, *INFO.shape) and images.x.dtype == torch.uint8, (
+        "one image a label, of the shape asked"
+    )
     assert images.y.bincount(minlength=5).tolist() == [4] * 5
     assert images.classes == INFO.classes and "NOT A RELEASE" in images.label
     assert set(model.sample(6, classes=["b", "d"]).y.tolist()) == {1, 3}
     assert model.sample(10, mix={"a": 4, "e": 1}).y.bincount().tolist() == [8, 0, 0, 0, 2]
-    assert torch.equal(model.sample(9, seed=2).x, model.sample(9, seed=2).x)
-    assert not torch.equal(model.sample(40, seed=2).x, model.sample(40, seed=3).x)
+    same, other = model.sample(9, seed=2).x, model.sample(9, seed=2).x
+    assert torch.equal(same, other), "two draws with one seed differ: draw from torch's generator alone"
+    assert not torch.equal(model.sample(40, seed=2).x, model.sample(40, seed=3).x), "draws do not vary with the seed"
     raw = model._sample(model.fitted()[0], INFO, images.y)
-    assert raw.shape == images.x.shape and raw.is_floating_point()
+    assert raw.shape == images.x.shape and raw.is_floating_point(), "`_sample` gives floats, one image a label"
+    assert bool(raw.isfinite().all()), "`_sample` gives NaN or infinity, of which a release would make black pixels"
 
 
 def without_noise_it_is_stamped(make: Make) -> None:
@@ -315,7 +319,8 @@ def parameters_say_what_they_are(make: Make) -> None:
             _refused(cls, {spec.name: value}, spec.name)
         _refused(cls, {spec.name + "z": 1}, "Did you mean" if len(spec.name) > 2 else "no parameter")
     _refused(cls, {"no_such_parameter": 1}, "no parameter")
-    assert cls.__doc__ and cls.name == cls.name.lower() and " " not in cls.name
+    assert cls.__doc__, f"{cls.__name__} has no docstring; its first line is its summary in `veilset methods`"
+    assert cls.name == cls.name.lower() and " " not in cls.name, f"name = {cls.name!r}: small letters without spaces"
 
 
 PROPERTIES: tuple[Callable[[Make], None], ...] = (

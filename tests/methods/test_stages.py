@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import veilset as vs
+from veilset.core.errors import ConfigError
 from veilset.methods.catalogue import BUILT_IN, TEACHERS, method_class
 from veilset.methods.moments.taught_moments import TaughtMoments
 from veilset.methods.stages import Compose, Part, Single, Stage, Staged, learned_by, named
@@ -65,7 +66,7 @@ def test_parts_cost_their_shares_however_they_are_given() -> None:
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (None, None), (1.0, None), (0.0, None), ({"a": 0.6, "b": 0.4}, None)])
 def test_shares_that_are_no_parts_of_one_budget_are_refused(shares) -> None:
-    with pytest.raises(ValueError, match="all but one part need one, together below 1"):
+    with pytest.raises(ConfigError, match="each stage but one needs a share above 0, together below 1"):
         Compose({str(i): Part(Sums(a=1, b=1), s) for i, s in enumerate(shares)})
 
 

@@ -40,6 +40,7 @@ MOST_MODEL = 1 << 30  # bytes of a model's weights that are read
 MOST_MADE = 1 << 25  # numbers that any model may make while it draws; one with more weights, four times as many
 State = dict[str, torch.Tensor]
 M = TypeVar("M", bound="Method")
+T = TypeVar("T")
 
 
 class Method(Configured, ABC):
@@ -54,6 +55,8 @@ class Method(Configured, ABC):
     public_data: ClassVar[Literal["needed", "optional", "ignored"]] = "ignored"
 
     def __init__(self, **params: Any):
+        if not isinstance(getattr(self, "name", None), str):
+            raise ConfigError(f'{type(self).__name__}: has no name; give the class a line such as name = "my-method"')
         if "public" in params and self.public_data == "ignored":
             raise ConfigError(
                 f"public = {params['public']!r}: {self.name} uses no public data; leave it out, or take a method that "
@@ -89,12 +92,12 @@ class Method(Configured, ABC):
     @final
     def unpriced(self, info: PublicInfo, privacy: Privacy) -> Plan:
         """The plan without its price, which takes time: names, seconds and memory are there, noise is not."""
-        return self._plan(info, privacy)
+        return handed(self._plan(info, privacy), Plan, f"{type(self).__name__}._plan")
 
     @final
     def plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
         """Every release before any access, with its noise and its share of the budget."""
-        return self._plan(info, privacy).price(privacy, info)
+        return self.unpriced(info, privacy).price(privacy, info)
 
     @final
     def fit(
@@ -166,7 +169,7 @@ class Method(Configured, ABC):
         keep_pages()
         self.device, gate, seed = session.device, session.gate, session.seed
         with _public_randomness(Team().share(lambda: _public_seed(session.folder)) if seed is None else seed):
-            state = self._fit(gate, gate.info, plan or session.plan)
+            state = tensors(self._fit(gate, gate.info, plan or session.plan), f"{type(self).__name__}._fit")
         self._state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         self.info_ = gate.info
 
@@ -293,7 +296,13 @@ class Synthesizer(Method):
     def _drawn_by(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         """`_sample`, where weights that a stranger wrote may not be those that the method looks for."""
         if not self._restored:
-            return self._sample(state, info, labels).cpu()
+            x = handed(self._sample(state, info, labels), torch.Tensor, f"{type(self).__name__}._sample")
+            if tuple(x.shape) != (len(labels), *info.shape) or not x.is_floating_point():
+                raise ConfigError(
+                    f"{type(self).__name__}._sample returned {x.dtype} {list(x.shape)}: must return floats "
+                    f"{[len(labels), *info.shape]} in [0, 1], one a label"
+                )
+            return x.cpu()
         stored = sum(t.numel() for t in state.values())
         try:
             with Room(max(MOST_MADE, 4 * stored, 4 * BATCH * info.pixels)):
@@ -363,6 +372,32 @@ class Teacher(Method):
         with torch.no_grad():
             scores = [self._predict(state, info, part.float() / 255) for part in x.split(BATCH) if len(part)]
         return torch.cat([torch.zeros(0, len(info.classes)), *scores]).softmax(1)
+
+
+def handed(value: Any, kind: type[T], by: str) -> T:
+    """What a method's own function returned, if it is what it must return.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(value, kind):
+        module = "torch." if kind is torch.Tensor else "veilset."
+        raise ConfigError(f"{by} returned a {type(value).__name__}: must return a {module}{kind.__name__}")
+    return value
+
+
+def tensors(value: Any, by: str) -> State:
+    """What a method or stage returned as learned: name -> tensor.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{by} returned a {type(value).__name__}: must return a dict, name -> tensor")
+    odd = [k for k, v in value.items() if not (isinstance(k, str) and isinstance(v, torch.Tensor))]
+    if odd:
+        raise ConfigError(f"{by} returned {odd[0]!r} as a {type(value[odd[0]]).__name__}: must be a tensor by its name")
+    return dict(value)
 
 
 def restore(cls: type[M], folder: Path, facts: dict[str, Any]) -> M:

@@ -168,8 +168,9 @@ def _plugged(name: str, entry: Entry) -> type[Method]:
         raise ConfigError(f"{who} does not load: {type(e).__name__}: {e}") from e
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(f"{who} is not a veilset.{base.__name__} class")
-    if found.name != name:
-        raise ConfigError(f"{who} calls itself {found.name!r}; give both the same name")
+    called = getattr(found, "name", None)
+    if called != name:
+        raise ConfigError(f"{who} calls itself {called!r}; give both the same name: name = {name!r} in the class")
     return found
 
 

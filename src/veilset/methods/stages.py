@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from veilset.core.errors import ConfigError, suggest
 from veilset.core.types import PublicInfo
 from veilset.learning.dp_sgd import loop_multiplier, part_of
-from veilset.methods.base import BATCH, Method, State, Synthesizer
+from veilset.methods.base import BATCH, Method, State, Synthesizer, handed, tensors
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
@@ -45,7 +46,8 @@ class Stage(ABC):
 
         Args:
             info: declared facts.
-            budget: what it would have on its own, from its share. `Compose` weights what it returns.
+            budget: the privacy that its share alone would buy, to choose steps and sizes by; what it asks is weighted
+                by `Compose`, so weights matter only among its own releases.
         """
 
     @abstractmethod
@@ -89,6 +91,16 @@ class Part:
         return [] if self.share is None else [self.share]
 
 
+class Learned(dict[str, State]):
+    """What stages learned so far, by their names; one that is not there yet is named."""
+
+    def __missing__(self, name: str) -> State:
+        raise ConfigError(
+            f"stage {name!r}: nothing was learned by a stage of this name before; there are {list(self)} so far. "
+            "Stages are fitted in the order in which `Compose` is given them"
+        )
+
+
 class Compose:
     """Stages one after the other, under one budget.
 
@@ -110,11 +122,19 @@ class Compose:
         warnings: Sequence[str] = (),
     ):
         self.parts, self._prefixed = dict(parts), prefixed
+        for name, part in self.parts.items():
+            if not (isinstance(part, Part) and isinstance(part.stage, Stage)):
+                raise ConfigError(
+                    f"stage {name!r}: must be Part(stage), or Part(stage, share=...), with a `Stage` in it"
+                )
         self._memory_mb, self._warnings = memory_mb, tuple(warnings)
         given = [s for p in self.parts.values() for s in p.given]
         rest = [k for k, p in self.parts.items() if p.share is None]
         if len(rest) != 1 or not all(s > 0 for s in given) or sum(given) >= 1:
-            raise ValueError(f"shares {given} of {list(self.parts)}: all but one part need one, together below 1")
+            raise ConfigError(
+                f"shares {given} of {list(self.parts)}: each stage but one needs a share above 0, together below 1; "
+                "the one without a share has the rest of the budget"
+            )
         self._rest = rest[0]
         self.shares = {k: 1 - sum(given) if k == self._rest else sum(p.given) for k, p in self.parts.items()}
 
@@ -128,7 +148,10 @@ class Compose:
         Returns:
             A plan with the sum of all seconds, the largest memory, all warnings, and all public data that a part names.
         """
-        plans = {k: p.stage.plan(info, self.budget(k, privacy)) for k, p in self.parts.items()}
+        plans = {
+            k: handed(p.stage.plan(info, self.budget(k, privacy)), Plan, f"stage {k!r}: plan")
+            for k, p in self.parts.items()
+        }
         return Plan(
             tuple(self._weighted(plans, privacy)),
             seconds=sum(p.seconds for p in plans.values()),
@@ -157,10 +180,11 @@ class Compose:
 
     def fit(self, gate: Gate, info: PublicInfo, privacy: Privacy, device: str) -> dict[str, State]:
         """Fit all stages in order; returns what each learned, by its name."""
-        learned: dict[str, State] = {}
+        learned = Learned()
         for name, part in self.parts.items():
             asked = Asked(gate, lambda release, name=name: self._called(name, release))  # type: ignore[misc]
-            learned[name] = part.stage.on(device).fit(asked, info, self.budget(name, privacy), learned)
+            state = part.stage.on(device).fit(asked, info, self.budget(name, privacy), learned)
+            learned[name] = tensors(state, f"stage {name!r}: fit")
         return learned
 
     def _called(self, part: str, release: str) -> str:
@@ -237,10 +261,19 @@ class Staged(Method):
         return named(learned)
 
     def _plan(self, info: PublicInfo, privacy: Privacy) -> Plan:
-        return self._stages(info, privacy).plan(info, privacy)
+        return self._composed(info, privacy).plan(info, privacy)
+
+    def _composed(self, info: PublicInfo, privacy: Privacy) -> Compose:
+        stages = self._stages(info, privacy)
+        if not isinstance(stages, Compose):
+            raise ConfigError(
+                f"{type(self).__name__}._stages returned a {type(stages).__name__}: must return "
+                "Compose({name: Part(stage)})"
+            )
+        return stages
 
     def _fit(self, gate: Gate, info: PublicInfo, plan: Plan) -> State:
-        learned = self._stages(info, plan.budget).fit(gate, info, plan.budget, self.device)
+        learned = self._composed(info, plan.budget).fit(gate, info, plan.budget, self.device)
         return self._kept(learned, info)
 
 
@@ -267,5 +300,15 @@ def named(learned: Earlier) -> State:
 
 
 def learned_by(stage: str, state: State) -> State:
-    """What a stage learned, of the tensors of a model that `named` made."""
-    return {name.removeprefix(f"{stage}."): v for name, v in state.items() if name.startswith(f"{stage}.")}
+    """What a stage learned, of the tensors of a model that `named` made.
+
+    Raises:
+        ConfigError: no stage of this name learned anything.
+    """
+    found = {name.removeprefix(f"{stage}."): v for name, v in state.items() if name.startswith(f"{stage}.")}
+    if not found:
+        known = sorted({name.split(".")[0] for name in state if "." in name})
+        raise ConfigError(
+            f"stage {stage!r}: no stage of this name learned anything.{suggest(stage, known)} There are {known}"
+        )
+    return found

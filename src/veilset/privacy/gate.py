@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from veilset.core.errors import BudgetExceeded, DataError, ModeError, PlanError, RunError
+from veilset.core.errors import BudgetExceeded, ConfigError, DataError, ModeError, PlanError, RunError
 from veilset.core.progress import progress
 from veilset.core.types import Images
 from veilset.privacy import mechanisms
@@ -132,7 +132,12 @@ class Gate:
         done = self._affordable(release, part)
         place = f if cells else lambda x, y: (torch.zeros_like(y), f(x, y))
         blank = self._reader.blank()
-        shape = tuple(place(*blank)[1].shape)
+        value = place(*blank)[1]
+        if not isinstance(value, torch.Tensor):
+            raise ConfigError(
+                f"release {name!r}: the map returned a {type(value).__name__}: must return a tensor, one shape for all"
+            )
+        shape = tuple(value.shape)
         lead = ((len(self.info.classes),) if by_class else ()) + ((cells,) if cells else ())
         size = math.prod(shape)
         mapped = torch.no_grad()(torch.func.vmap(place))  # f may hold parameters; their graph would be waste

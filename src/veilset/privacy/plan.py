@@ -60,9 +60,12 @@ class Release:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "facts", in_order(self.facts))
+        if not isinstance(self.name, str) or re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name) is None:
+            raise PlanError(
+                f"release {self.name!r}: its name must be letters, digits, - and _, and begin with one of the first two"
+            )
         rules = {
             "verb": self.verb in mechanisms.of(self).verbs,
-            "name": re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", self.name) is not None,
             "bound": 1e-10 <= self.bound <= 1e10,
             "sample_rate": 0 < self.sample_rate <= 1,
             "steps": type(self.steps) is int and self.steps >= 1,
@@ -123,6 +126,8 @@ class Plan:
     public: tuple[PublicData, ...] = ()
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.releases, tuple | list) and all(isinstance(r, Release) for r in self.releases)):
+            raise PlanError("releases: must be a tuple of veilset.Release, such as (release,)")
         names = [r.name for r in self.releases]
         if len(set(names)) != len(names):
             raise PlanError(f"releases = {names}: the releases of a plan need distinct names")

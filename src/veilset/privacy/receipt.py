@@ -247,7 +247,7 @@ def verify(folder: str | Path, public_key: str | Path | None = None) -> Verifica
         check("signature", signature)
     else:
         result.notes.append(
-            "not signed: it does not show who made it; compare the ledger's head with one from elsewhere"
+            "not signed: it does not show who made it; ask its maker for the hash of receipt.json, or for a signature"
         )
     result.notes += public_words(facts)
     if result.recomputes:
