@@ -13,13 +13,14 @@ import torch
 
 import veilset as vs
 from veilset.core.errors import ConfigError
+from veilset.methods.evolution import embedding
 from veilset.methods.evolution.private_evolution import Votes, chosen, kept, vote
 from veilset.methods.evolution.simulators import Glyphs, Nearest, restored
 from veilset.privacy.private import from_arrays
 from veilset.testing import INFO, Tape, watched
 
 torch.set_num_threads(1)
-SMALL = {"public": "dead-leaves", "votes": 2, "candidates": 6}
+SMALL = {"public": "dead-leaves", "votes": 2, "candidates": 6, "features": "pixels"}
 DIGITS = dataclasses.replace(INFO, name="d", classes=tuple("0123"), shape=(1, 12, 12), units=4000)
 
 
@@ -76,13 +77,39 @@ def test_private_images_decide_what_is_drawn() -> None:
     x = made.images(rows)
     info = dataclasses.replace(DIGITS, units=400)
     data = from_arrays(info, x.numpy(), y.numpy())
-    model = vs.make("private-evolution", public="glyphs", candidates=60).fit(data, vs.Privacy(math.inf), seed=0)
+    model = vs.make("private-evolution", public="glyphs", candidates=60, features="pixels").fit(
+        data, vs.Privacy(math.inf), seed=0
+    )
     drawn, random = model.sample(200, seed=0), made.images(made.random(torch.arange(200) % 4))
 
     def away(z: torch.Tensor) -> float:
         return float(torch.cdist(z.flatten(1), x.flatten(1)).amin(1).mean())
 
     assert away(drawn.x.float() / 255) < 0.8 * away(random)
+
+
+def test_the_network_tells_apart_what_the_simulator_makes() -> None:
+    made = Glyphs.of(DIGITS)
+    y = torch.arange(200) % 4
+    x = made.images(made.varied(made.random(y), 0.3))
+
+    def right(seen) -> float:
+        e = seen(x)
+        away = torch.cdist(e, e).fill_diagonal_(math.inf)
+        return float((y[away.argmin(1)] == y).float().mean())
+
+    torch.manual_seed(0)
+    few, many = (right(embedding.learned(made, steps)) for steps in (1, 25))
+    assert many > few + 0.05
+    assert embedding.of("network", made, 1)(x).shape == (200, 64)
+
+
+def test_where_all_public_images_are_called_the_same_each_is_a_kind() -> None:
+    one = Nearest.of(INFO, "dead-leaves", lambda x: x.flatten(1))
+    rows = one.random(torch.zeros(7, dtype=torch.long))
+    assert one.kinds > 100 and torch.equal(one.kind(rows), rows[:, 0].long())
+    named = Nearest.of(INFO, "digits", lambda x: x.flatten(1))
+    assert named.kinds == 10 and int(named.kind(named.random(torch.zeros(99, dtype=torch.long))).max()) < 10
 
 
 def test_candidates_follow_from_declared_facts() -> None:

@@ -77,7 +77,7 @@ SMALL: dict[str, Params] = {
         "batch_size": 4,
         "latent_dim": 3,
     },
-    "private-evolution": {"public": "dead-leaves", "votes": 2, "candidates": 4},
+    "private-evolution": {"public": "dead-leaves", "votes": 2, "candidates": 4, "features": "pixels"},
 }
 # Ways that these leave out, in which a method asks, or computes, something else.
 OTHERWISE: dict[str, tuple[Params, ...]] = {
@@ -89,7 +89,7 @@ OTHERWISE: dict[str, tuple[Params, ...]] = {
     "dp-cgan": ({"fakes": "paired"},),
     "dp-feta": ({"warm_start": "central"}, {"warm_start": "mode"}),
     "gs-wgan": ({"mechanism": "round-robin", "basis": 0}, {"critic": "conv", "generator": "deconv"}),
-    "private-evolution": ({"features": "scattering"}, {"features": "edges"}),
+    "private-evolution": ({"features": "scattering"}, {"features": "network", "network_steps": 2}),
 }
 ALL = SMALL["taught-moments"] | {"texture": True, "selection": True}
 Make = Callable[[], Method]

@@ -12,14 +12,15 @@ is that of `votes` Gaussian sums, exactly. Candidates follow from public data an
 Public data: needed. `glyphs` are rendered symbols (a class that is called by a digit or letter has that one); of any
 other set the candidates are its images, of the same class name where there is one, moved and exchanged for near ones.
 
-Distances are those of a public embedding: pixels, strengths of edges in eight directions in a grid of small cells,
-or scattering, of the image shrunk to at most SIDE pixels, along the directions in which public candidates differ most.
+Distances are those of a public embedding (`embedding`): features of a small network that learned to tell apart what the
+simulator makes, or pixels, strengths of edges in eight directions, or scattering of the image made smaller; along the
+directions in which public candidates differ most.
 
 Differs from the papers and their code:
   * A vote is one of K x M numbers, and the number M of candidates follows from declared facts, so that a candidate has
     a few times as many votes as noise. The authors' 6,000 per class leave one vote against noise of 7 at epsilon 1.
   * Class shares are declared by who draws; theirs are those of the private set.
-  * The embedding is made without a network and without a weights file; theirs is Inception's or CLIP's.
+  * The embedding's network learns from the simulator alone, in a minute; theirs is Inception or CLIP, with its weights.
   * When noise leaves no candidate of a class a vote, all have the same; theirs divides 0 by 0.
 """
 
@@ -29,7 +30,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
 from veilset.core.config import option
 from veilset.core.errors import ConfigError
@@ -37,15 +37,13 @@ from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
 from veilset.data.public_set import NAMES, open_public
 from veilset.methods.base import BATCH, State
-from veilset.methods.evolution.simulators import Embedding, Simulator, restored, simulator
+from veilset.methods.evolution import embedding
+from veilset.methods.evolution.simulators import Embedding, restored, simulator
 from veilset.methods.stages import Asked, Earlier, Single, Stage
-from veilset.networks import scattering
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
-SIDE = 16  # pixels of a side that the embedding sees, at most
-AXES, SHOWN = 64, 2000  # of the embedding, and candidates by which they are chosen
 FEWEST, MOST = 8, 1000  # candidates a class
 
 
@@ -56,7 +54,12 @@ class Config:
     candidates: int | None = option(
         None, "candidates a class; default N / (2.5 K noise_multiplier), from 8 to 1000", ge=1, le=10000
     )
-    features: str = option("pixels", "what distances are of", choices=("pixels", "edges", "scattering"))
+    features: str = option(
+        "network",
+        "what distances are of: features of a small network that tells apart what the simulator makes, or fixed ones",
+        choices=("network", *embedding.FIXED),
+    )
+    network_steps: int = option(1500, "steps of that network's training, on what the simulator makes", ge=1)
     threshold: float = option(1.0, "what is taken from each count, in standard deviations of its noise", ge=0, le=10)
     start: float = option(0.3, "degree of the variations after the first vote, from 0 to 1", gt=0, le=1)
     end: float = option(0.15, "degree of those that are drawn; between, by a geometric rule", gt=0, le=1)
@@ -100,17 +103,18 @@ class Votes(Stage):
         """One sum, several times."""
         public, c = open_public(self._public), self.config
         m, k = self._candidates(info, budget), len(info.classes)
-        each = 2e-3 if c.features == "scattering" else 2e-4
-        seconds = 10 + c.votes * (info.units + k * m) * (each * min(info.pixels, 784) / 784 + 2e-7 * m)
+        each = {"scattering": 2e-3, "network": 5e-4}.get(c.features, 2e-4)
+        learning = 4e-2 * c.network_steps if c.features == "network" else 0.0
+        asked = c.votes * (info.units + k * m)
+        seconds = 10 + learning + asked * (each * min(info.pixels, 784) / 784 + 2e-7 * m)
         release = Release(name="votes", bound=1.0, steps=c.votes)
         return Plan((release,), seconds=seconds, memory_mb=600 + 2e-3 * k * m, public=(public.declaration,))
 
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
         """ "rows" [K, M, P] and "weight" [K, M] of the candidates of the last vote, and what shows them."""
         c, classes, m = self.config, len(info.classes), self._candidates(info, budget)
-        seen = {"pixels": _pixels, "edges": edges, "scattering": scattering.features}[c.features]
-        made = simulator(info, self._public, lambda x: seen(_shrunk(x)))
-        embed = _axes(made, seen, info)
+        made = simulator(info, self._public, embedding.FIXED.get(c.features, embedding.edges))
+        embed = embedding.of(c.features, made, c.network_steps)
         rows = made.random(torch.arange(classes).repeat_interleave(m))
         weight = torch.ones(classes, m)
         for t in progress(range(c.votes), "votes"):
@@ -150,42 +154,3 @@ def vote(shown: torch.Tensor, embed: Embedding):  # type: ignore[no-untyped-def]
         return away.argmin(), x.new_ones(1)
 
     return f
-
-
-# ---------------------------------------------------------------------- the embedding, which is public
-
-
-def _shrunk(x: torch.Tensor) -> torch.Tensor:
-    """Images [n, C, H, W], averaged to at most SIDE pixels per side."""
-    cell = max(1, math.ceil(min(x.shape[2:]) / SIDE))
-    return F.avg_pool2d(x, cell) if cell > 1 else x
-
-
-def edges(x: torch.Tensor) -> torch.Tensor:
-    """Strengths of edges in eight directions, and of ink, in cells of three pixels: [n, E] of norm 1.
-
-    Roots of strengths: their distances are those of Hellinger.
-    """
-    right, down = x[..., 1:-1, 2:] - x[..., 1:-1, :-2], x[..., 2:, 1:-1] - x[..., :-2, 1:-1]
-    angles = [k * math.pi / 4 for k in range(8)]
-    strengths = [F.relu(right * math.cos(a) + down * math.sin(a)) for a in angles]
-    maps = torch.cat([*strengths, x[..., 1:-1, 1:-1]], 1)
-    z = F.avg_pool2d(F.pad(maps, (1, 1, 1, 1)), 3, 2).flatten(1).clamp_min(0).sqrt()
-    return z / z.norm(dim=1, keepdim=True).clamp_min(1e-6)
-
-
-def _pixels(x: torch.Tensor) -> torch.Tensor:
-    return x.flatten(1)
-
-
-def _axes(made: Simulator, seen: Embedding, info: PublicInfo) -> Embedding:
-    """The embedding along the directions in which candidates differ most; no private image is looked at."""
-    rows = made.random(torch.arange(SHOWN) % len(info.classes))
-    e = torch.cat([seen(_shrunk(made.images(part))) for part in rows.split(BATCH)])
-    centre = e.mean(0)
-    axes = torch.linalg.svd(e - centre, full_matrices=False)[2][:AXES]
-
-    def embed(x: torch.Tensor) -> torch.Tensor:
-        return (seen(_shrunk(x)) - centre) @ axes.T
-
-    return embed

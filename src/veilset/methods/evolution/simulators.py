@@ -44,6 +44,15 @@ class Simulator(ABC):
     def images(self, rows: torch.Tensor) -> torch.Tensor:
         """Images [n, C, H, W] in [0, 1]."""
 
+    @property
+    @abstractmethod
+    def kinds(self) -> int:
+        """How many kinds of things there are."""
+
+    @abstractmethod
+    def kind(self, rows: torch.Tensor) -> torch.Tensor:
+        """What rows [n, P] are: int64 [n] below `kinds`."""
+
 
 class Glyphs(Simulator):
     """Rows are a symbol, a face, and the numbers that deform it (module `glyphs`)."""
@@ -77,6 +86,15 @@ class Glyphs(Simulator):
         """Rendered."""
         return glyphs.rendered(self.state["masters"], rows[:, :2].long(), rows[:, 2:], self.info.shape)
 
+    @property
+    def kinds(self) -> int:
+        """Symbols."""
+        return len(self.state["masters"])
+
+    def kind(self, rows: torch.Tensor) -> torch.Tensor:
+        """The symbol."""
+        return rows[:, 0].long()
+
 
 class Nearest(Simulator):
     """Rows are the number of a public image, and how it is moved (Lin et al., the interface "nearest image")."""
@@ -91,7 +109,9 @@ class Nearest(Simulator):
         own = [[i for i in every if names[i] == name] or [*every] for name in info.classes]
         e = torch.cat([embedding(part.float() / 255) for part in x.split(500)])
         near = [torch.cdist(part, e).topk(min(NEIGHBOURS + 1, len(e)), largest=False).indices for part in e.split(500)]
-        return cls(info, {"x": x, "near": torch.cat(near).int(), "may": _table(own)})
+        called = {name: i for i, name in enumerate(sorted(set(names)))}
+        kind = torch.tensor([called[name] for name in names]) if len(called) > 1 else torch.arange(len(names))
+        return cls(info, {"x": x, "near": torch.cat(near).int(), "may": _table(own), "kind": kind.short()})
 
     def random(self, labels: torch.Tensor) -> torch.Tensor:
         """An image of the class, as it is."""
@@ -112,6 +132,15 @@ class Nearest(Simulator):
                 mine = rows[:, 1] == degree
                 x[mine] = moved_apart(x[mine], *(degree * m for m in MOVES))
         return x
+
+    @property
+    def kinds(self) -> int:
+        """Names of public images; where all are called the same, every image is a kind."""
+        return int(self.state["kind"].max()) + 1
+
+    def kind(self, rows: torch.Tensor) -> torch.Tensor:
+        """The name of the public image."""
+        return self.state["kind"][rows[:, 0].long()].long()
 
 
 def simulator(info: PublicInfo, source: str, embedding: Embedding) -> Simulator:
