@@ -733,7 +733,8 @@ class PrivateEvolution(_PrivateEvolution):
         public (str, default: derived): public set, by name (glyphs, dead-leaves, mnist, ...) or path; needed
         votes (int, >= 1, <= 50, default 4): rounds of voting
         candidates (int, >= 1, <= 10000, default: derived): candidates a class; default N / (2.5 K noise_multiplier), from 8 to 1000
-        features (str, pixels | edges | scattering, default 'pixels'): what distances are of
+        features (str, network | pixels | edges | scattering, default 'network'): what distances are of: features of a small network that tells apart what the simulator makes, or fixed ones
+        network_steps (int, >= 1, default 1500): steps of that network's training, on what the simulator makes
         threshold (float, >= 0, <= 10, default 1.0): what is taken from each count, in standard deviations of its noise
         start (float, > 0, <= 1, default 0.3): degree of the variations after the first vote, from 0 to 1
         end (float, > 0, <= 1, default 0.15): degree of those that are drawn; between, by a geometric rule
@@ -745,7 +746,8 @@ class PrivateEvolution(_PrivateEvolution):
         public: str | None = None,
         votes: int = 4,
         candidates: int | None = None,
-        features: Literal["pixels", "edges", "scattering"] = "pixels",
+        features: Literal["network", "pixels", "edges", "scattering"] = "network",
+        network_steps: int = 1500,
         threshold: float = 1.0,
         start: float = 0.3,
         end: float = 0.15,
