@@ -360,7 +360,7 @@ def test_frames_of_unequal_size(ward: Path, capfd: pytest.CaptureFixture[str]) -
     save(ward / "1.dcm", header(byte(1, (8, 8)), "P1"))
     (told,) = faults(ward)
     assert told.startswith("1.dcm: is [1, 8, 8], declared are [1, 6, 5]; convert the set") and "--size 6x5`" in told
-    assert "sizes are mixed; give a size (--size)" in spoilt(ward, capfd)
+    assert "1.dcm: sizes are mixed (0.dcm has another); give a size (--size)" in spoilt(ward, capfd)
 
 
 def test_a_patient_in_train_and_test(tmp_path: Path) -> None:
