@@ -24,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     p.add_argument("--window", metavar="LOW,HIGH", help="values shown as black and white, for deep values")
     p = verb("check", "find every file fault; speaks to the owner only", "source", "a declared set, or its declaration")
     p.add_argument("--declaration", metavar="FILE", help="the declaration, if it does not lie beside the set")
+    p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes; they find the same (default 1)")
     p.add_argument("--public", metavar="SET", help="a public set: say whether private images are in it")
     p = verb("prepare", "convert images by declared rules only", "source", "a set; see docs/data.md")
     p.add_argument("--declaration", metavar="FILE", help="the declaration, if it does not lie beside the set")
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.what == "check":
         from veilset.data.check import check
 
-        found = check(args.declaration or args.source, args.public)
+        found = check(args.declaration or args.source, args.public, args.jobs)
         faults = [f for f in found if f.severity == "fault"]
         words = "\n".join([*(str(f) for f in found), f"{len(faults)} fault(s)" if faults else "no faults"])
         say(args, {"ok": not faults, "faults": _rows(found)}, words)

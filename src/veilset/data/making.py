@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from veilset.core.errors import DataError, RunError
+from veilset.core.errors import ConfigError, DataError, RunError
 from veilset.core.io import canonical, lock, sync_folder
 from veilset.data.records import key
 
 Tally = Counter[str]  # what was done -> to how many pictures
 TABLE = "labels.csv"
 LOCK, STATE, ORDER = ".lock", ".state", ".order"  # in an unfinished folder: who writes it, by which rules, what so far
+MOST_JOBS = 64
 FLUSH = 256  # pictures after which it is written down that they were begun
 FORK = get_context("fork")  # a fork starts at once, and needs no guard in the caller's script
 BLOCK = 32  # neighbouring pictures that one process makes: they may share a file
@@ -47,6 +48,13 @@ class Task:
 
 
 Tasks = Callable[[], Iterator[Task]]  # each process makes its own, from files that it opens itself
+
+
+def check_jobs(jobs: int) -> int:
+    """How many processes, or ConfigError."""
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or not 1 <= jobs <= MOST_JOBS:
+        raise ConfigError(f"jobs = {jobs!r}: must be 1 to {MOST_JOBS} processes")
+    return jobs
 
 
 @contextlib.contextmanager

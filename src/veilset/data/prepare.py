@@ -26,10 +26,8 @@ from veilset.data.formats.detect import detect
 from veilset.data.formats.folder import FolderSource, files, folders, on_disk, png
 from veilset.data.formats.items import ItemSource
 from veilset.data.load import existing, readable
-from veilset.data.making import Tally, Task, unfinished, write_pictures
+from veilset.data.making import Tally, Task, check_jobs, unfinished, write_pictures
 from veilset.data.reading import Reading
-
-MOST_JOBS = 64
 
 
 def prepare(
@@ -78,8 +76,7 @@ def prepare(
 
 def prepared(source: str | Path, out: str | Path, rules: Rules, reading: Reading | None, jobs: int) -> Prepared:
     """As `prepare`, with what was done to how many pictures: exact counts, for the owner only."""
-    if isinstance(jobs, bool) or not isinstance(jobs, int) or not 1 <= jobs <= MOST_JOBS:
-        raise ConfigError(f"jobs = {jobs!r}: must be 1 to {MOST_JOBS} processes")
+    check_jobs(jobs)
     path, out = existing(Path(source)), Path(out)
     declared = declare.read(path) if declare.path_for(path).is_file() else None
     how = reading or (declared.reading if declared else Reading())
