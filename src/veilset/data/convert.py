@@ -24,6 +24,7 @@ from veilset.data.reading import LEFT_OUT, SPLITS
 
 FOLDER = "images"  # where numbered pictures go
 MANY = 1000  # pictures a sub-folder
+MOST_STRETCHED = 1 << 15  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ def convert(data: bytes, rules: Rules, tally: Tally) -> Any:
     return converted(values, rules, tally, decode.turned(image))  # after loading: Pillow turns a TIFF by itself
 
 
-def converted(values: Any, rules: Rules, tally: Tally, turn: int = 1) -> Any:
-    """Values [H, W] or [H, W, 3] as an 8-bit PIL image by the rules, turned upright. Raises decode.Unfit."""
+def converted(values: Any, rules: Rules, tally: Tally, turn: int = 1, aspect: float = 1.0) -> Any:
+    """Values [H, W] or [H, W, 3] as an 8-bit PIL image by the rules, upright, with square pixels. Raises Unfit."""
     from PIL import Image, ImageOps
 
     if rules.window:
@@ -73,6 +74,12 @@ def converted(values: Any, rules: Rules, tally: Tally, turn: int = 1) -> Any:
     if rules.grey and image.mode != "L":
         image = image.convert("L")
         tally["made grey"] += 1
+    if aspect != 1:
+        height, width = image.height * max(aspect, 1), image.width * max(1 / aspect, 1)
+        if max(height, width) > MOST_STRETCHED:
+            raise decode.Unfit(f"has pixels {aspect:.3g} times as high as wide; correct its spacing")
+        image = image.resize((round(width), round(height)), Image.Resampling.LANCZOS)
+        tally["stretched to square pixels"] += 1
     return _fit(image, rules, tally)
 
 
@@ -150,7 +157,7 @@ def _image(item: Item, rules: Rules, tally: Tally) -> Any:
             return convert(data, rules, tally)
         if data.dtype != np.uint8:
             raise decode.Unfit("has more than 8 bits; declare a window (--window LOW,HIGH)")
-        return converted(data, replace(rules, bits=8, window=None), tally)
+        return converted(data, replace(rules, bits=8, window=None), tally, aspect=item.aspect)
     except decode.Unfit as e:
         raise DataError(f"{item.where}: {e}") from None
 

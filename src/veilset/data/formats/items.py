@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Item:
         part: index into SPLITS, or LEFT_OUT.
         pixels: a picture file's bytes, or values [H, W] or [H, W, 3]; raises Unfit.
         row: what else is known of it, by the names of the reader's extras.
+        aspect: height of a pixel / its width, where the file says it.
     """
 
     where: str
@@ -43,6 +45,7 @@ class Item:
     part: int
     pixels: Callable[[], bytes | Array]
     row: Mapping[str, str] = field(default_factory=dict)
+    aspect: float = 1.0
 
 
 class ItemSource:
@@ -151,6 +154,8 @@ class ItemSource:
 def as_record(item: Item, info: PublicInfo, faults: Faults) -> Array | None:
     """An item's pixels as uint8 [1, C, H, W] of the declared shape, or None after reporting why not."""
     try:
+        if item.aspect != 1:
+            raise Unfit(f"has pixels that are not square (height {item.aspect:.3g} times the width)", True)
         data = item.pixels()
         row = as_is(data, info)[None] if isinstance(data, bytes) else _fitting(data, info)[None]
     except Unfit as e:
@@ -178,8 +183,20 @@ def windowed(values: Array, low: float, high: float) -> Array:
     """Values as uint8: low and below become 0, high and above 255. Raises Unfit for NaN."""
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise Unfit("holds NaN or infinity; repair or remove it")
+    if values.dtype in (np.uint16, np.int16) and values.dtype.isnative:
+        return _shades(values.dtype.str, low, high)[values.view(np.uint16)]
+    return _scaled(values, low, high)
+
+
+def _scaled(values: Array, low: float, high: float) -> Array:
     scaled: Array = np.rint((values.astype(np.float64) - low) * (255.0 / (high - low))).clip(0, 255).astype(np.uint8)
     return scaled
+
+
+@lru_cache(maxsize=8)
+def _shades(kind: str, low: float, high: float) -> Array:
+    """What `_scaled` gives for each value of 16 bits, by its bits: looked up ten times as fast as computed."""
+    return _scaled(np.arange(1 << 16, dtype=np.uint16).view(kind), low, high)
 
 
 def inside(name: str) -> bool:
