@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-ROUNDS = 2
+ROUNDS = 3
 HERE = Path(__file__).parents[2]
 WINDOW = (0.0, 4095.0)
 MEMORY = "peak = lambda: int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024\n"
@@ -155,8 +155,8 @@ def main(what: str, folder: str, n: str = "1000", tree: str = "") -> None:
                     timed(f"{kind} {name}", ["-c", script, str(source), str(root / "out")])
         return
     source = folder_of(root, int(n))
-    declare(source)
-    declare(Path(f"{source}.zip"))
+    for path in (source, Path(f"{source}.zip")) if what == "zip" else (source,):
+        declare(path)
     for _ in range(ROUNDS):
         if what == "zip":
             timed("folder", [*check, str(source)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -14,7 +15,9 @@ from PIL import Image
 from small_sets import class_folder, confirm, pixels, table_folder
 
 from veilset.core.errors import ConfigError
+from veilset.core.types import PublicInfo
 from veilset.data import check, decode
+from veilset.data.formats import items
 from veilset.data.plain import is_sound
 
 SHAPES = [(1, 5, 4), (3, 9, 7), (1, 1, 1)]
@@ -108,3 +111,19 @@ def test_a_check_decodes_no_plain_picture_but_a_declared_range_needs_pixels(
     confirm(root, units=4)
     monkeypatch.setattr(decode, "as_is", lambda *_: pytest.fail("decoded"))
     assert check(root) == []
+
+
+def test_a_check_of_a_zip_decodes_no_plain_picture_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, real, seen = class_folder(tmp_path / "s", pixels(6)), decode.as_is, list[int]()
+    Image.new("L", (9, 9)).save(root / "cat" / "000.png")
+    (root / "dog" / "001.png").write_bytes((root / "dog" / "001.png").read_bytes()[:-20])
+    shutil.make_archive(str(root), "zip", root)
+    confirm(tmp_path / "s.zip")
+
+    def counted(data: bytes, info: PublicInfo) -> np.ndarray:
+        seen.append(len(data))
+        return real(data, info)
+
+    monkeypatch.setattr(items, "as_is", counted)
+    wrong = sorted(f.where for f in check(tmp_path / "s.zip") if f.severity == "fault")
+    assert wrong == ["cat/000.png", "dog/001.png"] and len(seen) == 2

@@ -16,9 +16,10 @@ from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data.columns import Extra, quoted
 from veilset.data.decode import Look, Unfit, as_is, look
-from veilset.data.faults import Faults, check_empty, check_units, check_values
+from veilset.data.faults import Faults, check_empty, check_units, check_values, takes_bytes
 from veilset.data.formats.detect import Glimpse, natural
 from veilset.data.formats.folder import note_left
+from veilset.data.plain import is_sound
 from veilset.data.reading import LEFT_OUT, SPLITS, Reading, check_count, same
 from veilset.data.records import Array, Spool, dense, key, small_ints
 from veilset.privacy.private import Opened
@@ -88,8 +89,7 @@ class ItemSource:
             label, who = self._label(item, number, faults), self._unit(item, unit, faults)
             if item.part != part:
                 others.add(who)
-            elif (row := as_record(item, info, faults)) is not None:
-                spool.append(row)
+            elif spooled(item, info, faults, spool):
                 labels.append(max(label, 0))
                 units.append(who)
         self._ends(faults, left)
@@ -151,21 +151,25 @@ class ItemSource:
         note_left(left, faults, self._path.name)
 
 
-def as_record(item: Item, info: PublicInfo, faults: Faults) -> Array | None:
-    """An item's pixels as uint8 [1, C, H, W] of the declared shape, or None after reporting why not."""
+def spooled(item: Item, info: PublicInfo, faults: Faults, spool: Spool) -> bool:
+    """Add an item's pixels to the spool, or report why not."""
     try:
         if item.aspect != 1:
             raise Unfit(f"has pixels that are not square (height {item.aspect:.3g} times the width)", True)
         data = item.pixels()
+        if not spool.keeps and isinstance(data, bytes) and takes_bytes(info) and is_sound(data, info.shape):
+            spool.skip(1)
+            return True
         row = as_is(data, info)[None] if isinstance(data, bytes) else _fitting(data, info)[None]
     except Unfit as e:
         if e.convertible:
             faults.convert(item.where, str(e), e.options)
         else:
             faults.add(item.where, str(e), "restore or remove it")
-        return None
+        return False
     check_values(faults, info, row, 0, item.where)
-    return row
+    spool.append(row)
+    return True
 
 
 def _fitting(values: Array, info: PublicInfo) -> Array:
