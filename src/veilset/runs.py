@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -178,7 +178,13 @@ def _take(out: Path, spec: RunSpec, resume: bool, held: ExitStack) -> bool:
         (out / "private").mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as e:
         raise RunError(f"cannot make {out}: {e.strerror}; choose another folder") from e
-    held.enter_context(lock(out / "private" / "lock", str(out)))
+    try:
+        held.enter_context(lock(out / "private" / "lock", str(out)))
+    except RunError:
+        with suppress(OSError):  # what was made for it; folders that hold something stay
+            (out / "private").rmdir()
+            out.rmdir()
+        raise
     _check_folder(out, resume)  # another process may have been here since the first look
     if resume:
         _same(spec, read_json(out / "private" / "run.json"))

@@ -104,7 +104,7 @@ def first_picture(data: bytes) -> Damage:
     """Other bytes under the name of the first picture, covered by the receipt."""
 
     def make(folder: Path) -> None:
-        (folder / "images" / "000000.png").write_bytes(data)
+        next(folder.glob("images/*/000000.png")).write_bytes(data)
         forge(folder)
 
     return make

@@ -175,6 +175,30 @@ def test_two_runs_in_one_folder(veilset: Run, copy: Copy) -> None:
     again.refused("in use by another process")
 
 
+def test_a_disk_without_locks_is_named_and_nothing_is_left(
+    veilset: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def refuse(fd: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    fit = ("fit", "tiny", "--data", "digits", "--epsilon", "1", "--out", tmp_path / "run", "--json")
+    veilset(*fit).refused("its disk gives no locks")
+    account = ("account", "create", tmp_path / "a.account", "--data", "digits", "--epsilon", "1", "--json")
+    veilset(*account).refused("its disk gives no locks", "a.account")
+    assert names(tmp_path) == []
+
+
+def test_more_images_than_the_memory_holds_are_refused_before_they_are_begun(
+    veilset: Run, made: Path, tmp_path: Path
+) -> None:
+    command = ("sample", made / "run", "-n", "10000000000", "--out", tmp_path / "out")
+    veilset(*command).refused("n = 10000000000: so many images take", "GB of memory")
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("format", ["folder", "npz"])
 def test_a_full_disk_leaves_nothing(
     veilset: Run, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
@@ -300,7 +324,7 @@ def test_bad_evaluation(veilset: Run, made: Path, copy: Copy) -> None:
     veilset("evaluate", made / "out", "--against", "digits", "--metrics", "gen2rael-logreg").refused("Did you mean")
     veilset("evaluate", made / "out", "--against", "digits", "--seeds", "0").refused("seeds = 0")
     out = copy("out")
-    (out / "images" / "000003.png").write_bytes(b"no picture")
+    next(out.glob("images/*/000003.png")).write_bytes(b"no picture")
     veilset("evaluate", out, "--against", "digits").refused("sample them again")
 
 
@@ -320,8 +344,8 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "last line gone": lambda f: edit_ledger(f, lambda lines: lines[:-1]),
     "no ledger": lambda f: (f / "ledger.jsonl").unlink(),
     "empty ledger": lambda f: (f / "ledger.jsonl").write_bytes(b""),
-    "picture changed": lambda f: (f / "images" / "000000.png").write_bytes(b"other"),
-    "picture gone": lambda f: (f / "images" / "000000.png").unlink(),
+    "picture changed": lambda f: next(f.glob("images/*/000000.png")).write_bytes(b"other"),
+    "picture gone": lambda f: next(f.glob("images/*/000000.png")).unlink(),
     "picture added": lambda f: (f / "images" / "extra.png").write_bytes(b"new"),
     "labels changed": lambda f: (f / "labels.csv").write_text("file,label,class\n"),
     "list of hashes changed": lambda f: (f / "SHA256SUMS").write_text(""),

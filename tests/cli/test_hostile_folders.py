@@ -168,7 +168,7 @@ LINKS: dict[str, tuple[str, h.Damage]] = {
     ),
     "a file in private elsewhere": ("run", h.linked("private/run.json")),
     "a listed file elsewhere": ("out", h.linked("labels.csv")),
-    "a picture elsewhere": ("out", h.linked("images/000000.png")),
+    "a picture elsewhere": ("out", h.linked("images/0/000000.png")),
     "a folder elsewhere": ("out", h.linked("images")),
     "a folder in itself": ("out", lambda f: (f / "images" / "again").symlink_to(f)),
     "a link to itself": ("out", lambda f: (f / "loop").symlink_to(f / "loop")),

@@ -13,6 +13,7 @@ from PIL import Image
 from veilset.cli.main import main
 from veilset.core.errors import DataError
 from veilset.data import Dataset, check, declare, init, load, prepare
+from veilset.data.formats.items import windowed
 from veilset.data.reading import Reading
 
 pydicom = pytest.importorskip("pydicom")
@@ -106,6 +107,13 @@ def test_12_bits_need_a_window_and_get_the_declared_one(tmp_path: Path) -> None:
     assert (made == scaled(x.astype(float), 100, 3000)).all()
 
 
+@pytest.mark.parametrize("kind", ["uint16", "int16", ">u2", "int32", "float32"])
+def test_a_window_gives_the_same_however_values_are_stored(kind: str) -> None:
+    x = np.array([[-1000, -3, 0, 1, 700], [99, 100, 3000, 3001, 32767]]).clip(0 if "u" in kind else None, None)
+    for part in (x.astype(kind), x.astype(kind)[:, ::2]):
+        assert (windowed(part, 100, 3000.5) == scaled(part.astype(float), 100, 3000.5)).all()
+
+
 def test_bits_above_those_stored_are_not_looked_at(tmp_path: Path) -> None:
     x = deep()
     (made,) = shown(tmp_path, header(x | 0xA000, BitsStored=12), window=(0, 4095))
@@ -148,6 +156,28 @@ def test_monochrome1_is_inverted(tmp_path: Path, window: tuple[float, float] | N
     x = byte()
     (made,) = shown(tmp_path, header(x, PhotometricInterpretation="MONOCHROME1"), window=window)
     assert (made == 255 - x).all()
+
+
+SPACING = [
+    ({"PixelSpacing": [2, 1]}, (12, 5)),
+    ({"PixelSpacing": [0.5, 1]}, (6, 10)),
+    ({"ImagerPixelSpacing": [0.3, 0.1]}, (18, 5)),
+    ({"PixelAspectRatio": [1, 2]}, (6, 10)),
+    ({"PixelSpacing": [1.001, 1]}, (6, 5)),
+    ({"PixelSpacing": [0, 1]}, (6, 5)),
+]
+
+
+@pytest.mark.parametrize(("facts", "shape"), SPACING)
+def test_pixels_that_are_not_square_are_a_fault_that_prepare_mends(
+    tmp_path: Path, facts: dict[str, Any], shape: tuple[int, int]
+) -> None:
+    x = np.repeat(byte()[:, :1], 5, 1)
+    (made,) = shown(tmp_path, header(x, **facts))
+    assert made.shape == shape and (made[:, 0] == made[:, -1]).all()
+    init(tmp_path / "s", WORD)
+    wrong = [str(f) for f in check(tmp_path / "s") if "not square" in f.what and "veilset data prepare" in f.todo]
+    assert len(wrong) == (shape != (6, 5))
 
 
 def test_each_frame_is_an_image_of_the_patient(tmp_path: Path) -> None:
@@ -360,7 +390,7 @@ def test_frames_of_unequal_size(ward: Path, capfd: pytest.CaptureFixture[str]) -
     save(ward / "1.dcm", header(byte(1, (8, 8)), "P1"))
     (told,) = faults(ward)
     assert told.startswith("1.dcm: is [1, 8, 8], declared are [1, 6, 5]; convert the set") and "--size 6x5`" in told
-    assert "sizes are mixed; give a size (--size)" in spoilt(ward, capfd)
+    assert "1.dcm: sizes are mixed (0.dcm has another); give a size (--size)" in spoilt(ward, capfd)
 
 
 def test_a_patient_in_train_and_test(tmp_path: Path) -> None:

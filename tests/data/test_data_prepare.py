@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
+import os
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +16,10 @@ import pytest
 from PIL import Image
 from small_sets import class_folder, pixels, png, table_folder
 
+from veilset.cli.main import main
 from veilset.core.errors import ConfigError, DataError, RunError
-from veilset.data import check, clean, declare, fetch, load, prepare, public
+from veilset.data import check, clean, convert, declare, fetch, load, prepare, public
+from veilset.data.prepare import prepared, rules_of
 
 
 def confirmed(root: Path) -> Path:
@@ -140,9 +146,9 @@ def test_prepare_says_what_does_not_fit_and_leaves_nothing(tmp_path: Path) -> No
     png(cat / "b.png", pixels(1)[0])
     Image.new("L", (4, 5)).save(cat / "a.bmp")
     refused("two files would become")
-    (cat / "a.bmp").write_bytes((cat / "a.png").read_bytes()[:40])
-    refused("a.bmp: (truncated|cannot be decoded)")
-    (cat / "a.bmp").rename(cat / "scan.dcm")
+    (cat / "a.bmp").rename(cat / "d.bmp").write_bytes((cat / "a.png").read_bytes()[:40])
+    refused("d.bmp: (truncated|cannot be decoded)")
+    (cat / "d.bmp").rename(cat / "scan.dcm")
     refused("not an image file by its name")
     (cat / "scan.dcm").unlink()
     prepare(tmp_path / "s", tmp_path / "out")
@@ -219,3 +225,135 @@ def test_clean(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["receipt.json"]
     with pytest.raises(RunError, match="no such folder"):
         clean(tmp_path / "nowhere")
+
+
+# ---------------------------------------------------------------------- several processes, kills, and the report
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def many(root: Path, kind: str) -> Path:
+    if kind == "table":
+        return table_folder(root, pixels(70, (3, 9, 7)), patient=[f"p{i // 2}" for i in range(70)])
+    class_folder(root, pixels(70, (3, 9, 7)))
+    if kind == "folder":
+        return root
+    with zipfile.ZipFile(f"{root}.zip", "w") as z:
+        for name, data in contents(root).items():
+            z.writestr(name, data)
+    return Path(f"{root}.zip")
+
+
+@pytest.mark.parametrize("kind", ["folder", "table", "zip"])
+def test_two_processes_make_the_same_set(tmp_path: Path, kind: str) -> None:
+    root = many(tmp_path / "s", kind)
+    one, two = (prepared(root, tmp_path / str(n), rules_of((4, 4), "pad", True, None, None), None, n) for n in (1, 2))
+    assert contents(tmp_path / "1") | {"veilset.toml": b""} == contents(tmp_path / "2") | {"veilset.toml": b""}
+    assert one.done == two.done == {"made grey": 70, "resized from 9 x 7": 70}
+    assert "70 images, 2 classes, 4 x 4, grey" in str(two) and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_error_in_any_process_is_one_line_and_leaves_nothing(tmp_path: Path, jobs: int) -> None:
+    root = many(tmp_path / "s", "folder")
+    bad = sorted(root.rglob("*.png"))[40]  # of the second process, where there are two
+    bad.write_bytes(bad.read_bytes()[:50])
+    with pytest.raises(DataError, match=f"{bad.name}: (truncated|cannot be decoded)"):
+        prepare(root, tmp_path / "out", size=4, jobs=jobs)
+    png(bad, pixels(1, (1, 9, 7))[0])
+    with pytest.raises(DataError, match="grey and colour are mixed"):
+        prepare(root, tmp_path / "out", jobs=jobs)
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+
+
+def killed(root: Path, out: Path, kind: str) -> None:
+    """`prepare` in another process, which is killed after its 20th picture."""
+    script = f"""
+import os
+from veilset.data import making, prepare
+real, count = os.replace, [0]
+def replace(a, b):
+    real(a, b)
+    count[0] += str(b).endswith(".png")
+    if count[0] == 20:
+        os.kill(os.getpid(), 9)
+making.os.replace = replace
+making.FLUSH = 1
+prepare({str(root)!r}, {str(out)!r}, size=4)
+"""
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -9, kind
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_what_was_killed_goes_on_where_it_was(tmp_path: Path, kind: str) -> None:
+    root, out = many(tmp_path / "s", kind), tmp_path / "out"
+    prepare(root, tmp_path / "whole", size=4)
+    killed(root, out, kind)
+    assert not out.exists() and (tmp_path / ".out.partial").is_dir()
+    rules = rules_of(4, "crop", False, None, None)
+    done = prepared(root, out, rules, None, 2).done
+    assert done == {"made before it was interrupted": 20, "resized from 9 x 7": 50}
+    assert contents(out) | {"veilset.toml": b""} == contents(tmp_path / "whole") | {"veilset.toml": b""}
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_was_killed_begins_anew_under_other_rules_or_in_a_set_that_was_changed(tmp_path: Path) -> None:
+    root, out = many(tmp_path / "s", "folder"), tmp_path / "out"
+    killed(root, out, "rules")
+    assert prepared(root, out, rules_of(5, "crop", False, None, None), None, 1).done == {"resized from 9 x 7": 70}
+    killed(root, tmp_path / "again", "set")
+    first = sorted((root / "cat").iterdir())[0]
+    first.rename(first.with_name("zzz.png"))
+    with pytest.raises(DataError, match="the set was changed after `prepare` was interrupted; run it again"):
+        prepare(root, tmp_path / "again", size=4)
+    assert not list(tmp_path.glob(".*"))
+    prepare(root, tmp_path / "again", size=4)
+
+
+def test_a_process_that_is_ended_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, real = os.getpid(), convert.convert
+
+    def ended(data: bytes, rules: object, tally: object) -> object:
+        if os.getpid() != here:
+            os._exit(9)
+        return real(data, rules, tally)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sys.modules["veilset.data.prepare"], "convert", ended)
+    with pytest.raises(RunError, match="a process of `prepare` was ended"):
+        prepare(many(tmp_path / "s", "folder"), tmp_path / "out", jobs=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["s"]
+    with pytest.raises(ConfigError, match="jobs = 0: must be 1 to 64 processes"):
+        prepare(tmp_path / "s", tmp_path / "out", jobs=0)
+
+
+def test_the_report_counts_what_was_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "s" / "a").mkdir(parents=True)
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    Image.new("L", (8, 6)).save(tmp_path / "s" / "a" / "1.png", exif=tag)
+    Image.new("RGBA", (8, 6), (9, 9, 9, 90)).save(tmp_path / "s" / "a" / "2.png")
+    Image.new("L", (4, 4)).save(tmp_path / "s" / "a" / "3.png")
+    command = [
+        "data",
+        "prepare",
+        str(tmp_path / "s"),
+        "--out",
+        str(tmp_path / "o"),
+        "--size",
+        "4x4",
+        "--grey",
+        "--jobs",
+        "2",
+    ]
+    assert main([*command, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["done"] == {
+        "made grey": 1,
+        "resized from 6 x 8": 1,
+        "resized from 8 x 6": 1,
+        "transparent, laid on black": 1,
+        "turned upright": 1,
+    }
+    assert said["found"] == "3 images, 1 class, 4 x 4, grey, 8 bits"

@@ -335,6 +335,15 @@ def test_a_copy_is_found_and_stays_in_the_private_folder(tmp_path: Path, monkeyp
     assert "raw private record" not in write_report(folder).read_text("utf-8")
 
 
+def test_an_exact_copy_wins_over_an_image_that_differs_in_one_pixel() -> None:
+    draws = np.random.default_rng(0).integers(200, 256, (40, 1, 28, 28), dtype=np.uint8)  # bright: large products
+    near = draws.copy()
+    near[:, 0, 3, 5] -= 1
+    own = torch.from_numpy(np.concatenate([near, draws]))
+    least, index = nearest._distances(torch.from_numpy(draws), own).min(1)
+    assert (least == 0).all() and (index == torch.arange(40, 80)).all()
+
+
 def test_raw_records_are_never_shown_for_a_release(
     release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     p.add_argument("--window", metavar="LOW,HIGH", help="values shown as black and white, for deep values")
     p = verb("check", "find every file fault; speaks to the owner only", "source", "a declared set, or its declaration")
     p.add_argument("--declaration", metavar="FILE", help="the declaration, if it does not lie beside the set")
+    p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes; they find the same (default 1)")
     p.add_argument("--public", metavar="SET", help="a public set: say whether private images are in it")
     p = verb("prepare", "convert images by declared rules only", "source", "a set; see docs/data.md")
     p.add_argument("--declaration", metavar="FILE", help="the declaration, if it does not lie beside the set")
@@ -36,6 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     p.add_argument("--grey", action="store_true", help="convert to grey")
     p.add_argument("--bits", type=int, help="bit depth of the input, 8 or 16; default 16 with --window, else 8")
     p.add_argument("--window", metavar="LOW,HIGH", help="values shown as black and white; required for 16-bit images")
+    p.add_argument("--jobs", type=int, default=1, metavar="N", help="processes; the result is the same (default 1)")
     p = verb("fetch", "download a public benchmark set, by checksum", "name", "mnist or fashion-mnist")
     p.add_argument("--out", metavar="DIR", help="default: the user's cache")
     verb("clean", "remove a run's private by-products", "run", "run folder")
@@ -76,18 +78,19 @@ def run(args: argparse.Namespace) -> int:
     elif args.what == "check":
         from veilset.data.check import check
 
-        found = check(args.declaration or args.source, args.public)
+        found = check(args.declaration or args.source, args.public, args.jobs)
         faults = [f for f in found if f.severity == "fault"]
         words = "\n".join([*(str(f) for f in found), f"{len(faults)} fault(s)" if faults else "no faults"])
         say(args, {"ok": not faults, "faults": _rows(found)}, words)
         return 1 if faults else 0
     elif args.what == "prepare":
-        from veilset.data.prepare import prepare
+        from veilset.data.prepare import prepared, rules_of
 
         size, window = _pair(args.size, "x", "size", int), _pair(args.window, ",", "window", float)
-        rules = {"size": size, "fit": args.fit, "grey": args.grey, "bits": args.bits, "window": window}
-        out = prepare(args.declaration or args.source, args.out, **rules, reading=_reading(args))
-        say(args, {"out": str(out)}, f"converted into {out}; now read and confirm {out}/veilset.toml")
+        rules = rules_of(size, args.fit, args.grey, args.bits, window)
+        made = prepared(args.declaration or args.source, args.out, rules, _reading(args), args.jobs)
+        last = f"converted into {made.path}; now read and confirm {made.path}/veilset.toml"
+        say(args, {"out": str(made.path), "found": made.found, "done": made.done}, f"{made}\n{last}")
     elif args.what == "fetch":
         from veilset.data.fetch import fetch
 

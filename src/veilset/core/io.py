@@ -182,7 +182,7 @@ def lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         wait: wait for another process instead of refusing.
 
     Raises:
-        RunError: another process holds it.
+        RunError: another process holds it, or the disk has no locks; an empty file goes then.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -193,8 +193,12 @@ def lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except OSError:
+        except BlockingIOError:
             raise RunError(f"{what} is in use by another process; wait for it or choose another folder") from None
+        except OSError as e:
+            if not path.stat().st_size:
+                path.unlink()
+            raise RunError(f"{what}: its disk gives no locks ({e.strerror}); choose a folder on another disk") from None
         yield
     finally:
         os.close(fd)

@@ -7,16 +7,17 @@ import csv
 import io
 import math
 import os
+import re
 import stat
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from veilset.core.errors import ConfigError, RunError
-from veilset.core.io import no_links, read_capped
+from veilset.core.io import canonical, no_links, read_capped
 
 if TYPE_CHECKING:
     from veilset.core.types import Images, PublicInfo
@@ -25,6 +26,7 @@ PICTURES = ("labels.csv", "images.npz", "images.parquet")  # one of them lies in
 MOST_PIXELS = 512 << 20  # bytes of decoded images that any folder may ask for ...
 RATIO = 20  # ... or this many times its size on disk: synthetic images are noisy, and compress less
 PNG = b"\x89PNG\r\n\x1a\n"
+PLAIN = re.compile(r'(?![\s.])[^<>:"/\\|?*\x00-\x1f\x7f]{1,60}(?<![\s.])')  # what every system takes as a file's name
 MOST_TABLE = 64 << 20  # bytes of labels.csv, some million rows
 
 
@@ -58,15 +60,22 @@ def grid(images: Images, per_class: int, scale: int | None = None, gap: int = 1)
 
 
 def write_pngs(images: Images, folder: Path) -> None:
-    """PNG files images/000000.png ... and labels.csv (file, label, class)."""
-    (folder / "images").mkdir()
+    """PNG files images/CLASS/000000.png ..., as many tools expect them, and labels.csv (file, label, class)."""
+    places = class_folders(images.classes)
     with open(folder / "labels.csv", "w", newline="") as f:
         table = csv.writer(f)
         table.writerow(["file", "label", "class"])
         for i, (x, y) in enumerate(zip(images.x, images.y.tolist(), strict=True)):
-            name = f"images/{i:06d}.png"
+            name = f"images/{places[y]}/{i:06d}.png"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(png_bytes(x))
             table.writerow([name, y, images.classes[y]])
+
+
+def class_folders(classes: Sequence[str]) -> list[str]:
+    """A folder for each class: its name, if every system takes all of the names and tells them apart, else class-K."""
+    plain = all(map(PLAIN.fullmatch, classes)) and len({n.casefold() for n in classes}) == len(classes)
+    return list(classes) if plain else [f"class-{k}" for k in range(len(classes))]
 
 
 def write_npz(images: Images, folder: Path) -> None:
@@ -87,7 +96,7 @@ def write_parquet(images: Images, folder: Path) -> None:
 
 
 def picture_table(images: Images, what: str) -> Any:
-    """A pyarrow table of `image` (PNG bytes and path), `label`, `class`: the layout of Hugging Face image sets.
+    """A pyarrow table of `image` (PNG bytes and path), `label`, `class`, with the features of Hugging Face image sets.
 
     Raises:
         ConfigError: no pyarrow; the message begins with `what`.
@@ -97,8 +106,10 @@ def picture_table(images: Images, what: str) -> Any:
     except ImportError:
         raise ConfigError(f"{what}: needs pyarrow; pip install 'veilset[parquet]'") from None
     rows = [{"bytes": png_bytes(x), "path": f"{i:06d}.png"} for i, x in enumerate(images.x)]
-    names = [images.classes[y] for y in images.y.tolist()]
-    return pa.table({"image": rows, "label": images.y.numpy(), "class": names})
+    label = {"names": list(images.classes), "_type": "ClassLabel"}
+    kinds = {"image": {"_type": "Image"}, "label": label, "class": {"dtype": "string", "_type": "Value"}}
+    table = pa.table({"image": rows, "label": images.y.numpy(), "class": [images.classes[y] for y in images.y]})
+    return table.replace_schema_metadata({"huggingface": canonical({"info": {"features": kinds}})})
 
 
 # ---------------------------------------------------------------------- reading, perhaps what a stranger sent

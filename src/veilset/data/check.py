@@ -8,9 +8,10 @@ from veilset.core.types import Images
 from veilset.data import declare, public
 from veilset.data.faults import Fault, Faults
 from veilset.data.load import existing, images_of, readable, reader, scan
+from veilset.data.making import check_jobs
 
 
-def check(source: str | Path, public_source: str | None = None) -> list[Fault]:
+def check(source: str | Path, public_source: str | None = None, jobs: int = 1) -> list[Fault]:
     """Find everything that is wrong with the files of a set, and remarks for its owner.
 
     What it says is about private records: it is for the owner and outside the guarantee.
@@ -19,6 +20,7 @@ def check(source: str | Path, public_source: str | None = None) -> list[Fault]:
         source: a built-in name or a path, as for `load`. A declaration that is not confirmed yet is good enough.
         public_source: a public set that a method is to start from, by name or path: it is looked whether private
             images are in it. That is a remark and no fault, since whether a run exists must not depend on it.
+        jobs: how many processes look at the pictures of folders, with or without a table; they find the same.
 
     Returns:
         Faults (severity "fault": `fit` refuses the set) and remarks ("note"), in the order they were met.
@@ -26,7 +28,7 @@ def check(source: str | Path, public_source: str | None = None) -> list[Fault]:
     Raises:
         DataError: there is no such set, it is laid out in no way that veilset reads, or has no valid declaration.
     """
-    faults = Faults(source)
+    faults = Faults(source, check_jobs(jobs))
     if public.named(source):
         declared, choice = declare.Declaration(public.info(str(source))), None
     else:

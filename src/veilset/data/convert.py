@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from veilset.data.faults import Faults
 from veilset.data.formats.detect import Source
 from veilset.data.formats.items import Item, ItemSource
 from veilset.data.load import to_bytes
+from veilset.data.making import Tally, Task, write_pictures
 from veilset.data.reading import LEFT_OUT, SPLITS
 
-Row = tuple[str, Any, str, str, list[str]]  # where it was, the picture, its split, its label, whose it is
 FOLDER = "images"  # where numbered pictures go
 MANY = 1000  # pictures a sub-folder
+MOST_STRETCHED = 1 << 15  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Rules:
     window: tuple[float, float] | None
 
 
-def convert(data: bytes, rules: Rules) -> Any:
-    """One picture as an 8-bit PIL image, grey or RGB. Raises decode.Unfit."""
+def convert(data: bytes, rules: Rules, tally: Tally) -> Any:
+    """One picture as an 8-bit PIL image, grey or RGB; counts what was done to it. Raises decode.Unfit."""
     image = decode.open_picture(data)
     is_deep = decode.is_16_bit(image)
     if is_deep != (rules.bits == 16):
@@ -52,12 +53,12 @@ def convert(data: bytes, rules: Rules) -> Any:
             values = deep.values(image, data)
     else:
         decode.load(image)
-        values = np.asarray(_plain(image))
-    return converted(values, rules, decode.turned(image))  # after loading: Pillow turns a TIFF by itself
+        values = np.asarray(_plain(image, tally))
+    return converted(values, rules, tally, decode.turned(image))  # after loading: Pillow turns a TIFF by itself
 
 
-def converted(values: Any, rules: Rules, turn: int = 1) -> Any:
-    """Values [H, W] or [H, W, 3] as an 8-bit PIL image by the rules, turned upright. Raises decode.Unfit."""
+def converted(values: Any, rules: Rules, tally: Tally, turn: int = 1, aspect: float = 1.0) -> Any:
+    """Values [H, W] or [H, W, 3] as an 8-bit PIL image by the rules, upright, with square pixels. Raises Unfit."""
     from PIL import Image, ImageOps
 
     if rules.window:
@@ -65,15 +66,24 @@ def converted(values: Any, rules: Rules, turn: int = 1) -> Any:
             raise decode.Unfit("holds NaN or infinity; repair or remove it")
         low, high = rules.window
         values = np.rint((values.astype(np.float64) - low) * (255.0 / (high - low))).clip(0, 255).astype(np.uint8)
+        tally["through the window"] += 1
     image = Image.fromarray(values)
     image.getexif()[decode.TURN] = turn
     image = ImageOps.exif_transpose(image)
-    if rules.grey:
+    tally["turned upright"] += turn != 1
+    if rules.grey and image.mode != "L":
         image = image.convert("L")
-    return _fit(image, rules)
+        tally["made grey"] += 1
+    if aspect != 1:
+        height, width = image.height * max(aspect, 1), image.width * max(1 / aspect, 1)
+        if max(height, width) > MOST_STRETCHED:
+            raise decode.Unfit(f"has pixels {aspect:.3g} times as high as wide; correct its spacing")
+        image = image.resize((round(width), round(height)), Image.Resampling.LANCZOS)
+        tally["stretched to square pixels"] += 1
+    return _fit(image, rules, tally)
 
 
-def _plain(image: Any) -> Any:
+def _plain(image: Any, tally: Tally) -> Any:
     """An 8-bit picture of any kind as grey or RGB; transparency is laid on black."""
     from PIL import Image
 
@@ -81,26 +91,28 @@ def _plain(image: Any) -> Any:
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
+        tally["transparent, laid on black"] += 1
     return image.convert(mode)
 
 
-def _fit(image: Any, rules: Rules) -> Any:
+def _fit(image: Any, rules: Rules, tally: Tally) -> Any:
     """Crop or pad, then resize."""
     from PIL import Image, ImageOps
 
-    if rules.size is None:
+    if rules.size is None or image.size == rules.size[::-1]:
         return image
     size = (rules.size[1], rules.size[0])  # PIL says (width, height)
+    tally[f"resized from {image.height} x {image.width}"] += 1
     act = ImageOps.fit if rules.fit == "crop" else ImageOps.pad
     return act(image, size, method=Image.Resampling.LANCZOS)
 
 
-def prepare_items(files: ItemSource, out: Path, rules: Rules, choice: Choice) -> None:
+def prepare_items(make: Callable[[], ItemSource], out: Path, rules: Rules, choice: Choice, jobs: int) -> Tally:
     """Convert every image of training and test into a numbered picture, and write labels.csv.
 
     Whatever says whose images belong together becomes numbers in order of appearance; the unit is called `unit`.
     """
-    faults, ignored = Faults(out), set(map(fold, choice.ignored))
+    files, faults, ignored = make(), Faults(out), set(map(fold, choice.ignored))
     open_ = [e for e in files.extras() if (e.people or e.default) and fold(e.name) not in ignored]
     if lost := next((e for e in open_ if e.way), None):
         what = f"{quoted(lost.people)} looks like people, and nothing would say whose images are whose any more"
@@ -109,37 +121,52 @@ def prepare_items(files: ItemSource, out: Path, rules: Rules, choice: Choice) ->
     unit = next((e.name for e in extras if fold(e.name) == fold(choice.unit_column)), "")
     unit = unit or next((e.name for e in extras if e.default), "")
     names = {e.name: "unit" if e.name == unit else e.name for e in extras}
-    ids: dict[str, dict[str, int]] = {name: {} for name in names}
+    split = files.has_test()
 
-    def rows() -> Iterator[Row]:
-        for item in files.items(faults):
-            if item.part != LEFT_OUT:
-                if not item.label:
-                    raise DataError(f"{item.where}: label is missing; give the class name")
-                if missing := next((n for n in names if not item.row.get(n)), ""):
-                    raise DataError(f"{item.where}: {missing} is missing; give the unit id, or declare it as ignored")
-                who = [str(ids[n].setdefault(item.row[n], len(ids[n]))) for n in names]
-                yield item.where, _image(item, rules), SPLITS[item.part], item.label, who
+    def tasks() -> Iterator[Task]:
+        ids: dict[str, dict[str, int]] = {name: {} for name in names}
+        i = 0
+        for item in make().items(faults):
+            if item.part == LEFT_OUT:
+                continue
+            if not item.label:
+                raise DataError(f"{item.where}: label is missing; give the class name")
+            if missing := next((n for n in names if not item.row.get(n)), ""):
+                raise DataError(f"{item.where}: {missing} is missing; give the unit id, or declare it as ignored")
+            who = [str(ids[n].setdefault(item.row[n], len(ids[n]))) for n in names]
+            yield _numbered(
+                i, item.where, partial(_image, item, rules), SPLITS[item.part] if split else "", item.label, who
+            )
+            i += 1
+        faults.raise_first()
 
-    _write(out, rows(), list(names.values()), files.has_test())
-    faults.raise_first()
+    return write_pictures(out, tasks, ["file", "label", *(["split"] if split else []), *names.values()], jobs)
 
 
-def _image(item: Item, rules: Rules) -> Any:
+def _numbered(i: int, where: str, make: Callable[[Tally], Any], part: str, label: str, who: list[str]) -> Task:
+    """Picture i of a set that is no folder of pictures, with its row: nothing of its old name."""
+    name = f"{FOLDER}/{i // MANY:04}/{i:07}.png"
+    return Task(where, name, make, [name, label, *([part] if part else []), *who])
+
+
+def _image(item: Item, rules: Rules, tally: Tally) -> Any:
     """One item as an 8-bit PIL image. A reader that hands out values has applied the window itself."""
     try:
         data = item.pixels()
         if isinstance(data, bytes):
-            return convert(data, rules)
+            return convert(data, rules, tally)
         if data.dtype != np.uint8:
             raise decode.Unfit("has more than 8 bits; declare a window (--window LOW,HIGH)")
-        return converted(data, Rules(rules.size, rules.fit, rules.grey, 8, None))
+        return converted(data, replace(rules, bits=8, window=None), tally, aspect=item.aspect)
     except decode.Unfit as e:
         raise DataError(f"{item.where}: {e}") from None
 
 
-def prepare_arrays(files: Source, declared: Declaration | None, out: Path, rules: Rules) -> None:
+def prepare_arrays(
+    make: Callable[[], Source], declared: Declaration | None, out: Path, rules: Rules, jobs: int
+) -> Tally:
     """Convert a set that is arrays, which opens at once, into numbered pictures with labels.csv."""
+    files = make()
     if declared:
         info, choice = declared.info, declared.choice
     else:
@@ -152,38 +179,29 @@ def prepare_arrays(files: Source, declared: Declaration | None, out: Path, rules
     unit = choose(files.extras(), choice, info, undecided)
     undecided.raise_first()
 
-    def rows() -> Iterator[Row]:
+    def tasks() -> Iterator[Task]:
+        i = 0
         for split in splits:
             faults = Faults(out)
-            opened = files.scan(info, split, faults, unit=unit.name if unit else None)
+            opened = make().scan(info, split, faults, unit=unit.name if unit else None)
             faults.raise_first()
             assert opened is not None, "a split without faults opens"
-            one = np.empty((1, *info.shape), opened.records.dtype)
-            for i in range(len(opened.labels)):
-                opened.records.read(np.array([i]), one)
-                values = to_bytes(info, one)[0]
-                who = [] if opened.units is None else [f"{split}{opened.units[i]}"]
-                image = converted(values[0] if len(values) == 1 else values.transpose(1, 2, 0), rules)
-                yield f"{split} image {i}", image, split, info.classes[opened.labels[i]], who
+            for k in range(len(opened.labels)):
+                who = [] if opened.units is None else [f"{split}{opened.units[k]}"]
+                part, label = split if len(splits) > 1 else "", info.classes[opened.labels[k]]
+                yield _numbered(
+                    i, f"{split} image {k}", partial(_record, info, opened.records, k, rules), part, label, who
+                )
+                i += 1
 
-    _write(out, rows(), ["unit"] if unit else [], len(splits) > 1)
+    return write_pictures(
+        out, tasks, ["file", "label", *(["split"] if splits[1:] else []), *(["unit"] if unit else [])], jobs
+    )
 
 
-def _write(out: Path, rows: Iterator[Row], columns: list[str], split: bool) -> None:
-    """Write numbered PNGs and labels.csv; sizes and channels must be those of the first."""
-    first = None
-    (out / FOLDER).mkdir()
-    with open(out / "labels.csv", "w", newline="", encoding="utf-8") as f:
-        table = csv.writer(f)
-        table.writerow(["file", "label", *(["split"] if split else []), *columns])
-        for i, (where, image, part, label, who) in enumerate(rows):
-            first = first or (image.mode, image.size)
-            if (image.mode, image.size) != first:
-                mixed = "sizes are mixed; give a size (--size)"
-                what = mixed if image.mode == first[0] else "grey and colour are mixed; use --grey"
-                raise DataError(f"{where}: {what}")
-            name = f"{FOLDER}/{i // MANY:04}/{i:07}.png"
-            if i % MANY == 0:
-                (out / name).parent.mkdir()
-            image.save(out / name, "PNG", compress_level=1)
-            table.writerow([name, label, *([part] if split else []), *who])
+def _record(info: PublicInfo, records: Any, k: int, rules: Rules, tally: Tally) -> Any:
+    """Record k of an array as an 8-bit PIL image."""
+    one = np.empty((1, *info.shape), records.dtype)
+    records.read(np.array([k]), one)
+    values = to_bytes(info, one)[0]
+    return converted(values[0] if len(values) == 1 else values.transpose(1, 2, 0), rules, tally)

@@ -6,7 +6,10 @@ import contextlib
 import io
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +17,11 @@ import numpy as np
 
 from veilset.core.types import PublicInfo
 from veilset.data import deep
-from veilset.data.faults import Faults
+from veilset.data.faults import Fault, Faults, check_values, takes_bytes
+from veilset.data.plain import is_sound
 from veilset.data.records import Array, Spool
 
+SHARE = 500  # pictures that a process checks at a time
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm"))
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 TURN = 0x0112  # EXIF's orientation; 1 is upright
@@ -156,12 +161,42 @@ def as_is(data: bytes, info: PublicInfo) -> Array:
     return a[None] if a.ndim == 2 else a.transpose(2, 0, 1)
 
 
-def spool_picture(path: Path, where: str, info: PublicInfo, faults: Faults, spool: Spool) -> bool:
-    """Add one picture to the spool, or report why not."""
-    from veilset.data.faults import check_values
+def spool_pictures(
+    folder: Path, names: Sequence[tuple[str, str]], info: PublicInfo, faults: Faults, spool: Spool
+) -> list[bool]:
+    """Add pictures of a folder to the spool, or report why not: (path in the folder, words for messages) of each.
 
+    A check, which keeps no pixels, is shared out to `faults.jobs` processes where there are many.
+    """
+    if spool.keeps or faults.jobs < 2 or len(names) < 2 * SHARE:
+        return [_spooled(f"{folder}/{name}", where, info, faults, spool) for name, where in names]
+    parts = [names[i : i + SHARE] for i in range(0, len(names), SHARE)]
+    good: list[bool] = []
+    with ProcessPoolExecutor(faults.jobs, get_context("fork")) as pool:
+        for part, found in pool.map(partial(_checked, folder, info, faults.source), parts):
+            faults.found += found
+            good += part
+    spool.skip(sum(good))
+    return good
+
+
+def _checked(
+    folder: Path, info: PublicInfo, source: str | Path, names: Sequence[tuple[str, str]]
+) -> tuple[list[bool], list[Fault]]:
+    """What another process finds in its share."""
+    faults, spool = Faults(source), Spool(info.shape, np.uint8, keep=False)
+    return [_spooled(f"{folder}/{name}", where, info, faults, spool) for name, where in names], faults.found
+
+
+def _spooled(path: str, where: str, info: PublicInfo, faults: Faults, spool: Spool) -> bool:
+    """Add one picture to the spool, or report why not."""
     try:
-        row = as_is(path.read_bytes(), info)[None]
+        with open(path, "rb", buffering=0) as f:
+            data = f.read()
+        if not spool.keeps and takes_bytes(info) and is_sound(data, info.shape):
+            spool.skip(1)
+            return True
+        row = as_is(data, info)[None]
     except FileNotFoundError:
         faults.add(where, "no such file", "add the file or remove its row")
         return False

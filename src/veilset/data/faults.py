@@ -52,10 +52,11 @@ class Faults:
 
     Args:
         source: the set as the user named it, for the messages.
+        jobs: on how many processes readers may look for faults.
     """
 
-    def __init__(self, source: str | Path):
-        self.source = source
+    def __init__(self, source: str | Path, jobs: int = 1):
+        self.source, self.jobs = source, jobs
         self.found: list[Fault] = []
 
     def add(self, where: str, what: str, todo: str) -> None:
@@ -78,10 +79,15 @@ class Faults:
             raise DataError(f"{real[0]}{more}")
 
 
+def takes_bytes(info: PublicInfo) -> bool:
+    """Whether every byte lies in the declared range."""
+    return info.value_range[0] <= 0 and info.value_range[1] >= 255
+
+
 def check_values(faults: Faults, info: PublicInfo, rows: Array, first: int, where: str) -> None:
     """Report every record of rows [n, ...], numbered from `first`, with a value that is not finite or out of range."""
     low, high = info.value_range
-    if rows.dtype == np.uint8 and low <= 0 and high >= 255:
+    if rows.dtype == np.uint8 and takes_bytes(info):
         return
     flat = rows.reshape(len(rows), -1)
     finite = np.isfinite(flat).all(axis=1) if rows.dtype.kind == "f" else np.ones(len(rows), bool)

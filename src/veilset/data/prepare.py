@@ -6,14 +6,16 @@ import csv
 import io
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from veilset import __version__
 from veilset.core.errors import ConfigError, DataError
-from veilset.core.io import new_folder, write_bytes
+from veilset.core.io import write_bytes
 from veilset.core.types import MAX_SIDE
 from veilset.data import declare, decode, draft
 from veilset.data.columns import Choice, fold
@@ -24,6 +26,7 @@ from veilset.data.formats.detect import detect
 from veilset.data.formats.folder import FolderSource, files, folders, on_disk, png
 from veilset.data.formats.items import ItemSource
 from veilset.data.load import existing, readable
+from veilset.data.making import Tally, Task, check_jobs, unfinished, write_pictures
 from veilset.data.reading import Reading
 
 
@@ -37,6 +40,7 @@ def prepare(
     bits: int | None = None,
     window: tuple[float, float] | None = None,
     reading: Reading | None = None,
+    jobs: int = 1,
 ) -> Path:
     """Write a new image folder that `load` takes once its draft declaration is confirmed.
 
@@ -56,6 +60,8 @@ def prepare(
         window: (low, high) of the stored values that become 0 and 255. Required for 16 bits: declare it from the format
             (or the scanner), never from the smallest and largest value seen.
         reading: how the files are read, in place of what the set's declaration says about that.
+        jobs: how many processes make pictures; the result is the same. A call that was killed goes on when it is made
+            again with the same arguments; until then its pictures are in a hidden folder beside `out`.
 
     Returns:
         `out`.
@@ -65,36 +71,87 @@ def prepare(
         DataError: a picture that cannot be read or does not fit the rules; nothing is left behind.
         RunError: `out` exists or cannot be written.
     """
-    rules = _rules(size, fit, grey, bits, window)
+    return prepared(source, out, rules_of(size, fit, grey, bits, window), reading, jobs).path
+
+
+def prepared(source: str | Path, out: str | Path, rules: Rules, reading: Reading | None, jobs: int) -> Prepared:
+    """As `prepare`, with what was done to how many pictures: exact counts, for the owner only."""
+    check_jobs(jobs)
     path, out = existing(Path(source)), Path(out)
     declared = declare.read(path) if declare.path_for(path).is_file() else None
     how = reading or (declared.reading if declared else Reading())
     path = declare.place(path, how)
     with readable(str(source)):
         found = detect(path, how)
-        if window and "window" in found.uses:  # applied where values are read, in their own units
-            found = detect(path, replace(how, window=window))
-        with new_folder(out) as tmp:
+        if rules.window and "window" in found.uses:  # applied where values are read, in their own units
+            how = replace(how, window=rules.window)
+        choice = declared.choice if declared else Choice()
+        begun = path.stat() if path.exists() else path.parent.stat()
+        facts: dict[str, Any] = {"version": __version__, "set": [str(path.resolve()), begun.st_size, begun.st_mtime_ns]}
+        facts |= {"rules": asdict(rules), "reading": asdict(how), "choice": asdict(choice)}
+        with unfinished(out, facts) as tmp:
+            make: Any = partial(detect, path, how)
             if isinstance(found, FolderSource | table.TableSource):
-                _prepare_folder(path, tmp, rules, how)
+                tally = _prepare_folder(path, tmp, rules, how, jobs)
             elif isinstance(found, ItemSource):
-                prepare_items(found, tmp, rules, declared.choice if declared else Choice())
+                tally = prepare_items(make, tmp, rules, choice, jobs)
             else:
-                prepare_arrays(found, declared, tmp, rules)
+                tally = prepare_arrays(make, declared, tmp, rules, jobs)
             kept = Reading(label_from=how.label_from) if isinstance(found, celeba.CelebASource) else None
-            write_bytes(tmp / declare.FILE, draft.draft(tmp, out.resolve().name, kept)[0].encode())
-    return out
+            words, g = draft.draft(tmp, out.resolve().name, kept)
+            write_bytes(tmp / declare.FILE, words.encode())
+    return Prepared(out, g.words(next(iter(g.people), "")), dict(sorted(tally.items())))
 
 
-def _prepare_folder(path: Path, tmp: Path, rules: Rules, how: Reading) -> None:
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` made.
+
+    Attributes:
+        path: the new folder.
+        found: what it holds, in a line, as `init` says it.
+        done: what was done -> to how many pictures.
+    """
+
+    path: Path
+    found: str
+    done: dict[str, int]
+
+    def __str__(self) -> str:
+        lines = [f"made {self.found}", *(f"  {n:>8} {what}" for what, n in self.done.items())]
+        return "\n".join(lines)
+
+
+def _prepare_folder(path: Path, tmp: Path, rules: Rules, how: Reading, jobs: int) -> Tally:
     """Convert a folder of pictures into one that is laid out alike."""
     names, labels = _contents(path, how)
-    _convert_all(path, tmp, names, rules)
+    old: dict[str, str] = {}
+    for name in names:
+        if png(name) in old:
+            raise DataError(f"{path / name}: two files would become {png(name)} ({old[png(name)]} too); rename one")
+        old[png(name)] = name
+
+    def tasks() -> Iterator[Task]:
+        for name in names:
+            yield Task(str(path / name), png(name), partial(_picture, path, name, rules))
+
+    tally = write_pictures(tmp, tasks, (), jobs)
     for name, data in labels.items():
         write_bytes(tmp / name, data)
     for name in _tables(path, how):
         (tmp / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path / name, tmp / name)
+    return tally
+
+
+def _picture(path: Path, name: str, rules: Rules, tally: Tally) -> Any:
+    """One picture of a folder, converted, or DataError."""
+    try:
+        return convert((path / on_disk(path, name)).read_bytes(), rules, tally)
+    except FileNotFoundError:
+        raise DataError(f"{path / name}: no such file; add it or remove its row") from None
+    except decode.Unfit as e:
+        raise DataError(f"{path / name}: {e}") from None
 
 
 def _contents(path: Path, how: Reading) -> tuple[list[str], dict[str, bytes]]:
@@ -113,7 +170,7 @@ def _tables(path: Path, how: Reading) -> list[str]:
     return [e.name for e in detect(path, how).extras() if e.way and (e.people or not e.closed)]
 
 
-def _rules(size: Any, fit: str, grey: bool, bits: int | None, window: Any) -> Rules:
+def rules_of(size: Any, fit: str, grey: bool, bits: int | None, window: Any) -> Rules:
     """The rules, checked."""
     sides = (size, size) if isinstance(size, int) else size
     if sides is not None and (len(sides) != 2 or not all(1 <= s <= MAX_SIDE for s in sides)):
@@ -159,27 +216,3 @@ def _table(rows: list[dict[str, str]]) -> bytes:
     out.writerow(["file", "label", *extra])
     out.writerows([png(r["file"]), table.label_of(r), *(r[c] for c in extra)] for r in rows)
     return text.getvalue().encode()
-
-
-def _convert_all(path: Path, out: Path, names: list[str], rules: Rules) -> None:
-    """Convert every picture into `out`, or raise DataError naming the first that does not fit."""
-    first: tuple[str, str, tuple[int, int]] | None = None
-    for name in names:
-        target = out / png(name)
-        try:
-            image = convert((path / on_disk(path, name)).read_bytes(), rules)
-        except FileNotFoundError:
-            raise DataError(f"{path / name}: no such file; add it or remove its row") from None
-        except decode.Unfit as e:
-            raise DataError(f"{path / name}: {e}") from None
-        first = first or (name, image.mode, image.size)
-        if image.mode != first[1]:
-            raise DataError(
-                f"{path / name}: grey and colour are mixed ({first[0]} is the other); use grey=True (--grey)"
-            )
-        if image.size != first[2]:
-            raise DataError(f"{path / name}: sizes are mixed ({first[0]} has another); give a size (--size)")
-        if target.exists():
-            raise DataError(f"{path / name}: two files would become {png(name)}; rename one")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        image.save(target, "PNG")

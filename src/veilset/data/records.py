@@ -83,6 +83,15 @@ class Spool:
         self._shape, self._dtype, self._count = shape, np.dtype(dtype), 0
         self._file: IO[bytes] | None = tempfile.TemporaryFile(prefix="veilset-") if keep else None  # noqa: SIM115
 
+    @property
+    def keeps(self) -> bool:
+        """Whether pixels are kept, and not only counted."""
+        return self._file is not None
+
+    def skip(self, n: int) -> None:
+        """Count n records that were looked at and are not kept."""
+        self._count += n
+
     def append(self, rows: Array) -> None:
         """Add rows [n, C, H, W].
 

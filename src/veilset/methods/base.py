@@ -4,6 +4,7 @@ teacher tells the class of images that it is shown (`_predict`). The rest is her
 
 from __future__ import annotations
 
+import os
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 FORMAT = "veilset-model/1"
 BATCH = 1000  # images drawn at a time
+A_LABEL = 150  # bytes that a label takes while all are put in order
 MOST_MODEL = 1 << 30  # bytes of a model's weights that are read
 MOST_MADE = 1 << 25  # numbers that any model may make while it draws; one with more weights, four times as many
 State = dict[str, torch.Tensor]
@@ -282,8 +284,13 @@ class Synthesizer(Method):
 
         Returns:
             Images of n rows, labels interleaved.
+
+        Raises:
+            ConfigError: n or a class out of range, or images that this machine's memory does not hold.
         """
         state, info = self.fitted()
+        if isinstance(n, int):
+            _check_room(n, n * (info.pixels + A_LABEL))
         labels = _labels(n, info.classes, classes, mix)
         out = torch.empty(n, *info.shape, dtype=torch.uint8)
         with _public_randomness(seed), torch.no_grad():
@@ -464,6 +471,14 @@ def _public_randomness(seed: int | None) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(secrets.randbits(63) if seed is None else seed)
         yield
+
+
+def _check_room(n: int, size: int) -> None:
+    """Refuse images of so many bytes before they are begun if they would take more than half of the memory."""
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    if size > most:
+        sizes = f"{size / 1e9:,.1f} GB of memory, at most {most / 1e9:,.1f} GB may be used"
+        raise ConfigError(f"n = {n}: so many images take {sizes}; draw them in several folders")
 
 
 def _labels(

@@ -107,9 +107,12 @@ def _pairs(shown: torch.Tensor, own: torch.Tensor) -> list[Pair]:
 
 
 def _distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Root mean square differences [len(a), len(b)] in grey levels, in pieces of b."""
+    """Root mean square differences [len(a), len(b)] in grey levels, in pieces of b.
+
+    Not by a matrix product, whose rounding lets another image pass for nearer than an exact copy.
+    """
     import torch
 
-    flat = a.flatten(1).float()
-    parts = [torch.cdist(flat, part.flatten(1).float()) for part in b.split(4096)]
+    flat, exact = a.flatten(1).float(), "donot_use_mm_for_euclid_dist"
+    parts = [torch.cdist(flat, part.flatten(1).float(), compute_mode=exact) for part in b.split(4096)]
     return torch.cat(parts, 1) / a[0].numel() ** 0.5

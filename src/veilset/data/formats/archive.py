@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 from veilset.core.errors import DataError
@@ -35,7 +35,10 @@ class ZipSource(ItemSource):
 
     def has_test(self) -> bool:
         """Whether a folder or a row is of the test split."""
-        return any(item.part == 1 for item in self.items(Faults(self._path), headers=True))
+        if FILE in self._members:
+            return super().has_test()
+        deep = (n for n in self._members if n.count("/") > 1 and is_picture(n))
+        return any(part_of(n.split("/", 1)[0]) == 1 for n in deep)
 
     def extras(self) -> list[Extra]:
         """Other columns of labels.csv, and other tables in the archive."""
@@ -43,9 +46,9 @@ class ZipSource(ItemSource):
         head = self._text(FILE).split("\n", 1)[0] if FILE in self._members else ""
         columns = [extra(c.strip(), "column", FILE) for c in head.split(",") if c.strip() and fold(c) not in used]
         for name in self._members:
-            path = PurePosixPath(name)
-            if name not in (FILE, "veilset.toml") and path.suffix.lower() in READABLE + CLOSED:
-                people = path.stem if looks_like_people(path.stem) else ""
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in READABLE + CLOSED and name not in (FILE, "veilset.toml"):
+                people = last if looks_like_people(last := stem.rpartition("/")[2]) else ""
                 columns.append(Extra(name, "file", name, people, INTO_TABLE, closed=True))
         return columns
 

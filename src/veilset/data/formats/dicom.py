@@ -109,7 +109,7 @@ class DicomSource(ItemSource):
                 continue
             for i in range(n):
                 pixels = partial(self._pixels, pydicom, path if headers else ds, i)
-                yield Item(f"{where} frame {i + 1}" if n > 1 else where, label, part, pixels, row)
+                yield Item(f"{where} frame {i + 1}" if n > 1 else where, label, part, pixels, row, aspect(ds, i))
         if table:
             table.report_unseen(faults)
 
@@ -275,6 +275,15 @@ def _found(ds: Any, i: int, group: str, name: str) -> Any:
         if inner and inner[0].get(name) is not None:
             return inner[0].get(name)
     return None
+
+
+def aspect(ds: Any, i: int) -> float:
+    """Height of a pixel of frame i / its width: 1 if the file does not say it, or they differ by at most 1 %."""
+    names = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+    found = (_found(ds, i, "PixelMeasuresSequence", name) for name in names)
+    high, wide = next(([float(v) for v in pair] for pair in found if pair is not None and len(pair) == 2), [1.0, 1.0])
+    ratio = high / wide if high > 0 and wide > 0 else 1.0
+    return ratio if abs(ratio - 1) > 0.01 else 1.0
 
 
 def _rescaled(values: Array, ds: Any, i: int) -> Array:

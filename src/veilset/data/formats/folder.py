@@ -12,7 +12,7 @@ import numpy as np
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data.columns import Extra, beside
-from veilset.data.decode import Look, Unfit, is_picture, look, spool_picture
+from veilset.data.decode import Look, Unfit, is_picture, look, spool_pictures
 from veilset.data.faults import Faults, check_empty, check_units
 from veilset.data.formats.detect import Glimpse, natural
 from veilset.data.reading import LEFT_OUT, SPLITS, part_of, same
@@ -86,14 +86,12 @@ class FolderSource:
                 "a folder inside a class folder",
                 "move its images up, or list them in labels.csv (with a column for the patients)",
             )
-        count = 0
-        for name in files(folder):
-            where = self._where(folder / name)
-            if is_picture(name):
-                count += spool_picture(folder / name, where, info, faults, spool)
-            else:
-                faults.add(where, "not an image file by its name", "move it out of the class folder")
-        return count
+        names, place = files(folder), self._where(folder)
+        for name in names:
+            if not is_picture(name):
+                faults.add(f"{place}/{name}", "not an image file by its name", "move it out of the class folder")
+        pictures = [(name, f"{place}/{name}") for name in names if is_picture(name)]
+        return sum(spool_pictures(folder, pictures, info, faults, spool))
 
     def _where(self, path: Path) -> str:
         return path.relative_to(self._path).as_posix()
@@ -186,7 +184,8 @@ def _names(path: Path, folder: bool) -> list[str]:
     with os.scandir(path) as entries:
         names = sorted(e.name for e in entries if e.is_dir() == folder and e.name[0] != "." and not litter(e.name))
     for name in names:
-        utf8(path / name)
+        if not name.isascii():
+            utf8(path / name)
     return names
 
 

@@ -15,6 +15,7 @@ from veilset.data.decode import Unfit
 from veilset.data.faults import Faults
 from veilset.data.formats.detect import natural
 from veilset.data.formats.folder import below, has_pictures
+from veilset.data.formats.guard import check_survives
 from veilset.data.formats.items import Item, ItemSource, inside, library, text
 from veilset.data.reading import part_in
 
@@ -74,6 +75,12 @@ class HubSource(ItemSource):
 
     @cached_property
     def _shards(self) -> list[Shard]:
+        found = self._found()
+        check_survives(s.path for s in found)
+        return found
+
+    def _found(self) -> list[Shard]:
+        """The shards by their names."""
         root = self._path
         if (root / SPLITS_OF).is_file():
             names = [n for n in _json(root / SPLITS_OF).get("splits", []) if isinstance(n, str) and inside(n)]
@@ -159,6 +166,7 @@ class HubSource(ItemSource):
         try:
             with _opened(shard.path) as (_, batches):
                 for batch in batches(names):
+                    batch.validate(full=True)  # else a damaged one may end the process below
                     for k in range(batch.num_rows):
                         yield i, {n: batch.column(n)[k].as_py() for n in batch.schema.names if n in names}
                         i += 1

@@ -14,7 +14,7 @@ import numpy as np
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
 from veilset.data.columns import Extra, beside, extra, fold, quoted
-from veilset.data.decode import is_picture, spool_picture
+from veilset.data.decode import is_picture, spool_pictures
 from veilset.data.faults import Faults, check_empty, check_units
 from veilset.data.formats.detect import Glimpse, natural
 from veilset.data.formats.folder import first_look, litter, note_left, note_litter, on_disk, utf8
@@ -121,12 +121,9 @@ class TableSource:
         units = table.units
         if len(units):
             self._check_split(table, faults)
-        spool, taken = Spool(info.shape, np.uint8, keep), []
-        for i in np.flatnonzero(table.parts == SPLITS.index(split)).tolist():
-            name = table.name(i)
-            if spool_picture(self._images / name, f"{self._file} line {table.line(i)}: {name}", info, faults, spool):
-                taken.append(i)
-        rows = np.array(taken, np.int64)
+        spool, asked = Spool(info.shape, np.uint8, keep), np.flatnonzero(table.parts == SPLITS.index(split))
+        names = [(n, f"{self._file} line {table.line(i)}: {n}") for i in asked.tolist() if (n := table.name(i))]
+        rows = asked[np.array(spool_pictures(self._images, names, info, faults, spool), bool)]
         ids = dense(units[rows]) if len(units) else None
         note_left(self._left_out(table), faults, self._file)
         if split == "train":
