@@ -28,5 +28,5 @@ def test_the_example_runs(page: str, tmp_path: Path, monkeypatch, capsys) -> Non
     exec(compile(example, page, "exec"), {})
     said = capsys.readouterr().out
     assert "VERIFIED: epsilon = 4 at delta = 1e-05" in said and "NOT" not in said
-    assert len(list((tmp_path / "release" / "images").iterdir())) == 2000
+    assert len(list((tmp_path / "release" / "images").rglob("*.png"))) == 2000
     assert page != "README.md" or "gen2real-logreg" in said

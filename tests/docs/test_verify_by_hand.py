@@ -92,9 +92,13 @@ def _linked(folder: Path) -> None:
     (folder / "labels.csv").symlink_to(folder.parent / "elsewhere.csv")
 
 
+def first(folder: Path) -> Path:
+    return min((folder / "images").rglob("*.png"))
+
+
 TAMPERED = {
-    "a picture changed": lambda f: (f / "images" / "000000.png").write_bytes(b"x"),
-    "a picture gone": lambda f: (f / "images" / "000000.png").unlink(),
+    "a picture changed": lambda f: first(f).write_bytes(b"x"),
+    "a picture gone": lambda f: first(f).unlink(),
     "a file added": lambda f: (f / "images" / "extra.png").write_bytes(b"x"),
     "a private part": lambda f: ((f / "private").mkdir(), (f / "private" / "metrics.json").write_text("{}")),
     "a link": _linked,

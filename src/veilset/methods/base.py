@@ -22,6 +22,7 @@ from veilset.core.memory import keep_pages
 from veilset.core.room import Room
 from veilset.core.types import Images, PublicInfo
 from veilset.methods.parameters import Configured
+from veilset.methods.returned import handed, tensors
 from veilset.privacy.account import Account, Payment
 from veilset.privacy.gate import Gate
 from veilset.privacy.ledger import MOST_LEDGER
@@ -42,7 +43,6 @@ MOST_MODEL = 1 << 30  # bytes of a model's weights that are read
 MOST_MADE = 1 << 25  # numbers that any model may make while it draws; one with more weights, four times as many
 State = dict[str, torch.Tensor]
 M = TypeVar("M", bound="Method")
-T = TypeVar("T")
 
 
 class Method(Configured, ABC):
@@ -379,32 +379,6 @@ class Teacher(Method):
         with torch.no_grad():
             scores = [self._predict(state, info, part.float() / 255) for part in x.split(BATCH) if len(part)]
         return torch.cat([torch.zeros(0, len(info.classes)), *scores]).softmax(1)
-
-
-def handed(value: Any, kind: type[T], by: str) -> T:
-    """What a method's own function returned, if it is what it must return.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if not isinstance(value, kind):
-        module = "torch." if kind is torch.Tensor else "veilset."
-        raise ConfigError(f"{by} returned a {type(value).__name__}: must return a {module}{kind.__name__}")
-    return value
-
-
-def tensors(value: Any, by: str) -> State:
-    """What a method or stage returned as learned: name -> tensor.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{by} returned a {type(value).__name__}: must return a dict, name -> tensor")
-    odd = [k for k, v in value.items() if not (isinstance(k, str) and isinstance(v, torch.Tensor))]
-    if odd:
-        raise ConfigError(f"{by} returned {odd[0]!r} as a {type(value[odd[0]]).__name__}: must be a tensor by its name")
-    return dict(value)
 
 
 def restore(cls: type[M], folder: Path, facts: dict[str, Any]) -> M:

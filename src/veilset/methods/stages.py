@@ -16,7 +16,8 @@ import torch
 from veilset.core.errors import ConfigError, suggest
 from veilset.core.types import PublicInfo
 from veilset.learning.dp_sgd import loop_multiplier, part_of
-from veilset.methods.base import BATCH, Method, State, Synthesizer, handed, tensors
+from veilset.methods.base import BATCH, Method, State, Synthesizer
+from veilset.methods.returned import handed, tensors
 from veilset.privacy.accounting import gaussian_noise_multiplier
 from veilset.privacy.gate import Gate
 from veilset.privacy.plan import Plan, Release
