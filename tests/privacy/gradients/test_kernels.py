@@ -176,21 +176,6 @@ def test_the_sum_is_added_in_float64_and_a_record_of_share_zero_is_not_looked_at
     assert bool(torch.isfinite(kernels.mix(share, rows)).all())
 
 
-@pytest.mark.parametrize("sizes", [(3, 1, 5, 7), (9, 2, 16, 12), (70, 3, 130, 25), (140, 1, 17, 1)])
-def test_outer_products_are_added_in_float64_to_the_same_bits_by_any_threads(sizes, width):
-    n, length, wide, high = sizes
-    g = torch.Generator().manual_seed(0)
-    a, b = torch.randn(n, length, wide, generator=g), torch.randn(n, length, high, generator=g)
-    share, before = (torch.rand(size, generator=g, dtype=torch.float64) for size in ((n,), (high, wide)))
-    wanted, totals = before + torch.einsum("n,nlo,nli->oi", share, b.double(), a.double()), []
-    for threads in (1, 3):
-        torch.set_num_threads(threads)
-        totals.append(before.clone())
-        kernels.add_outer(totals[-1], share, a, b)
-    torch.set_num_threads(1)
-    assert torch.allclose(totals[0], wanted, rtol=1e-13, atol=1e-13) and torch.equal(*totals)
-
-
 # ---------------------------------------------------------------------- whole networks
 
 
@@ -264,14 +249,9 @@ def test_wrong_rows_are_seen_before_any_record(fault, monkeypatch):
     assert not decided()
 
 
-@pytest.mark.parametrize("which", ["mix", "add_outer"])
-def test_a_wrong_sum_is_seen_before_any_record(which, monkeypatch):
-    mix, outer = kernels.mix, kernels.add_outer
-    planted = {
-        "mix": lambda share, rows: mix(share[:-1], rows[:-1]),
-        "add_outer": lambda total, share, a, g: outer(total, share[:-1], a[:-1], g[:-1]),
-    }
-    monkeypatch.setattr(kernels, which, planted[which])
+def test_a_wrong_sum_is_seen_before_any_record(monkeypatch):
+    real = kernels.mix
+    monkeypatch.setattr(kernels, "mix", lambda share, rows: real(share[:-1], rows[:-1]))
     assert not decided()
 
 

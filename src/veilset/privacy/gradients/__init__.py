@@ -13,7 +13,7 @@ Which rule runs when, on the processor, in float32 and bfloat16:
 | 1x1 convolution, linear layer | the library's products | the same |
 | group norm in channels_last | `kernels.cpp`, for multiples of 16 channels | written out (`rules`) |
 | group norm otherwise | the library's, shown one image | the same |
-| the clipped sum, also of outer products | `kernels.cpp` | products in float64, block by block (`sheet`) |
+| the clipped sum | `kernels.cpp` | products in float64, block by block (`sheet`) |
 | a layer without a rule | autograd, with a copy of the weight a record | the same |
 | a network that cannot be run so | `reference`, with a warning | the same |
 

@@ -51,7 +51,7 @@ class Total:
     def __init__(self, size: int, bound: float, several: bool, seed: int = 0):
         self.bound, self.several, self.seed = bound, several, seed
         self.sum = torch.zeros(size, dtype=torch.float64)
-        self._unit, self._seen, self._open = -1, 0, torch.zeros(size if several else 0, dtype=torch.float64)
+        self._unit, self._seen, self._open = -1, 0, torch.zeros(size, dtype=torch.float64)
 
     def add_means(self, rows: torch.Tensor, unit: torch.Tensor, images: torch.Tensor) -> None:
         """Add the clipped mean of each unit whose last image is among these rows [n, size]; keep the sum of the last.

@@ -1,5 +1,5 @@
 // What takes the time of per-record gradients: a convolution's weight gradients with their squared norms, group
-// normalisation, and the clipped sum, of gradients and of outer products. Images lie position by position, channels adjacent: [images, H, W, C].
+// normalisation, and the clipped sum. Images lie position by position, channels adjacent: [images, H, W, C].
 //
 // Compiled once for each kind of vector that processors may have (VARIANT, WIDTH), and once without VARIANT: that part
 // asks the processor which of them it can run, and divides records over threads. What is computed of a record depends
@@ -29,8 +29,7 @@ struct Norm {
   extern "C" int norm_##name(const Norm&, const void*, const float*, const float*, void*, float*, float*, int64_t, int64_t); \
   extern "C" int norm_back_##name(const Norm&, const void*, const void*, const float*, const float*, const float*, void*,   \
                                   float*, float*, int64_t, int64_t);                                              \
-  extern "C" int mix_##name(const float*, const double*, double*, int64_t, int64_t, int64_t, int64_t); \
-  extern "C" int outer_##name(const float*, const float*, const double*, double*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t);
+  extern "C" int mix_##name(const float*, const double*, double*, int64_t, int64_t, int64_t, int64_t);
 
 #ifdef VARIANT
 #define PASTE(a, b) a##_##b
@@ -307,31 +306,6 @@ int norm_gradients(const Norm& k, const T* g, const T* x, const float* scale, co
 // ------------------------------------------------------------------ the clipped sum
 
 constexpr int64_t COLUMNS = 2048;  // whose float64 sums stay in the nearest cache
-constexpr int64_t DEEP = 128;  // rows of factors at a time; as many of both stay in the nearest cache
-constexpr int64_t ABREAST = 4;  // blocks for which a row of factors is fetched at once
-constexpr int TALL = WIDTH == 8 ? 6 : 12;  // outputs in a block: the accumulators have to fit the registers
-
-typedef double Half __attribute__((vector_size(4 * WIDTH)));
-typedef double LooseHalf __attribute__((vector_size(4 * WIDTH), aligned(8), may_alias));
-
-// total [high, next] += g' a for `rows` rows g [rows, TALL] and a [rows, WIDTH]; the first `high` and `lanes` count.
-void corner(const double* g, const double* a, int64_t rows, double* total, int64_t next, int64_t high, int64_t lanes) {
-  constexpr int HALF = WIDTH / 2;
-  Half sum[TALL][2] = {};
-  for (int64_t r = 0; r < rows; r++, g += TALL, a += WIDTH) {
-    const Half low = *(const LooseHalf*)a, up = *(const LooseHalf*)(a + HALF);
-    for (int t = 0; t < TALL; t++) sum[t][0] += g[t] * low, sum[t][1] += g[t] * up;
-  }
-  for (int t = 0; t < TALL && t < high; t++) {
-    double made[WIDTH], *to = total + t * next;
-    if (lanes < WIDTH) {
-      memcpy(made, sum[t], sizeof made);
-      for (int64_t l = 0; l < lanes; l++) to[l] += made[l];
-    } else {
-      *(LooseHalf*)to += sum[t][0], *(LooseHalf*)(to + HALF) += sum[t][1];
-    }
-  }
-}
 
 }  // namespace
 
@@ -375,39 +349,6 @@ extern "C" int NAME(mix, VARIANT)(const float* rows, const double* share, double
     }
     for (int64_t k = 0; k < kept; k++)
       for (int64_t c = from; c < to; c++) total[c] += s[k] * row[k][c];
-  }
-  return 0;
-}
-
-// total [O, C] += the sum over records of share times g' a, for L rows of factors a [C] and g [O] a record; float64, for
-// columns begin .. end. Products of zero are made too: whatever is in the factors has to be finite.
-extern "C" int NAME(outer, VARIANT)(const float* a, const float* g, const double* share, double* total, int64_t n, int64_t L,
-                                    int64_t C, int64_t O, int64_t begin, int64_t end) {
-  const int64_t blocks = (O + TALL - 1) / TALL;
-  Room left(2 * DEEP * TALL * blocks), right(2 * DEEP * ABREAST * WIDTH);
-  if (!left.ok || !right.ok) return 1;
-  double *high = (double*)left.at, *wide = (double*)right.at;
-  memset(left.at, 0, 8 * DEEP * TALL * blocks);
-  memset(right.at, 0, 8 * DEEP * ABREAST * WIDTH);
-  for (int64_t from = 0; from < n * L; from += DEEP) {
-    const int64_t rows = n * L - from < DEEP ? n * L - from : DEEP;
-    for (int64_t r = 0; r < rows; r++) {
-      const double s = share[(from + r) / L];
-      const float* row = g + (from + r) * O;
-      for (int64_t o = 0; o < O; o++) high[(o / TALL * DEEP + r) * TALL + o % TALL] = s * row[o];
-    }
-    for (int64_t c = begin; c < end; c += ABREAST * WIDTH) {
-      const int64_t width = end - c < ABREAST * WIDTH ? end - c : ABREAST * WIDTH;
-      for (int64_t r = 0; r < rows; r++)
-        for (int64_t l = 0; l < width; l += WIDTH) {
-          double* to = wide + (l * DEEP + r * WIDTH);
-          const float* seen = a + (from + r) * C + c + l;
-          for (int64_t k = 0; k < (width - l < WIDTH ? width - l : WIDTH); k++) to[k] = seen[k];
-        }
-      for (int64_t o = 0; o < O; o += TALL)
-        for (int64_t l = 0; l < width; l += WIDTH)
-          corner(high + o * DEEP, wide + l * DEEP, rows, total + o * C + c + l, C, O - o < TALL ? O - o : TALL, width - l);
-    }
   }
   return 0;
 }
@@ -501,11 +442,6 @@ int veilset_norm_back(const Norm* k, const void* g, const void* x, const float* 
 
 int veilset_mix(const float* rows, const double* share, double* total, int64_t n, int64_t size, int64_t threads) {
   return shared(size, threads, [=](int64_t begin, int64_t end) { return CALL(mix, rows, share, total, n, size, begin, end); });
-}
-
-int veilset_outer(const float* a, const float* g, const double* share, double* total, int64_t n, int64_t L, int64_t C,
-                  int64_t O, int64_t threads) {
-  return shared(C, threads, [=](int64_t begin, int64_t end) { return CALL(outer, a, g, share, total, n, L, C, O, begin, end); });
 }
 }
 #endif

@@ -17,7 +17,7 @@ from veilset.core.errors import Note
 from veilset.privacy.gradients.build import DIGEST, LIBRARY, digest
 
 Pair = tuple[int, int]
-NAMES = ("convolution", "norm", "norm_back", "mix", "outer")
+NAMES = ("convolution", "norm", "norm_back", "mix")
 WIDEST = 16  # channels of a group normalisation are a multiple of it
 ACROSS = 16  # input channels below which vectors run over output channels
 KINDS = {16: "AVX-512", 8: "AVX2", 4: "NEON"}
@@ -135,16 +135,6 @@ def mix(share: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     total = torch.zeros(size, dtype=torch.float64)
     _call("mix", rows.contiguous(), share.contiguous(), total, n, size)
     return total
-
-
-def add_outer(total: torch.Tensor, share: torch.Tensor, a: torch.Tensor, g: torch.Tensor) -> None:
-    """total [o, i] += the sum over n and l of share [n] times g [n, l, o] (outer) a [n, l, i].
-
-    Share and total are float64, and so are all products and sums; the factors are float32 and finite.
-    """
-    (n, length, i), o = a.shape, g.shape[2]
-    assert total.is_contiguous() and total.shape == (o, i) and g.shape[:2] == (n, length) and share.shape == (n,)
-    _call("outer", a.contiguous(), g.contiguous(), share.contiguous(), total, n, length, i, o)
 
 
 def _last(x: torch.Tensor) -> torch.Tensor:

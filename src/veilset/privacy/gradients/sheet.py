@@ -165,9 +165,6 @@ class Sheet:
             return join([_mixed(share.to(p.device), p.reshape(self.n, -1)).view(p.shape[1:]) for p in pieces])
         a, g = self.factored[name]
         total = torch.zeros(g.shape[2], a.shape[2], dtype=torch.float64, device=a.device)
-        if kernels.can(a, g):
-            kernels.add_outer(total, share, _wide(a), _wide(g))
-            return total
         few = max(1, BLOCK // (a.shape[1] * (a.shape[2] + g.shape[2])))
         for s, p, q in zip(share.to(a.device).split(few), a.split(few), g.split(few), strict=True):
             total.addmm_(q.double().mul_(s[:, None, None]).flatten(0, 1).T, p.double().flatten(0, 1))
