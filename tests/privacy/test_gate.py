@@ -255,6 +255,22 @@ def test_research_noise_repeats_and_ignores_torch():
     assert not torch.equal(empty_answer(seed=4)[0], a)
 
 
+def test_noise_that_is_drawn_ahead_has_the_same_bits(monkeypatch):
+    monkeypatch.setattr(noise_module, "WORTH", 1)
+
+    def steps(having: int) -> list[torch.Tensor]:
+        monkeypatch.setattr(noise_module, "cores", lambda: having)
+        info = facts()
+        gate = gate_for(private(20, info), *(Release(name=n, verb="grad", sample_rate=0.5, steps=3) for n in "gh"))
+        return [gate.grad(n, linear_loss, linear_params(info))["w"].flatten() for n in "gghghh"]
+
+    plain, begun, real = steps(1), [], noise_module.Keys.begin
+    monkeypatch.setattr(noise_module.Keys, "begin", lambda *a: begun.append(a[3]) or real(*a))
+    assert all(map(torch.equal, steps(2), plain))
+    assert sum(map(bool, begun)) == 4  # all but the first of each release
+    assert len({float(v[0]) for v in plain}) == 6
+
+
 def test_steps_parts_and_releases_have_noise_of_their_own():
     info = facts()
     data = from_arrays(info, *(a[:0] for a in pictures(1, info)))

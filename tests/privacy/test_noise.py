@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from threading import current_thread
+
 import numpy as np
 import pytest
 import torch
 
+from veilset.privacy import noise
 from veilset.privacy.noise import Keys, Stream
 
 
@@ -84,3 +87,37 @@ def test_row_17_release_keys_are_256_bits_of_the_operating_system(monkeypatch):
     from veilset.privacy import noise
 
     assert noise.GENERATOR == "AES-256-CTR"
+
+
+@pytest.mark.parametrize("having", [1, 2])
+def test_noise_that_was_begun_has_the_same_bits(having, monkeypatch):
+    n, threads, real = noise.WORTH, [], Stream.noise
+    monkeypatch.setattr(noise, "cores", lambda: having)
+    monkeypatch.setattr(Stream, "noise", lambda *a: threads.append(current_thread()) or real(*a))
+    keys, plain = Keys(seed=0), Keys(seed=0).stream("noise/a").noise(n, 1e9)
+    keys.begin("noise/a", n, 1e9)
+    keys.begin("noise/b", n, 1e9)
+    assert np.array_equal(keys.noise("noise/a", n, 1e9), plain)
+    assert not np.array_equal(keys.noise("noise/b", n, 1e9), plain)
+    elsewhere = sum(t is not current_thread() for t in threads)
+    assert elsewhere == (2 if having > 1 else 0) and len(threads) == 3  # one for comparison, each of two once
+
+
+def test_noise_of_another_deviation_than_was_begun_is_drawn_anew(monkeypatch):
+    monkeypatch.setattr(noise, "cores", lambda: 2)
+    keys = Keys(seed=0)
+    keys.begin("noise/a", noise.WORTH, 1e9)
+    plain = Keys(seed=0).stream("noise/a").noise(noise.WORTH, 2e9)
+    assert np.array_equal(keys.noise("noise/a", noise.WORTH, 2e9), plain)
+
+
+def test_noise_that_cannot_be_begun_is_an_error_where_it_is_wanted(monkeypatch):
+    def failing(*_):
+        raise ValueError("no bits")
+
+    monkeypatch.setattr(noise, "cores", lambda: 2)
+    monkeypatch.setattr(Stream, "noise", failing)
+    keys = Keys(seed=0)
+    keys.begin("noise/a", noise.WORTH, 1e9)
+    with pytest.raises(ValueError, match="no bits"):
+        keys.noise("noise/a", noise.WORTH, 1e9)

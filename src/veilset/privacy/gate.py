@@ -88,6 +88,7 @@ class Gate:
         self._team = Team()
         self._keys, self._device = Keys(seed), device  # in release mode every process has a key of its own
         self._clipped: dict[Any, Clipped] = {}
+        self._deviations: dict[str, float] = {}  # of each release's noise, as it was last
         self._enclaves: dict[str, Enclave] = {}
         self._rows: dict[Any, int] = {}
         self._taken: dict[tuple[str, int | None], int] = {}
@@ -206,6 +207,8 @@ class Gate:
             check_draws(draws)
             own = [torch.zeros(shape_of(how), device=self._device) for how in draws.values()]
             clipped = self._clipped[name, part] = Clipped(loss, params, (*self._reader.blank(features), *own), draws)
+        # As in the step before. If `_noised` should want another deviation, its noise is drawn anew.
+        self._keys.begin(f"noise/{name}/{part}/{done}", clipped.size, self._deviations.get(name, 0.0))
         total = Total(clipped.size, release.bound, self.info.max_images_per_unit > 1, seed)
         rows = self._whole_chunks(release, part, clipped, loss, params)
         for i, c in enumerate(self._reader.chunks(self._chosen(release, part, done), rows, features)):
@@ -213,7 +216,7 @@ class Gate:
             own = [self._own(how, rows, f"draw/{k}/{where}") for k, how in draws.items()]
             clipped.add(total, loss, params, (c.x, c.y, *own), c.unit, c.images)
         step = self._step(release)
-        whole = self._whole(Bounded((total.sum / step).round_(), release.bound / step))
+        whole = self._whole(Bounded(total.sum.div_(step).round_(), release.bound / step))
         self._charge_block(release, part, done)
         noisy = self._team.share(lambda: self._noised(whole, release, f"{name}/{part}/{done}"))
         return clipped.split(noisy.mul_(step / (release.sample_rate * self.info.units)), params)
@@ -396,7 +399,8 @@ class Gate:
         """
         std = release.noise_multiplier * exact.sensitivity * mechanisms.of(release).factor(release)
         std = math.nextafter(std, math.inf) if std else 0.0  # the product may have been rounded down
-        noise = torch.from_numpy(self._keys.stream(f"noise/{purpose}").noise(exact.value.numel(), std))
+        self._deviations[release.name] = std
+        noise = torch.from_numpy(self._keys.noise(f"noise/{purpose}", exact.value.numel(), std))
         return noise.reshape(exact.value.shape).add_(exact.value.to(torch.int64)).to(torch.float64)
 
     def _step(self, release: Release) -> float:

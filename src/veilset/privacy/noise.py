@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from veilset.core.facts import cores
 from veilset.privacy.normal import rounded_normal
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 GENERATOR = "AES-256-CTR"
+WORTH = 1 << 16  # values, below which drawing takes hardly longer than beginning a thread
 
 
 class Stream:
@@ -70,9 +73,21 @@ class Keys:
     """
 
     def __init__(self, seed: int | None):
+        self._begun: dict[tuple[str, int, float], Future[Array]] = {}
         self.research = seed is not None
         self._root = secrets.token_bytes(32) if seed is None else hashlib.sha256(b"veilset research %d" % seed).digest()
 
     def stream(self, purpose: str) -> Stream:
         """The stream of this purpose, from its beginning. Ask once for each purpose."""
         return Stream(hashlib.sha256(self._root + purpose.encode()).digest())
+
+    def noise(self, purpose: str, n: int, std: float) -> Array:
+        """`Stream.noise` of this purpose; what was begun for it is waited for."""
+        begun = self._begun.pop((purpose, n, std), None)
+        return begun.result() if begun else self.stream(purpose).noise(n, std)
+
+    def begin(self, purpose: str, n: int, std: float) -> None:
+        """Draw on an idle core what `noise` will be asked for: the same bits. Does nothing where there is one core."""
+        if std and n >= WORTH and cores() > 1:
+            # A thread for this alone, which ends with it: one that waits for more would be missing in a forked process.
+            self._begun[purpose, n, std] = ThreadPoolExecutor(1).submit(self.stream(purpose).noise, n, std)
