@@ -29,6 +29,7 @@ THEMES = (
     "gradients",
     "books",
     "answers",
+    "votes",
     "words",
     "accounts",
     "folders",
