@@ -133,6 +133,11 @@ def whole() -> Iterator[Check]:
     asked = gate_for(hidden(info, x, y, people), unit)
     most = asked.unit("u", lambda x, y, there: (x.flatten(1).amax(1) * there).amax()[None])
     expected = x.reshape(20, 3, -1).max((1, 2)).sum()
+    agreed = gate_for(hidden(facts(), *pictures(50, facts())), poll(), privacy=Privacy(2.0))
+    agreed.train_hidden("a", lambda h: {"w": 0.0 * h.x.sum()})
+    agreed.vote("a", lambda s: s["w"] + torch.ones(3, 5))
+    bad = gate_for(nobody(facts()), batch())
+    refused(lambda: bad.batch("a", lambda x, y: torch.zeros(3)), ConfigError)
     kept = list[int]()
 
     def counts(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -149,6 +154,8 @@ def whole() -> Iterator[Check]:
             "a state of the function": refused(
                 lambda: gate_for(nobody(facts()), batch()).batch("a", counts), ConfigError
             ),
+            "a poll is charged however clear it was": agreed.ledger.steps("a", None) == 1,
+            "a sample is charged before it is read": bad.ledger.steps("a", None) == 1,
             "a whole sample is charged twice the bound": of(batch()).factor(batch()) == 2,
         },
     )
