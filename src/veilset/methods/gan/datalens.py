@@ -36,7 +36,8 @@ from veilset.methods.gan.voters import PATE, Game, Polled, Voters
 
 @dataclass(frozen=True, kw_only=True)
 class Config(voters.Config):
-    entries: int = option(10, "entries of an image's direction whose signs a teacher says", ge=1, le=2**20)
+    entries: int = option(20, "entries of an image's direction whose signs a teacher says", ge=1, le=2**20)
+    generator_lr: float = option(5e-4, "learning rate of the generator (Adam)", gt=0)
     threshold: float = option(0.0, "part of the teachers that must agree on an entry; 0: all are read", ge=0, le=1)
     length: float = option(3.0, "how far an image moves in the first step, mean L2 norm; falls to 0", gt=0)
     inner_steps: int = option(3, "steps of the generator towards the moved images", ge=1)

@@ -37,15 +37,16 @@ from veilset.networks.critics import MLPCritic, score
 @dataclass(frozen=True, kw_only=True)
 class Config(voters.Config):
     images: int = option(100, "generated images per step that are voted on", ge=1, le=2**16)
+    generator_lr: float = option(2e-4, "learning rate of the generator (Adam)", gt=0)
     votes: str = option(
         "soft", "what a teacher says of an image: how sure it is, or yes or no", choices=("soft", "hard")
     )
     jitter: float = option(0.5, "deviation of the noise on half of the images that are asked about", ge=0)
     kept: int = option(3000, "answers that the student learns from, the latest ones", ge=1)
     student_width: int = option(64, "units of the student's hidden layer", ge=1)
-    student_steps: int = option(40, "steps of the student per vote", ge=1)
+    student_steps: int = option(60, "steps of the student per vote", ge=1)
     student_lr: float = option(2e-3, "learning rate of the student (Adam)", gt=0)
-    generator_steps: int = option(10, "steps of the generator per vote", ge=1)
+    generator_steps: int = option(2, "steps of the generator per vote", ge=1)
 
 
 class PATEGAN(PATE, Synthesizer):

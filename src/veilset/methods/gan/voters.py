@@ -43,7 +43,7 @@ class Config:
 
     shards: int | None = option(None, "teachers; default one per 200 units, at most 1000", ge=1, le=2**20)
     images: int = option(50, "generated images per step that are voted on", ge=1, le=2**16)
-    steps: int = option(100, "times that the teachers vote, each paid for", ge=1)
+    steps: int = option(60, "times that the teachers vote, each paid for", ge=1)
     critic: str = option("mlp", "teachers: fully connected (fast) or convolutions", choices=("mlp", "conv"))
     width: int | None = option(
         None, "teacher: units of its hidden layer (default 32), or channels of the first convolution (8)", ge=1
@@ -283,22 +283,25 @@ class Game:
         for _ in range(steps):
             self.descend((self.generator(self.z, self.y).flatten(1) - aim).square().sum(1).mean())
 
-    def descend(self, loss: torch.Tensor) -> None:
+    def descend(self, loss: torch.Tensor, adam: torch.optim.Optimizer | None = None) -> None:
         """A step of the generator."""
-        self.adam.zero_grad()
+        adam = adam or self.adam
+        adam.zero_grad()
         loss.backward()
-        self.adam.step()
+        adam.step()
 
     def start(self, mean: torch.Tensor, info: PublicInfo) -> None:
-        """Teach the generator class means [K, C H W], and smooth noise that follows the code: too much, so that votes take
-        away what no record has; a generator that varies too little is hard to widen.
+        """Teach the generator class means [K, C H W], and smooth noise that follows the code.
+
+        Too much of it, so that votes take away what no record has: a generator that varies too little is hard to widen.
         """
         waves = low_frequencies(info.shape, min(30, info.pixels)).to(mean)
         mixed = torch.randn(self.generator.code, len(waves)).to(mean) * (VARIES / math.sqrt(self.generator.code))
+        adam = torch.optim.Adam(self.generator.parameters(), 2e-3, betas=(0.5, 0.9))
         for t in range(EASY):
             self.drawn(200, len(info.classes), t)
             aim = (mean[self.y] + self.z @ mixed @ waves).clamp(0, 1)
-            self.descend((self.generator(self.z, self.y).flatten(1) - aim).square().sum(1).mean())
+            self.descend((self.generator(self.z, self.y).flatten(1) - aim).square().sum(1).mean(), adam)
 
 
 class PATE(Staged):
