@@ -587,6 +587,7 @@ class PATEGAN(_PATEGAN):
         batch_size (int, >= 1, default 16): records per step of a teacher, drawn from its shard
         lr (float, > 0, default 0.003): learning rate of the teachers (Adam)
         start (str, means | none, default 'means'): what the generator starts from: paid class means, or nothing
+        start_steps (int, >= 0, default 400): steps that teach the generator the class means
         budget_share (float, > 0, < 1, default 0.1): part of the budget that class means take
         generator (str, mlp | deconv, default 'mlp'): network: fully connected or convolutions
         generator_width (int, >= 1, default: derived): units of two hidden layers (default 128), or channels before the last convolution (16)
@@ -617,6 +618,7 @@ class PATEGAN(_PATEGAN):
         batch_size: int = 16,
         lr: float = 0.003,
         start: Literal["means", "none"] = "means",
+        start_steps: int = 400,
         budget_share: float = 0.1,
         generator: Literal["mlp", "deconv"] = "mlp",
         generator_width: int | None = None,
@@ -648,6 +650,7 @@ class GPATE(_GPATE):
         batch_size (int, >= 1, default 16): records per step of a teacher, drawn from its shard
         lr (float, > 0, default 0.003): learning rate of the teachers (Adam)
         start (str, means | none, default 'means'): what the generator starts from: paid class means, or nothing
+        start_steps (int, >= 0, default 400): steps that teach the generator the class means
         budget_share (float, > 0, < 1, default 0.1): part of the budget that class means take
         generator (str, mlp | deconv, default 'mlp'): network: fully connected or convolutions
         generator_width (int, >= 1, default: derived): units of two hidden layers (default 128), or channels before the last convolution (16)
@@ -677,6 +680,7 @@ class GPATE(_GPATE):
         batch_size: int = 16,
         lr: float = 0.003,
         start: Literal["means", "none"] = "means",
+        start_steps: int = 400,
         budget_share: float = 0.1,
         generator: Literal["mlp", "deconv"] = "mlp",
         generator_width: int | None = None,
@@ -707,6 +711,7 @@ class DataLens(_DataLens):
         batch_size (int, >= 1, default 16): records per step of a teacher, drawn from its shard
         lr (float, > 0, default 0.003): learning rate of the teachers (Adam)
         start (str, means | none, default 'means'): what the generator starts from: paid class means, or nothing
+        start_steps (int, >= 0, default 400): steps that teach the generator the class means
         budget_share (float, > 0, < 1, default 0.1): part of the budget that class means take
         generator (str, mlp | deconv, default 'mlp'): network: fully connected or convolutions
         generator_width (int, >= 1, default: derived): units of two hidden layers (default 128), or channels before the last convolution (16)
@@ -734,6 +739,7 @@ class DataLens(_DataLens):
         batch_size: int = 16,
         lr: float = 0.003,
         start: Literal["means", "none"] = "means",
+        start_steps: int = 400,
         budget_share: float = 0.1,
         generator: Literal["mlp", "deconv"] = "mlp",
         generator_width: int | None = None,

@@ -29,7 +29,7 @@ Params = dict[str, Any]
 OWN = tuple(name for name, e in BUILT_IN.items() if e.module.startswith("veilset."))  # none that somebody added
 # Small parameters, so that a fit takes well under a second.
 POLLED: Params = {"shards": 3, "images": 5, "steps": 3, "width": 4, "generator_width": 4, "warm_steps": 2, "basis": 12}
-POLLED = POLLED | {"teacher_steps": 1, "batch_size": 4, "latent_dim": 3}
+POLLED = POLLED | {"teacher_steps": 1, "batch_size": 4, "latent_dim": 3, "start_steps": 5}
 SMALL: dict[str, Params] = {
     "dp-merf": {"frequencies": 50, "scales": 1, "steps": 2, "batch_size": 10},
     "dp-moments": {"basis_size": 10, "mc_samples": 20},

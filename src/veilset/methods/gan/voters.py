@@ -33,7 +33,6 @@ from veilset.privacy.spec import Privacy
 
 TOGETHER = 125  # teachers in one pass
 RADIUS = 0.6  # bound of an image's low frequencies, in units of sqrt(C H W), for class means
-EASY = 400  # steps that teach a generator the class means
 VARIES = 1.2  # deviation of each of the 30 lowest frequencies at the start
 
 
@@ -56,6 +55,7 @@ class Config:
     start: str = option(
         "means", "what the generator starts from: paid class means, or nothing", choices=("means", "none")
     )
+    start_steps: int = option(400, "steps that teach the generator the class means", ge=0)
     budget_share: float = option(0.1, "part of the budget that class means take", gt=0, lt=1)
     generator: str = option("mlp", "network: fully connected or convolutions", choices=("mlp", "deconv"))
     generator_width: int | None = option(
@@ -197,7 +197,7 @@ class Polled(Stage):
         adam = torch.optim.Adam(generator.parameters(), c.generator_lr, betas=(0.5, 0.9))
         game = Game(generator, adam, voters, waves, self.extra(info))
         if "start" in earlier:
-            game.start(earlier["start"]["mean"], info)
+            game.start(earlier["start"]["mean"], info, c.start_steps)
         mean, snapshots = average(generator, c.ema_decay), Snapshots(c.snapshots, c.steps)
         fakes = Fakes(classes, max(1, c.batch_size), info.shape, self.device)
         state = {"generator": generator, "adam": adam, "mean": mean, "snapshots": snapshots, **game.extra}
@@ -290,7 +290,7 @@ class Game:
         loss.backward()
         adam.step()
 
-    def start(self, mean: torch.Tensor, info: PublicInfo) -> None:
+    def start(self, mean: torch.Tensor, info: PublicInfo, steps: int) -> None:
         """Teach the generator class means [K, C H W], and smooth noise that follows the code.
 
         Too much of it, so that votes take away what no record has: a generator that varies too little is hard to widen.
@@ -298,7 +298,7 @@ class Game:
         waves = low_frequencies(info.shape, min(30, info.pixels)).to(mean)
         mixed = torch.randn(self.generator.code, len(waves)).to(mean) * (VARIES / math.sqrt(self.generator.code))
         adam = torch.optim.Adam(self.generator.parameters(), 2e-3, betas=(0.5, 0.9))
-        for t in range(EASY):
+        for t in range(steps):
             self.drawn(200, len(info.classes), t)
             aim = (mean[self.y] + self.z @ mixed @ waves).clamp(0, 1)
             self.descend((self.generator(self.z, self.y).flatten(1) - aim).square().sum(1).mean(), adam)
