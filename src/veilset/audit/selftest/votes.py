@@ -138,6 +138,8 @@ def whole() -> Iterator[Check]:
     agreed.vote("a", lambda s: s["w"] + torch.ones(3, 5))
     bad = gate_for(nobody(facts()), batch())
     refused(lambda: bad.batch("a", lambda x, y: torch.zeros(3)), ConfigError)
+    state = torch.get_rng_state()
+    near.batch("a", lambda x, y: torch.rand(len(x))[:16] if len(x) > 16 else torch.rand(16))
     kept = list[int]()
 
     def counts(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -154,6 +156,7 @@ def whole() -> Iterator[Check]:
             "a state of the function": refused(
                 lambda: gate_for(nobody(facts()), batch()).batch("a", counts), ConfigError
             ),
+            "what a sample draws is not public": torch.equal(state, torch.get_rng_state()),
             "a poll is charged however clear it was": agreed.ledger.steps("a", None) == 1,
             "a sample is charged before it is read": bad.ledger.steps("a", None) == 1,
             "a whole sample is charged twice the bound": of(batch()).factor(batch()) == 2,
