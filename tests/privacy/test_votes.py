@@ -206,7 +206,7 @@ def test_models_keep_what_they_learn_and_draw_each_their_own():
     gate.vote("poll", lambda s: s["seen"] * 0 + torch.rand(1, 1), together=50)
     enclave = gate._enclave(gate.plan["poll"])
     with torch.no_grad():
-        got, _ = enclave._mapped(lambda s: s["seen"] * 0 + torch.rand(1, 1), dict(enclave._all), "x")
+        got, _ = enclave._mapped(lambda s: s["seen"] * 0 + torch.rand(1, 1), dict(enclave._all), 5)
         values = got.flatten().tolist()
     assert len(set(values)) == 50, "no two models share a draw"
 

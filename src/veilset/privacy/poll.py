@@ -74,12 +74,14 @@ class Poll(Enclave):
         made-up models. One that is not finite then has diverged: it votes no more.
         """
 
+        seed = self._seed(f"vote/{step}/{first}")
+
         def asked(kept: range) -> tuple[torch.Tensor, State]:
             mine = torch.tensor([k in kept and not self._dead[k] for k in range(first, end)])
             states = {name: v[first:end].clone() for name, v in self._all.items()}
             for name, v in states.items():
                 v[~mine] = self._like[name][0]
-            return self._mapped(f, states, f"{step}/{first}")
+            return self._mapped(f, states, seed)
 
         scores, states = asked(range(first, end))
         good = _finite({"scores": scores} | states, end - first)
@@ -99,7 +101,7 @@ class Poll(Enclave):
             )
         return (ballots.votes(scores, self._facts) * _wide(sound, scores)).sum(0)
 
-    def _mapped(self, f: Vote, states: State, purpose: str) -> tuple[torch.Tensor, State]:
+    def _mapped(self, f: Vote, states: State, seed: int) -> tuple[torch.Tensor, State]:
         """(scores of so many models, the entries of their states that f changed)."""
         names = set[str]()
 
@@ -111,7 +113,7 @@ class Poll(Enclave):
             return scores, changed
 
         device = next(iter(states.values())).device
-        with shared(self._seed(f"vote/{purpose}"), device), torch.no_grad():  # a `backward` would reach public networks
+        with shared(seed, device), torch.no_grad():  # a `backward` would reach public networks
             scores, changed = torch.func.vmap(one, randomness="different")(states)
         self._fit(scores, changed)
         return scores.detach().clone(), {k: v.detach().clone() for k, v in changed.items()}
@@ -131,10 +133,9 @@ class Poll(Enclave):
 
     def _look(self, f: Vote) -> None:
         """Ask f about the models of made-up shards, and again: it must say the same."""
-        once, _ = self._mapped(f, dict(self._like), "look")
-        f_other = {name: v.flip(0) for name, v in self._like.items()}
-        self._mapped(f, f_other, "other")
-        again, _ = self._mapped(f, dict(self._like), "look")
+        once, _ = self._mapped(f, dict(self._like), 0)
+        self._mapped(f, {name: v.flip(0) for name, v in self._like.items()}, 1)
+        again, _ = self._mapped(f, dict(self._like), 0)
         if not bool(((once == again) | (once.isnan() & again.isnan())).all()):
             raise ConfigError(
                 f"release {self._name!r}: asked twice about one model, f gives two answers; it keeps a state, or a "
