@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from veilset.audit.selftest.base import (
     wrong,
 )
 from veilset.core.errors import ConfigError
+from veilset.privacy import wider
 from veilset.privacy.mechanisms import of
 from veilset.privacy.plan import Release
 from veilset.privacy.spec import Privacy
@@ -164,7 +166,42 @@ def whole() -> Iterator[Check]:
     )
 
 
-CHECKS = (cast, noised, apart, whole)
+def spoilt() -> Iterator[Check]:
+    """A model that diverges spoils no vote but its own, even where a library lets one NaN make all of a pass NaN."""
+    real = torch.func.vmap
+
+    def spoiling(f: Any, **how: Any) -> Any:
+        def mapped(states: Any) -> Any:
+            scores, changed = real(f, **how)(states)
+            worst = 1.0 if all(v.isfinite().all() for v in changed.values()) else math.nan
+            return scores * worst, {k: v * worst for k, v in changed.items()}
+
+        return mapped
+
+    gate = gate_for(hidden(facts(), *pictures(50, facts())), poll(steps=2))
+    gate.train_hidden("a", lambda h: {"w": h.x.sum(), "seen": torch.zeros(())})
+    ill = _models(gate)["w"][1].clone()
+
+    def says(s: Any) -> torch.Tensor:
+        s["seen"] = s["seen"] + torch.where(s["w"] == ill, math.nan, 1.0)
+        return torch.ones(3, 5) + 0 * s["seen"]
+
+    with mock.patch.object(torch.func, "vmap", spoiling):
+        counts = [float(gate.vote("a", says).sum()) for _ in range(2)]
+    yield wrong(
+        "a model that diverges loses its own votes", "sums", of={"of votes": counts == [3.0 * (SHARDS - 1)] * 2}
+    )
+
+
+def drawn() -> Iterator[Check]:
+    """What a function of a unit draws is the same for all units, in whichever chunk they lie."""
+    gate = gate_for(hidden(facts(), *pictures(50, facts())), Release(name="u", verb="unit", bound=1e3))
+    with mock.patch.object(wider, "UNIT_BYTES", 1 << 16):
+        first, second = gate.unit("u", lambda x, y, there: torch.rand(()) ** torch.tensor([1.0, 2.0])).tolist()
+    yield Check("units draw alike", abs(first**2 / 50 - second), 1e-3, "square of the mean against the mean of squares")
+
+
+CHECKS = (cast, noised, apart, whole, spoilt, drawn)
 
 
 def _models(gate: Any) -> Any:
