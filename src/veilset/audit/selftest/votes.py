@@ -66,11 +66,12 @@ def cast() -> Iterator[Check]:
 
 def noised() -> Iterator[Check]:
     """The noise hides one model's votes on all queries, or all of an answer about a sample."""
-    gate = gate_for(nobody(facts()), poll("signs", rows=200, columns=40, steps=1), privacy=Privacy(1.0))
+    gate = gate_for(nobody(facts()), poll("signs", rows=200, columns=40, steps=2), privacy=Privacy(1.0))
     gate.train_hidden("a", lambda h: {"w": 0.0 * h.x.sum()})
-    z = gate.vote("a", lambda s: s["w"] + torch.full((200, 40), math.nan))
+    z, again = (gate.vote("a", lambda s: s["w"] + torch.full((200, 40), math.nan)) for _ in range(2))
+    same = torch.equal(z, again)
     z = z / (gate.plan["a"].noise_multiplier * 2 * math.sqrt(2 * 200))
-    p = [chi_square(float(z.square().sum()), z.numel())]
+    p = [chi_square(float(z.square().sum()), z.numel()), 1.0 - same]
     for n in (0, 50):
         data = hidden(facts(), *pictures(n, facts())) if n else nobody(facts())
         sampled = gate_for(data, batch(5000, 1.0, 1), privacy=Privacy(1.0))
