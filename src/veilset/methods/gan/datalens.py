@@ -18,6 +18,11 @@ Differs from the paper and its code:
   * Low frequencies vote, not pixels, and the noisy sum itself is the direction; `threshold` above 0 keeps the signs of
     what passes that part of the teachers, as the paper does.
   * Teachers are fully connected critics of few weights, trained all in one pass. The generator starts from class means.
+
+Figures, one seed: MNIST, 50,000 images of its training split, 250 teachers; a linear classifier and a small
+convolutional network learn 5,000 generated images and label the other 10,000. Epsilon 10: 74 and 70 %; epsilon 1: 74
+and 74. The class means that it starts from give 75 and 74 by themselves, so accuracy is the start's, and the votes do
+not add to it; without a start the same steps give 20 and 15. Kept for comparison; use another method.
 """
 
 from __future__ import annotations

@@ -16,6 +16,11 @@ Differs from the paper and its code:
     from it: the mean of the bins is the default. `decode` "largest" is the paper's.
   * A step of an image's low frequencies is voted on, along axes among them; bins follow a gradient's own length.
   * Teachers are fully connected critics of few weights, trained all in one pass. The generator starts from class means.
+
+Figures, one seed: MNIST, 50,000 images of its training split, 250 teachers; a linear classifier and a small
+convolutional network learn 5,000 generated images and label the other 10,000. Epsilon 10: 73 and 71 %; epsilon 1: 74
+and 74. The class means that it starts from give 75 and 74 by themselves, so accuracy is the start's, and the votes do
+not add to it; without a start the same steps give 19 and 15. Kept for comparison; use another method.
 """
 
 from __future__ import annotations

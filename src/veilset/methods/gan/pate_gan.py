@@ -17,6 +17,11 @@ Differs from the paper and the six code bases that Ganev, Annamalai and De Crist
   * A teacher may say how sure it is, from 0 to 1, which costs the same as 0 or 1; `votes` "hard" is the paper's.
   * Images with labels in place of rows of a table. Teachers are fully connected critics of low frequencies, trained all
     in one pass. The generator starts from class means.
+
+Figures, one seed: MNIST, 50,000 images of its training split, 250 teachers; a linear classifier and a small
+convolutional network learn 5,000 generated images and label the other 10,000. Epsilon 10: 75 and 74 %; epsilon 1: 74
+and 74. The class means that it starts from give 75 and 74 by themselves, so accuracy is the start's, and the votes do
+not add to it; without a start the same steps give 14 and 7. Kept for comparison; use another method.
 """
 
 from __future__ import annotations
