@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src" / "veilset").rglob("*.py"))
 HEAVY = ("torch", "scipy", "sklearn", "dp_accounting", "PIL", "jinja2", "rich", "cryptography")
 LONGEST_FILE, LONGEST_FUNCTION = 500, 60
-REVIEWED = 5410  # lines of code of all that the claim rests on: gradients, their compiled part and core/ included
+REVIEWED = 5800  # lines of code of all that the claim rests on: gradients, their compiled part and core/ included
 
 
 def where(path: Path) -> str:

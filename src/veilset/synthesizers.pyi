@@ -11,9 +11,12 @@ from veilset.methods.diffusion.dp_diffusion import DPDiffusion as _DPDiffusion
 from veilset.methods.diffusion.dp_feta import DPFETA as _DPFETA
 from veilset.methods.embedding.dp_merf import DPMERF as _DPMERF
 from veilset.methods.evolution.private_evolution import PrivateEvolution as _PrivateEvolution
+from veilset.methods.gan.datalens import DataLens as _DataLens
 from veilset.methods.gan.dp_cgan import DPCGAN as _DPCGAN
 from veilset.methods.gan.dp_gan import DPGAN as _DPGAN
+from veilset.methods.gan.g_pate import GPATE as _GPATE
 from veilset.methods.gan.gs_wgan import GSWGAN as _GSWGAN
+from veilset.methods.gan.pate_gan import PATEGAN as _PATEGAN
 from veilset.methods.latent.au_gm import AUGM as _AUGM
 from veilset.methods.latent.dp_cvae import DPCVAE as _DPCVAE
 from veilset.methods.latent.vae_gm import VAEGM as _VAEGM
@@ -33,6 +36,9 @@ __all__ = [
     "DPGAN",
     "DPCGAN",
     "GSWGAN",
+    "PATEGAN",
+    "GPATE",
+    "DataLens",
     "DPDiffusion",
     "DPFETA",
     "PrivateEvolution",
@@ -564,6 +570,187 @@ class GSWGAN(_GSWGAN):
         ema_decay: float = 0.995,
         snapshots: int = 5,
         latent_dim: int = 10,
+    ) -> None: ...
+
+class PATEGAN(_PATEGAN):
+    r"""A student learns noisy votes on generated images, and a generator from it.
+
+    Parameters:
+        shards (int, >= 1, <= 1.04858e+06, default: derived): teachers; default one per 200 units, at most 1000
+        images (int, >= 1, <= 65536, default 100): generated images per step that are voted on
+        steps (int, >= 1, default 60): times that the teachers vote, each paid for
+        critic (str, mlp | conv, default 'mlp'): teachers: fully connected (fast) or convolutions
+        width (int, >= 1, default: derived): teacher: units of its hidden layer (default 32), or channels of the first convolution (8)
+        basis (int, >= 0, default 136): low frequencies in which teachers see images and votes are cast; 0: pixels
+        warm_steps (int, >= 0, default 20): steps of each teacher before the first vote
+        teacher_steps (int, >= 0, default 4): steps of each teacher before each further vote
+        batch_size (int, >= 1, default 16): records per step of a teacher, drawn from its shard
+        lr (float, > 0, default 0.003): learning rate of the teachers (Adam)
+        start (str, means | none, default 'means'): what the generator starts from: paid class means, or nothing
+        start_steps (int, >= 0, default 400): steps that teach the generator the class means
+        budget_share (float, > 0, < 1, default 0.1): part of the budget that class means take
+        generator (str, mlp | deconv, default 'mlp'): network: fully connected or convolutions
+        generator_width (int, >= 1, default: derived): units of two hidden layers (default 128), or channels before the last convolution (16)
+        generator_lr (float, > 0, default 0.0002): learning rate of the generator (Adam)
+        ema_decay (float, >= 0, < 1, default 0.9): exponential average of the generator's weights; 0: none
+        snapshots (int, >= 1, default 3): generators kept from the second half of the training
+        latent_dim (int, >= 1, default 30): length of the latent code
+        votes (str, soft | hard, default 'soft'): what a teacher says of an image: how sure it is, or yes or no
+        jitter (float, >= 0, default 0.5): deviation of the noise on half of the images that are asked about
+        kept (int, >= 1, default 3000): answers that the student learns from, the latest ones
+        student_width (int, >= 1, default 64): units of the student's hidden layer
+        student_steps (int, >= 1, default 60): steps of the student per vote
+        student_lr (float, > 0, default 0.002): learning rate of the student (Adam)
+        generator_steps (int, >= 1, default 2): steps of the generator per vote
+    """
+
+    def __init__(
+        self,
+        *,
+        shards: int | None = None,
+        images: int = 100,
+        steps: int = 60,
+        critic: Literal["mlp", "conv"] = "mlp",
+        width: int | None = None,
+        basis: int = 136,
+        warm_steps: int = 20,
+        teacher_steps: int = 4,
+        batch_size: int = 16,
+        lr: float = 0.003,
+        start: Literal["means", "none"] = "means",
+        start_steps: int = 400,
+        budget_share: float = 0.1,
+        generator: Literal["mlp", "deconv"] = "mlp",
+        generator_width: int | None = None,
+        generator_lr: float = 0.0002,
+        ema_decay: float = 0.9,
+        snapshots: int = 3,
+        latent_dim: int = 30,
+        votes: Literal["soft", "hard"] = "soft",
+        jitter: float = 0.5,
+        kept: int = 3000,
+        student_width: int = 64,
+        student_steps: int = 60,
+        student_lr: float = 0.002,
+        generator_steps: int = 2,
+    ) -> None: ...
+
+class GPATE(_GPATE):
+    r"""Teachers vote on directions of generated images.
+
+    Parameters:
+        shards (int, >= 1, <= 1.04858e+06, default: derived): teachers; default one per 200 units, at most 1000
+        images (int, >= 1, <= 65536, default 50): generated images per step that are voted on
+        steps (int, >= 1, default 60): times that the teachers vote, each paid for
+        critic (str, mlp | conv, default 'mlp'): teachers: fully connected (fast) or convolutions
+        width (int, >= 1, default: derived): teacher: units of its hidden layer (default 32), or channels of the first convolution (8)
+        basis (int, >= 0, default 136): low frequencies in which teachers see images and votes are cast; 0: pixels
+        warm_steps (int, >= 0, default 20): steps of each teacher before the first vote
+        teacher_steps (int, >= 0, default 4): steps of each teacher before each further vote
+        batch_size (int, >= 1, default 16): records per step of a teacher, drawn from its shard
+        lr (float, > 0, default 0.003): learning rate of the teachers (Adam)
+        start (str, means | none, default 'means'): what the generator starts from: paid class means, or nothing
+        start_steps (int, >= 0, default 400): steps that teach the generator the class means
+        budget_share (float, > 0, < 1, default 0.1): part of the budget that class means take
+        generator (str, mlp | deconv, default 'mlp'): network: fully connected or convolutions
+        generator_width (int, >= 1, default: derived): units of two hidden layers (default 128), or channels before the last convolution (16)
+        generator_lr (float, > 0, default 0.001): learning rate of the generator (Adam)
+        ema_decay (float, >= 0, < 1, default 0.9): exponential average of the generator's weights; 0: none
+        snapshots (int, >= 1, default 3): generators kept from the second half of the training
+        latent_dim (int, >= 1, default 30): length of the latent code
+        directions (int, >= 1, <= 4096, default 10): random axes per image on which teachers vote
+        bins (int, >= 2, <= 256, default 2): bins of a vote, equal parts of two deviations to either side; 2: the sign
+        decode (str, mean | largest, default 'mean'): what is read from a noisy histogram: its mean, or its largest bin
+        threshold (float, >= 0, <= 1, default 0.0): largest: part of the teachers that must agree, or the image stays
+        length (float, > 0, default 3.0): how far an image moves in the first step, mean L2 norm; falls to 0
+        inner_steps (int, >= 1, default 3): steps of the generator towards the moved images
+    """
+
+    def __init__(
+        self,
+        *,
+        shards: int | None = None,
+        images: int = 50,
+        steps: int = 60,
+        critic: Literal["mlp", "conv"] = "mlp",
+        width: int | None = None,
+        basis: int = 136,
+        warm_steps: int = 20,
+        teacher_steps: int = 4,
+        batch_size: int = 16,
+        lr: float = 0.003,
+        start: Literal["means", "none"] = "means",
+        start_steps: int = 400,
+        budget_share: float = 0.1,
+        generator: Literal["mlp", "deconv"] = "mlp",
+        generator_width: int | None = None,
+        generator_lr: float = 0.001,
+        ema_decay: float = 0.9,
+        snapshots: int = 3,
+        latent_dim: int = 30,
+        directions: int = 10,
+        bins: int = 2,
+        decode: Literal["mean", "largest"] = "mean",
+        threshold: float = 0.0,
+        length: float = 3.0,
+        inner_steps: int = 3,
+    ) -> None: ...
+
+class DataLens(_DataLens):
+    r"""Teachers vote with sparse signs of gradients.
+
+    Parameters:
+        shards (int, >= 1, <= 1.04858e+06, default: derived): teachers; default one per 200 units, at most 1000
+        images (int, >= 1, <= 65536, default 50): generated images per step that are voted on
+        steps (int, >= 1, default 60): times that the teachers vote, each paid for
+        critic (str, mlp | conv, default 'mlp'): teachers: fully connected (fast) or convolutions
+        width (int, >= 1, default: derived): teacher: units of its hidden layer (default 32), or channels of the first convolution (8)
+        basis (int, >= 0, default 136): low frequencies in which teachers see images and votes are cast; 0: pixels
+        warm_steps (int, >= 0, default 20): steps of each teacher before the first vote
+        teacher_steps (int, >= 0, default 4): steps of each teacher before each further vote
+        batch_size (int, >= 1, default 16): records per step of a teacher, drawn from its shard
+        lr (float, > 0, default 0.003): learning rate of the teachers (Adam)
+        start (str, means | none, default 'means'): what the generator starts from: paid class means, or nothing
+        start_steps (int, >= 0, default 400): steps that teach the generator the class means
+        budget_share (float, > 0, < 1, default 0.1): part of the budget that class means take
+        generator (str, mlp | deconv, default 'mlp'): network: fully connected or convolutions
+        generator_width (int, >= 1, default: derived): units of two hidden layers (default 128), or channels before the last convolution (16)
+        generator_lr (float, > 0, default 0.0005): learning rate of the generator (Adam)
+        ema_decay (float, >= 0, < 1, default 0.9): exponential average of the generator's weights; 0: none
+        snapshots (int, >= 1, default 3): generators kept from the second half of the training
+        latent_dim (int, >= 1, default 30): length of the latent code
+        entries (int, >= 1, <= 1.04858e+06, default 20): entries of an image's direction whose signs a teacher says
+        threshold (float, >= 0, <= 1, default 0.0): part of the teachers that must agree on an entry; 0: all are read
+        length (float, > 0, default 3.0): how far an image moves in the first step, mean L2 norm; falls to 0
+        inner_steps (int, >= 1, default 3): steps of the generator towards the moved images
+    """
+
+    def __init__(
+        self,
+        *,
+        shards: int | None = None,
+        images: int = 50,
+        steps: int = 60,
+        critic: Literal["mlp", "conv"] = "mlp",
+        width: int | None = None,
+        basis: int = 136,
+        warm_steps: int = 20,
+        teacher_steps: int = 4,
+        batch_size: int = 16,
+        lr: float = 0.003,
+        start: Literal["means", "none"] = "means",
+        start_steps: int = 400,
+        budget_share: float = 0.1,
+        generator: Literal["mlp", "deconv"] = "mlp",
+        generator_width: int | None = None,
+        generator_lr: float = 0.0005,
+        ema_decay: float = 0.9,
+        snapshots: int = 3,
+        latent_dim: int = 30,
+        entries: int = 20,
+        threshold: float = 0.0,
+        length: float = 3.0,
+        inner_steps: int = 3,
     ) -> None: ...
 
 class DPDiffusion(_DPDiffusion):

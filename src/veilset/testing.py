@@ -100,6 +100,15 @@ def watched(replay: Tape | None = None) -> Iterator[Tape]:
         def pull(self, name: str, f: Any) -> torch.Tensor:
             return heard(self, ("pull", name), _pulled_twice(self, super().pull, name, f))
 
+        def vote(self, name: str, f: Any, **how: Any) -> torch.Tensor:
+            return heard(self, ("vote", name, sorted(how.items())), super().vote(name, f, **how))
+
+        def batch(self, name: str, f: Any, **how: Any) -> torch.Tensor:
+            return heard(self, ("batch", name, sorted(how.items())), super().batch(name, f, **how))
+
+        def unit(self, name: str, f: Any, **how: Any) -> torch.Tensor:
+            return heard(self, ("unit", name, sorted(how.items())), super().unit(name, f, **how))
+
     with mock.patch.object(session, "Gate", Watched):
         yield tape
 

@@ -230,7 +230,7 @@ def test_the_gate_reads_whom_the_mechanism_says_with_its_noise():
 @pytest.mark.long
 def test_its_known_figures_are_asked_for_by_the_self_test(monkeypatch):
     checks = list(theme.vectors())
-    assert all(c.ok for c in checks) and "20 vectors" in checks[0].about
+    assert all(c.ok for c in checks) and "26 vectors" in checks[0].about
     monkeypatch.setattr(Laplace, "known", (Known("wrong", Laplace.known[0].spent, 1e-2, 0.49),))
     assert not all(c.ok for c in theme.vectors())
 

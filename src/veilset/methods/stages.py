@@ -229,6 +229,18 @@ class Asked:
         """As `Gate.pull`."""
         return self._gate.pull(self._called(name), f)
 
+    def vote(self, name: str, f: Any, **how: Any) -> torch.Tensor:
+        """As `Gate.vote`."""
+        return self._gate.vote(self._called(name), f, **how)
+
+    def batch(self, name: str, f: Any, **how: Any) -> torch.Tensor:
+        """As `Gate.batch`."""
+        return self._gate.batch(self._called(name), f, **how)
+
+    def unit(self, name: str, f: Any, **how: Any) -> torch.Tensor:
+        """As `Gate.unit`."""
+        return self._gate.unit(self._called(name), f, **how)
+
     def loop(self, name: str, state: Mapping[str, Any], **how: Any) -> Iterator[int]:
         """As `Gate.loop`."""
         return self._gate.loop(self._called(name), state, **how)

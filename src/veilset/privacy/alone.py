@@ -33,7 +33,7 @@ def steady_rows(
     Args:
         what: the release, for messages.
         look: inputs, [n, ...] each -> what each of the n records gives, [n, ...] each.
-        like: one record's inputs; the second is its label.
+        like: one record's inputs; the second is its label, or a unit's labels.
         classes: labels are drawn below it.
         rows: to begin with.
         known: all that says which operations `look` runs and how; what was found out once for it holds for the process.
@@ -46,7 +46,7 @@ def steady_rows(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         many = [torch.rand(rows, *v.shape).to(v.dtype) for v in like]
-        many[1] = torch.randint(classes, (rows,))
+        many[1] = torch.randint(classes, many[1].shape)
 
         def seen(order: torch.Tensor, others: torch.Tensor | None = None) -> list[torch.Tensor]:
             inputs = [v[order] for v in many]

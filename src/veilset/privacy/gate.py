@@ -27,19 +27,22 @@ from veilset.privacy.gradients import Clipped, Loss, Parameters, Total, code_of
 from veilset.privacy.ledger import FORMAT, Ledger
 from veilset.privacy.noise import GENERATOR, Keys, Stream
 from veilset.privacy.plan import Plan, Release, check_within
+from veilset.privacy.poll import Poll
 from veilset.privacy.private import PrivateImages
 from veilset.privacy.reading import MANY, Reader
 from veilset.privacy.run.checkpoint import thaw
 from veilset.privacy.run.journal import Journal
 from veilset.privacy.run.process_group import Team
+from veilset.privacy.wider import Wider
 
 PerRecord = Callable[[torch.Tensor, torch.Tensor], Any]
 CHUNK_BYTES = 1 << 25  # temporary memory of one chunk of a sum
 GRADIENT_BYTES = 800 << 20  # and of clipped gradients, as estimated; small chunks cost a quarter more
 RESERVE = 100  # a loop is charged in about this many blocks
+LOOPED = ("grad", "unit", "batch", "pull", "vote")  # verbs that are asked step by step
 
 
-class Gate:
+class Gate(Wider):
     """Answers the releases of one priced plan about one private set.
 
     Args:
@@ -225,7 +228,7 @@ class Gate:
         """Make one hidden model per shard, before the first `pull`. Nothing leaves, so nothing is charged.
 
         Args:
-            name: a planned release with verb "pull".
+            name: a planned release with verb "pull" or "vote".
             train: one shard -> its model, name -> tensor. It is run under `torch.func.vmap`, many shards in one pass,
                 so it cannot see another shard; gradients are taken with `torch.func`. What it draws is each shard's
                 own. An interrupted run takes up the models that it kept in `private/`.
@@ -234,7 +237,7 @@ class Gate:
         Raises:
             PlanError: not planned. ConfigError: trained already, or asked already.
         """
-        release = self._planned(name, "pull", None)
+        release = self._planned(name, "vote" if self.plan[name].verb == "vote" else "pull", None)
         self._team.share(lambda: self._enclave(release).train(train, together))
 
     def pull(self, name: str, f: Answer) -> torch.Tensor:
@@ -279,7 +282,7 @@ class Gate:
         and the rest of the block of steps that was charged, 1 % of them.
 
         Args:
-            name: a planned release with verb "grad" or "pull"; the body asks that, `name`, exactly once.
+            name: a planned release with any verb but "sum"; the body asks that, `name`, exactly once.
             state: all that the body changes, by name: things with `state_dict` and `load_state_dict` (modules,
                 optimisers). torch's random state is kept beside it.
             part: as in `grad`.
@@ -289,7 +292,7 @@ class Gate:
             RunError: a checkpoint cannot be written, does not fit `state`, or is not paid for.
         """
         verb = self.plan[name].verb
-        release, tag = self._planned(name, "pull" if verb == "pull" else "grad", part), _tag(name, part)
+        release, tag = self._planned(name, verb if verb in LOOPED else "grad", part), _tag(name, part)
         if (name, part) in self._taken:
             raise PlanError(f"release {name!r}: its steps were begun already; ask for all of them in one `gate.loop`")
         if mechanisms.of(release).state:
@@ -388,7 +391,8 @@ class Gate:
         if release.name not in self._enclaves:
             begun = self._team.first and self._journal.before.steps(release.name, None) > 0
             keep, store = mechanisms.of(release).state, self._journal.store
-            self._enclaves[release.name] = Enclave(release, self._reader, self._keys, store, self.info, keep, begun)
+            made = Poll if release.verb == "vote" else Enclave
+            self._enclaves[release.name] = made(release, self._reader, self._keys, store, self.info, keep, begun)
         return self._enclaves[release.name]
 
     def _noised(self, exact: Bounded, release: Release, purpose: str) -> torch.Tensor:

@@ -29,9 +29,11 @@ class Release:
 
     Attributes:
         name: what the method calls it at the gate.
-        verb: "sum", "grad" or "pull", the gate's verb that answers it; the mechanism says which ones it may.
-        bound: L2 bound of one unit's contribution, which is the sensitivity under add/remove, or of one row of a hidden
-            model's answer; 1e-10 to 1e10, where squares of float32 numbers neither vanish nor overflow.
+        verb: "sum", "grad", "unit", "batch", "pull" or "vote", the gate's verb that answers it; the mechanism says
+            which ones it may.
+        bound: L2 bound of one unit's contribution, which is the sensitivity under add/remove, of one row of a hidden
+            model's answer, of an answer about a whole sample, or what a vote weighs; 1e-10 to 1e10, where squares of
+            float32 numbers neither vanish nor overflow.
         sample_rate: probability that a unit takes part in a step (Poisson); 1 reads every unit.
         steps: how many times it is asked.
         weight: its noise relative to the other releases of the plan; 2 means twice the noise multiplier.
@@ -70,7 +72,7 @@ class Release:
             "sample_rate": 0 < self.sample_rate <= 1,
             "steps": type(self.steps) is int and self.steps >= 1,
             "weight": 0 < self.weight < math.inf,
-            "partition": self.partition is None or (self.partition == "class" and self.verb != "pull"),
+            "partition": self.partition is None or (self.partition == "class" and self.verb not in ("pull", "vote")),
             "noise_multiplier": 0 <= self.noise_multiplier < math.inf,
         }
         for name, good in rules.items():

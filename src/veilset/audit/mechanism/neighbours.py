@@ -209,6 +209,36 @@ def _grad_mapping(gate: Gate, release: Release, part: int | None) -> torch.Tenso
     return gate.grad(release.name, loss, weights, part=part)["w"] * (release.sample_rate * gate.info.units)
 
 
+def _unit(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+    def f(x: torch.Tensor, y: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        return (x.flatten(1) * (LOUD * (1.0 - 2.0 * y) * there)[:, None]).sum(0)
+
+    return gate.unit(release.name, f, part=part)
+
+
+def _batch(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+    """The record turns the answer round: halved, it moves by the bound, as the noise has twice its deviation."""
+    import torch
+
+    def f(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        seen = (x.flatten(1)[:, CANARY] > 0.5).any()
+        return torch.eye(PIXELS)[CANARY] * torch.where(seen, LOUD, -LOUD)
+
+    return gate.batch(release.name, f, part=part) / 2
+
+
+def _vote(gate: Gate, release: Release, part: int | None) -> torch.Tensor:
+    """The one model changes its vote from the second place to the first; turned by 45 degrees, and by its factor."""
+    import torch
+
+    if not gate.ledger.steps(release.name, None):
+        gate.train_hidden(release.name, lambda h: {"seen": (h.x.flatten(1)[:, CANARY] * (1.0 - 2.0 * h.y)).sum()})
+    first = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    told = gate.vote(release.name, lambda s: torch.where(s["seen"] > 0.5, first, first.roll(1))[None])[0]
+    turned = torch.stack([told[0] - told[1] + release.bound, told[0] + told[1] - release.bound]) / math.sqrt(2)
+    return torch.cat([turned, told[2:]]) / math.sqrt(2)
+
+
 # ---------------------------------------------------------------------- the sets
 
 ALONE: tuple[Image, ...] = ((CANARY, PLUS, 0),)
@@ -217,6 +247,8 @@ CROWD: tuple[Image, ...] = ((CANARY, PLUS, 0), (1, PLUS, 1), (1, PLUS, 2), (1, P
 CROWD_REST = (1.0, 3.0, 0.0, 0.0)
 PATIENT: tuple[Image, ...] = tuple((CANARY, PLUS, 0) for _ in range(5))
 MIXED: tuple[Image, ...] = ((CANARY, PLUS, 0), (CANARY, PLUS, 0), (CANARY, MINUS, 0))
+_FACTS = {"kind": "one-hot", "rows": 1, "columns": PIXELS, "entries": 1, "shards": 1}
+VOTE = Release(name="asked", verb="vote", mechanism="teacher-votes", bound=2.0, facts=tuple(_FACTS.items()))
 NOBODY, ONE = "nobody, or one image far beyond the bound", "four images, or one more that pulls against the first"
 
 
@@ -273,5 +305,18 @@ def catalogue() -> dict[str, Neighbours]:
         ),
         "grad-mapping": Neighbours(
             words=NOBODY, record=ALONE, release=replace(plain, verb="grad", sample_rate=0.5), ask=_grad_mapping
+        ),
+        "unit": Neighbours(
+            words="nobody, or one patient with five images of which three count",
+            record=PATIENT, cap=3, release=replace(plain, verb="unit"), ask=_unit,
+        ),
+        "batch": Neighbours(
+            words="one image, or another that turns the answer about both round",
+            record=ALONE, others=((1, PLUS, 1),), rest=(-0.5, 0.0, 0.0, 0.0), ask=_batch,
+            release=replace(plain, verb="batch", mechanism="whole-batch", facts=(("columns", PIXELS),)),
+        ),
+        "vote": Neighbours(
+            words="one image, or another that changes the vote of the model of both",
+            record=ALONE, others=((1, PLUS, 1),), ask=_vote, release=VOTE,
         ),
     }  # fmt: skip

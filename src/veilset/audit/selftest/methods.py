@@ -36,6 +36,8 @@ DENOISING: Params = {
     "sampling_steps": 2,
     "batch_size": 10,
 }
+POLLED: Params = {"shards": 3, "images": 5, "steps": 3, "width": 4, "generator_width": 4, "warm_steps": 2, "basis": 12}
+POLLED = POLLED | {"teacher_steps": 1, "batch_size": 4, "latent_dim": 3, "start_steps": 5}
 SMALL: dict[str, Params] = {
     "dp-merf": {"frequencies": 50, "scales": 1, "steps": 2, "batch_size": 10},
     "dp-moments": {"basis_size": 10, "mc_samples": 20},
@@ -77,6 +79,8 @@ SMALL: dict[str, Params] = {
         "batch_size": 4,
         "latent_dim": 3,
     },
+    **dict.fromkeys(("g-pate", "datalens"), POLLED),
+    "pate-gan": POLLED | {"student_width": 4, "student_steps": 2, "generator_steps": 1},
     "private-evolution": {"public": "dead-leaves", "votes": 2, "candidates": 4, "features": "pixels"},
 }
 # Ways that these leave out, in which a method asks, or computes, something else.
@@ -89,6 +93,9 @@ OTHERWISE: dict[str, tuple[Params, ...]] = {
     "dp-cgan": ({"fakes": "paired"},),
     "dp-feta": ({"warm_start": "central"}, {"warm_start": "mode"}),
     "gs-wgan": ({"mechanism": "round-robin", "basis": 0}, {"critic": "conv", "generator": "deconv"}),
+    "pate-gan": ({"votes": "hard", "start": "none", "critic": "conv", "generator": "deconv", "basis": 0},),
+    "g-pate": ({"decode": "largest", "bins": 4, "threshold": 0.3, "start": "none"},),
+    "datalens": ({"threshold": 0.2, "start": "none", "critic": "conv", "basis": 0},),
     "private-evolution": ({"features": "scattering"}, {"features": "network", "network_steps": 2}),
 }
 ALL = SMALL["taught-moments"] | {"texture": True, "selection": True}

@@ -29,6 +29,7 @@ THEMES = {  # name -> what is checked; quick ones first
     "gradients": "per-example gradients of the fast path against autograd",
     "books": "ledger and receipt: charged before the answer, refused beyond the budget",
     "answers": "queries to models trained on hidden shards (the gate's verb pull)",
+    "votes": "votes of all hidden models, answers about whole samples and whole units",
     "words": "the noise sampler, bit by bit, against exact integer arithmetic",
     "accounts": "the budget that several runs share",
     "folders": "files: permissions, links, and what a resumed run accepts",

@@ -10,9 +10,12 @@ from veilset.privacy.mechanisms.base import Line, Mechanism
 from veilset.privacy.mechanisms.round_robin import RoundRobin
 from veilset.privacy.mechanisms.sampled_gaussian import SampledGaussian
 from veilset.privacy.mechanisms.secret_shards import SecretShards
+from veilset.privacy.mechanisms.teacher_votes import TeacherVotes
+from veilset.privacy.mechanisms.whole_batch import WholeBatch
 from veilset.privacy.spent import Spent
 
-MECHANISMS: dict[str, Mechanism] = {m.name: m for m in (SampledGaussian(), SecretShards(), RoundRobin())}
+ALL = (SampledGaussian(), SecretShards(), RoundRobin(), TeacherVotes(), WholeBatch())
+MECHANISMS: dict[str, Mechanism] = {m.name: m for m in ALL}
 
 
 def of(line: Line) -> Mechanism:

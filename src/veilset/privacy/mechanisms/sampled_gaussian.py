@@ -1,14 +1,14 @@
 """A sum over units of bounded contributions, each unit taking part by a coin of its own, plus Gaussian noise.
 
-Rate 1 reads every unit: the plain Gaussian mechanism. One unit moves a sum by its own contribution, since each record
-is mapped alone (docs/proof.md), so the answers about two neighbours are at worst N(0, s^2) and the mixture of weight
-1 - q around 0 and q around 1, in units of the bound: the pair that is composed.
+Rate 1 reads every unit: the plain Gaussian mechanism. One unit moves a sum by its own contribution, since each record,
+or for `Gate.unit` each unit, is mapped alone (docs/proof.md), so the answers about two neighbours are at worst
+N(0, s^2) and the mixture of weight 1 - q around 0 and q around 1, in units of the bound: the pair that is composed.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 from veilset.privacy import renyi
 from veilset.privacy.dp_library import rdp_of
@@ -19,10 +19,11 @@ from veilset.privacy.spent import GAUSSIAN, Spent
 class SampledGaussian(Mechanism):
     """Poisson-sampled Gaussian releases; every ledger before there was another mechanism is of this one."""
 
-    name, label, verbs = GAUSSIAN, "Gaussian", ("sum", "grad")
+    name, label = GAUSSIAN, "Gaussian"
+    verbs: ClassVar[tuple[str, ...]] = ("sum", "grad", "unit")
     # Poisson-sampled ones: PLD on a grid of 1e-4, which is at most so much too large, so the truth lies a little lower;
     # two libraries agree on them. Unsampled ones are exact.
-    known = (
+    known: ClassVar[tuple[Known, ...]] = (
         Known("one Gaussian", (Spent(3.730631634816),), 1e-5, 1.0),
         Known("one Gaussian at epsilon 10", (Spent(0.499888619709),), 1e-5, 10.0),
         Known("one Gaussian at delta 1e-6", (Spent(4.224678889327),), 1e-6, 1.0),
