@@ -67,6 +67,9 @@ BUILT_IN = {
     "dp-gan": _in("gan.dp_gan", "DPGAN", "conditional GAN, critic by DP-SGD, free generator steps"),
     "dp-cgan": _in("gan.dp_cgan", "DPCGAN", "conditional GAN, real and generated parts clipped apart"),
     "gs-wgan": _in("gan.gs_wgan", "GSWGAN", "conditional GAN, hidden critics on shards, noised image gradients"),
+    "dp-gan-dpac": _in(
+        "gan.dp_gan_dpac", "DPGANDPAC", "gs-wgan with hidden classifiers of generated and of real images"
+    ),
     "dp-diffusion": _in(
         "diffusion.dp_diffusion",
         "DPDiffusion",

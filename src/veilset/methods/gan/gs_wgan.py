@@ -21,27 +21,36 @@ Differs from the paper and its code:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
 from veilset.core.config import option
 from veilset.core.types import PublicInfo
 from veilset.learning.dp_sgd import average
-from veilset.methods.base import State
+from veilset.methods.base import State, Synthesizer
 from veilset.methods.gan.common import Fakes, Snapshots, low, mixture
 from veilset.methods.gan.hidden_critics import Critics
-from veilset.methods.stages import Asked, Earlier, Single, Stage
+from veilset.methods.moments.dp_moments import Moments
+from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage, Staged, learned_by
 from veilset.networks.critics import ConvCritic, MLPCritic
 from veilset.networks.dct import low_frequencies
-from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator
+from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator, ShiftedGaussians
+from veilset.privacy.enclave import Answer
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
 
 
+START, GAME = "start", "game"  # stages
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
+    start_share: float = option(
+        0.5, "part of the budget for class moments, whose images the generator starts from; 0: none", ge=0, lt=1
+    )
     mechanism: str = option(
         "secret-shards",
         "which critic answers: one drawn in secret, made anew; or the next, which keeps what it learned",
@@ -77,20 +86,31 @@ class Config:
     latent_dim: int = option(10, "length of the latent code", ge=1)
 
 
-class GSWGAN(Single):
+class GSWGAN(Staged, Synthesizer):
     """Hidden critics whose gradients on generated images are noised."""
 
     name = "gs-wgan"
-    Config = Config
+    Config: ClassVar[type] = Config
 
-    def _stage(self) -> Stage:
+    def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
+        share, game = self.config.start_share, Part(self._game())
+        start = {START: Part(Moments(), share)} if share else {}
+        return Compose(start | {GAME: game}, prefixed=False)
+
+    def _game(self) -> Sanitised:
         return Sanitised(self.config)
+
+    def _sample(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
+        return self._game().on(self.device).draw(state, info, labels)
+
+
+Asking = Callable[[torch.Tensor, torch.Tensor, float], Answer]
 
 
 class Sanitised(Stage):
     """A generator that learns from sanitised gradients of hidden critics."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Any):
         self.config = config
 
     def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
@@ -112,28 +132,24 @@ class Sanitised(Stage):
     def fit(self, gate: Asked, info: PublicInfo, budget: Privacy, earlier: Earlier) -> State:
         """The generators that were kept."""
         c, release, classes = self.config, gate.release("critic"), len(info.classes)
-        generator, critic = self._generator(info).to(self.device), self._critic(info).to(self.device)
-        pupil = MLPGenerator(info.shape, classes, c.latent_dim, (64,), norm=False, basis=self._basis(info)).to(
-            self.device
-        )
-        basis = self._waves(info)
-        critics = Critics(critic, c.lr, c.penalty, c.batch_size)
-        gate.train_hidden("critic", lambda h: critics.warmed(h, pupil, c.warm_steps))
+        generator = self._generator(info, earlier.get(START)).to(self.device)
+        fakes = Fakes(classes, max(1, c.batch_size // 2), info.shape, self.device)
+        fakes.renew(generator)
+        critics, pupil = Critics(self._critic(info).to(self.device), c.lr, c.penalty, c.batch_size), self._pupil(info)
+        first, waves = fakes.x if START in earlier else None, self._waves(info)
+        gate.train_hidden("critic", lambda h: critics.warmed(h, pupil, c.warm_steps, first))
+        asked = self._asked(info, critics, fakes)
         adam = torch.optim.Adam(generator.parameters(), c.generator_lr, betas=(0.9, 0.999))
         mean, snapshots = average(generator, c.ema_decay), Snapshots(c.snapshots, release.steps)
-        fakes = Fakes(classes, max(1, c.batch_size // 2), info.shape, self.device)
         state = {"generator": generator, "adam": adam, "mean": mean, "snapshots": snapshots}
         for t in gate.loop("critic", state):
             fakes.renew(generator)
             y = (torch.arange(c.rows, device=self.device) + t * c.rows) % classes
-            x = generator(torch.randn(c.rows, c.latent_dim, device=self.device), y)
-            seen = x.detach()
-            rows = gate.pull(
-                "critic", lambda h, y=y, seen=seen: critics.answered(h, fakes.x, seen, y, c.critic_steps, basis)
-            )
+            x = generator(torch.randn(c.rows, generator.code, device=self.device), y)
+            rows = gate.pull("critic", asked(x.detach(), y, t / release.steps))
             adam.zero_grad()
             adam.param_groups[0]["lr"] = c.generator_lr * min(1.0, 2.04 - 2 * t / release.steps)
-            noisy = rows.to(x) if basis is None else rows.to(x) @ basis
+            noisy = rows.to(x) if waves is None else rows.to(x) @ waves
             x.backward(noisy.view_as(x) / -c.rows)
             adam.step()
             mean.update_parameters(generator)
@@ -142,7 +158,12 @@ class Sanitised(Stage):
 
     def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         """Images of all generators that were kept."""
-        return mixture(self._generator(info), state, labels)
+        return mixture(self._generator(info, learned_by(START, state)), learned_by(GAME, state), labels)
+
+    def _asked(self, info: PublicInfo, critics: Critics, fakes: Fakes) -> Asking:
+        """What a shard is asked about images x with labels y, when so much of the training is over, from 0 to 1."""
+        c, waves = self.config, self._waves(info)
+        return lambda x, y, _: lambda h: critics.answered(h, fakes.x, x, y, c.critic_steps, waves)
 
     def _basis(self, info: PublicInfo) -> int:
         return low(info, self.config.basis)
@@ -157,8 +178,16 @@ class Sanitised(Stage):
             return ConvCritic(info.shape, classes, c.width or 8)
         return MLPCritic(info.shape, classes, (c.width or 64,) * 2, basis=self._basis(info))
 
-    def _generator(self, info: PublicInfo) -> Any:
+    def _pupil(self, info: PublicInfo) -> Any:
+        """The generators against which critics learn before there is one."""
+        size, classes = self._basis(info), len(info.classes)
+        net = MLPGenerator(info.shape, classes, self.config.latent_dim, (64,), norm=False, basis=size)
+        return net.to(self.device)
+
+    def _generator(self, info: PublicInfo, start: State | None = None) -> Any:
         c, classes = self.config, len(info.classes)
+        if start:
+            return ShiftedGaussians(info.shape, **start, waves=self._waves(info))
         if c.generator == "deconv":
             return DeconvGenerator(info.shape, classes, c.latent_dim, c.generator_width or 16)
         return MLPGenerator(info.shape, classes, c.latent_dim, (c.generator_width or 128,) * 2, basis=self._basis(info))

@@ -46,8 +46,12 @@ class Critics:
         told = DRIFT * own.square().mean() - own.mean()
         return self.scores(weights, fake, y).mean() + there * told + self._penalty * steep
 
-    def warmed(self, h: Hidden, pupil: Any, steps: int) -> State:
-        """A critic of the shard, trained against a generator of its own, which is thrown away."""
+    def warmed(self, h: Hidden, pupil: Any, steps: int, fakes: torch.Tensor | None = None) -> State:
+        """A critic of the shard, trained against `fakes` [K, each, C, H, W], images by class; None: against a generator
+        of its own, which starts as `pupil` and is thrown away."""
+        if fakes is not None:
+            weights = self._told(h, fakes, self.initial, steps)
+            return {name: v + 0 * h.count for name, v in weights.items()}
         weights, made = self.initial, {name: p.detach() for name, p in pupil.named_parameters()}
         ours, theirs = Adam(self._rate), Adam(self._rate)
         codes = (self._batch, pupil.code)
@@ -79,14 +83,23 @@ class Critics:
         Returns:
             [B, d].
         """
+        weights = self._told(h, fakes, {name: h.state[name] for name in self.initial}, steps)
+        h.state.update(weights)
+        return self.slopes(weights, x, y, basis)
+
+    def slopes(self, weights: State, x: torch.Tensor, y: torch.Tensor, basis: torch.Tensor | None) -> torch.Tensor:
+        """The gradient of each score on its image: [B, d], see `answered`."""
+        rows = grad(lambda x: self.scores(weights, x, y).sum())(x).flatten(1)
+        return rows if basis is None else rows @ basis.T
+
+    def _told(self, h: Hidden, fakes: torch.Tensor, weights: State, steps: int) -> State:
+        """The weights after some steps on records of the shard beside generated images of the same labels."""
         adam = Adam(self._rate)
         for _ in range(steps):
             real, labels, there = h.batch(self._batch)
-            which = torch.randint(fakes.shape[1], (self._batch,), device=x.device)
-            found = grad(self.loss)(h.state, real, fakes[labels, which], labels, there)
-            h.state.update(adam.step(h.state, found))
-        rows = grad(lambda x: self.scores(h.state, x, y).sum())(x).flatten(1)
-        return rows if basis is None else rows @ basis.T
+            which = torch.randint(fakes.shape[1], (self._batch,), device=real.device)
+            weights = adam.step(weights, grad(self.loss)(weights, real, fakes[labels, which], labels, there))
+        return weights
 
 
 class Adam:
