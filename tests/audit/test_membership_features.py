@@ -33,6 +33,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "dp-feta": {"steps": 2, "batch_size": 32, "noise_multiplicity": 1, "warm_steps": 2},
     "taught-moments": {"steps": 2, "selection": False},
     "gs-wgan": {"steps": 3, "warm_steps": 2, "snapshots": 1},
+    "dp-gan-dpac": {"steps": 3, "warm_steps": 2, "snapshots": 1, "classifier_steps": 2},
     "dp-kip": {"steps": 2, "per_class": 2},
     "private-set": {"networks": 1, "stages": 2, "per_class": 2, "width": 4, "start": "noise"},
     "dp-condense": {"steps": 2, "per_class": 2, "networks": 2, "width": 4},
@@ -117,7 +118,7 @@ WANTED = {
     "dp-merf": {"likelihood"}, "dp-moments": {"likelihood"}, "dp-cvae": {"elbo", "reconstruction"},
     "vae-gm": {"elbo", "reconstruction"}, "au-gm": {"reconstruction"}, "dp-gan": {"critic"}, "dp-cgan": {"critic"},
     "dp-diffusion": {"denoising"}, "dp-feta": {"denoising", "likelihood"}, "taught-moments": {"likelihood"},
-    "gs-wgan": set(), "dp-kip": set(), "private-set": set(), "dp-condense": set(),
+    "gs-wgan": {"likelihood"}, "dp-gan-dpac": {"likelihood"}, "dp-kip": set(), "private-set": set(), "dp-condense": set(),
     "private-evolution": set(),
 }  # fmt: skip
 

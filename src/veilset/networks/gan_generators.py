@@ -89,9 +89,9 @@ class DeconvGenerator(nn.Module):
 
 
 class ShiftedGaussians(nn.Module):
-    """Draws from Gaussian cells of each class, moved and stretched along a few waves; only that is learned.
+    """Draws from Gaussian cells of each class, and a shift of each class along a few waves; only that is learned.
 
-    At first nothing is moved. So few weights are learned (2 K w) that noise on their gradients averages out.
+    At first nothing is shifted. So few weights are learned (K w) that noise on their gradients averages out.
 
     Args:
         shape: (C, H, W) of the images.
@@ -112,19 +112,16 @@ class ShiftedGaussians(nn.Module):
         super().__init__()
         self.shape, self.classes, self.code = shape, len(mean), len(basis)
         waves = torch.eye(basis.shape[1]) if waves is None else waves
-        centre = (part[..., None] * mean).sum(1)
-        fixed = {"mean": mean.flatten(0, 1), "root": root.flatten(0, 1), "part": part, "basis": basis}
-        fixed |= {"waves": waves, "centre": centre, "into": basis @ waves.to(basis).T}
+        fixed = {"mean": mean.flatten(0, 1), "root": root.flatten(0, 1), "part": part, "basis": basis, "waves": waves}
         for name, v in fixed.items():
             self.register_buffer(name, v, persistent=False)
-        self.shift, self.stretch = (nn.Parameter(torch.zeros(self.classes, len(waves))) for _ in range(2))
+        self.shift = nn.Parameter(torch.zeros(self.classes, len(waves)))
 
     def forward(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Codes [n, d] and labels [n] to images [n, C, H, W] in [0, 1]; the cell of an image is drawn here."""
         row = y * self.part.shape[1] + torch.multinomial(self.part[y], 1)[:, 0]
         u = self.mean[row] + torch.einsum("nij,nj->ni", self.root[row], z)
-        v = self.shift[y] + self.stretch[y] * ((u - self.centre[y]) @ self.into)
-        return (u @ self.basis + v @ self.waves).float().clamp(0, 1).unflatten(1, self.shape)
+        return (u @ self.basis + self.shift[y] @ self.waves).float().clamp(0, 1).unflatten(1, self.shape)
 
 
 Codes = Callable[..., torch.Tensor]

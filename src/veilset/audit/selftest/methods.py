@@ -84,6 +84,16 @@ SMALL: dict[str, Params] = {
         "batch_size": 4,
         "latent_dim": 3,
     },
+    "dp-gan-dpac": {
+        "shards": 2,
+        "rows": 2,
+        "steps": 4,
+        "width": 4,
+        "warm_steps": 2,
+        "critic_steps": 1,
+        "classifier_steps": 2,
+        "batch_size": 4,
+    },
     "private-evolution": {"public": "dead-leaves", "votes": 2, "candidates": 4},
 }
 # Ways that these leave out, in which a method asks, or computes, something else.
@@ -95,7 +105,17 @@ OTHERWISE: dict[str, tuple[Params, ...]] = {
     "dp-gan": ({"fakes": "public", "adaptive": True},),
     "dp-cgan": ({"fakes": "paired"},),
     "dp-feta": ({"warm_start": "central"}, {"warm_start": "mode"}),
-    "gs-wgan": ({"mechanism": "round-robin", "basis": 0}, {"critic": "conv", "generator": "deconv"}),
+    "gs-wgan": (
+        {"mechanism": "round-robin", "basis": 0},
+        {"critic": "conv", "generator": "deconv", "start_share": 0.0},
+        {"critic": "published", "generator": "published", "start_share": 0.0, "basis": 0},
+    ),
+    "dp-gan-dpac": (
+        {"mechanism": "round-robin", "fresh": False},
+        {"sequential": False, "start_share": 0.0, "latent_dim": 3, "generator_width": 4},
+        {"g2r": False, "classifier_from": 0.5},
+        {"r2g": False},
+    ),
     "private-evolution": ({"features": "scattering"}, {"features": "edges"}),
 }
 ALL = SMALL["taught-moments"] | {"texture": True, "selection": True}

@@ -36,7 +36,8 @@ from veilset.methods.base import State
 from veilset.methods.gan import gs_wgan
 from veilset.methods.gan.common import Fakes
 from veilset.methods.gan.hidden_critics import DRIFT, Adam, Critics
-from veilset.networks.critics import MLPCritic, one_hot
+from veilset.networks.critics import one_hot
+from veilset.networks.published_gans import SpectralCritic
 from veilset.privacy.enclave import Hidden
 from veilset.privacy.plan import Plan
 from veilset.privacy.spec import Privacy
@@ -49,7 +50,7 @@ class Config(gs_wgan.Config):
     classifier_weight: float = option(
         0.2, "of the classifier in what the generator pays; the critic has the rest; 0: gs-wgan", ge=0, le=1
     )
-    classifier_steps: int = option(10, "steps of a classifier in each of its two phases", ge=1)
+    classifier_steps: int = option(3, "steps of a classifier in each of its two phases", ge=1)
     classifier_from: float = option(0.0, "part of the training after which the classifier joins", ge=0, lt=1)
     g2r: bool = option(True, "the classifier learns from generated images")
     r2g: bool = option(True, "the classifier learns from the records of the shard")
@@ -62,6 +63,7 @@ class DPGANDPAC(gs_wgan.GSWGAN):
 
     name = "dp-gan-dpac"
     Config = Config
+    recipes: ClassVar = {"paper": gs_wgan.PUBLISHED | {"classifier_from": 0.3, "classifier_steps": 10}}
 
     def _game(self) -> gs_wgan.Sanitised:
         return DualPurpose(self.config)
@@ -94,7 +96,7 @@ class DualPurpose(gs_wgan.Sanitised):
             critic = without(x, y, now)
             if not w or now < c.classifier_from:
                 return critic
-            classifiers = Classifiers(self._classifier(info), c, fakes)
+            classifiers = Classifiers(self._classifier(info).to(self.device), c, fakes)
             ready = classifiers.ready() if c.fresh else None
 
             def answer(h: Hidden) -> torch.Tensor:
@@ -105,15 +107,16 @@ class DualPurpose(gs_wgan.Sanitised):
         return asked
 
     def _classifier(self, info: PublicInfo) -> Any:
-        size = (self.config.width or 64,) * 2
-        return MLPCritic(info.shape, len(info.classes), size, basis=self._basis(info)).to(self.device)
+        if self.config.critic == "published":
+            return SpectralCritic(info.shape, len(info.classes), self.config.width or 64, len(info.classes))
+        return self.network(info)
 
 
 class Classifiers(Critics):
     """Classifiers of one architecture, scored by margins.
 
     Args:
-        net: lends its structure and initial weights; its class heads are the logits.
+        net: lends its structure and initial weights; its last heads, one a class, are the logits.
         config: parameters.
         fakes: generated images.
     """
@@ -124,7 +127,7 @@ class Classifiers(Critics):
 
     def scores(self, weights: State, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Margins [n] of the labels."""
-        return margin(functional_call(self._net, weights, (x, y))[:, 1:], y)
+        return margin(functional_call(self._net, weights, (x, y))[:, -len(self._fakes.x) :], y)
 
     def paid(self, weights: State, x: torch.Tensor, y: torch.Tensor, there: Any = 1.0) -> torch.Tensor:
         """The loss on images x [n, C, H, W] with labels y [n]; `there` is 0 for blanks."""

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -33,15 +34,15 @@ from veilset.learning.dp_sgd import average
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.gan.common import Fakes, Snapshots, low, mixture
 from veilset.methods.gan.hidden_critics import Critics
-from veilset.methods.moments.dp_moments import Moments
+from veilset.methods.moments.dp_moments import Moments, likelihood
 from veilset.methods.stages import Asked, Compose, Earlier, Part, Stage, Staged, learned_by
 from veilset.networks.critics import ConvCritic, MLPCritic
 from veilset.networks.dct import low_frequencies
 from veilset.networks.gan_generators import DeconvGenerator, MLPGenerator, ShiftedGaussians
+from veilset.networks.published_gans import ResNetGenerator, SpectralCritic
 from veilset.privacy.enclave import Answer
 from veilset.privacy.plan import Plan, Release
 from veilset.privacy.spec import Privacy
-
 
 START, GAME = "start", "game"  # stages
 
@@ -57,14 +58,17 @@ class Config:
         choices=("secret-shards", "round-robin"),
     )
     shards: int | None = option(None, "hidden critics; default one per 60 units, at most 1000", ge=1, le=2**20)
-    rows: int = option(8, "generated images per step, which share its noise", ge=1, le=2**20)
+    rows: int = option(10, "gradients per step, which share its noise", ge=1, le=2**20)
+    group: int = option(16, "generated images of a class, the mean of whose gradients is a row", ge=1, le=2**20)
     steps: int | None = option(
         None, "generator steps, each paid for; default 8000; in turn, one pass over all critics or more", ge=1
     )
     clip_norm: float = option(1.0, "of the gradient on one generated image", gt=0)
-    critic: str = option("mlp", "network: fully connected (fast) or convolutions", choices=("mlp", "conv"))
+    critic: str = option(
+        "mlp", "network: fully connected (fast), convolutions, or as published", choices=("mlp", "conv", "published")
+    )
     width: int | None = option(
-        None, "critic: units of both hidden layers (default 64), or channels of the first convolution (8)", ge=1
+        None, "critic: units of both hidden layers (default 64), or channels of the first convolution (8; 64)", ge=1
     )
     basis: int | None = option(
         None, "low frequencies in which rows lie; default a quarter of the pixels; 0: pixels", ge=0
@@ -74,11 +78,14 @@ class Config:
     batch_size: int = option(32, "records per critic step, drawn from its shard", ge=1)
     lr: float = option(1e-3, "learning rate of the critics", gt=0)
     penalty: float = option(10.0, "weight of the gradient penalty", ge=0)
-    generator: str = option("mlp", "network: convolutions or fully connected", choices=("deconv", "mlp"))
+    generator: str = option(
+        "mlp", "network without a start: convolutions, fully connected, or as published",
+        choices=("deconv", "mlp", "published"),
+    )  # fmt: skip
     generator_width: int | None = option(
-        None, "units of two hidden layers (default 128), or channels before the last convolution (16)", ge=1
+        None, "units of two hidden layers (default 128), or channels before the last convolution (16; all: 256)", ge=1
     )
-    generator_lr: float = option(5e-4, "learning rate of the generator", gt=0)
+    generator_lr: float = option(5e-4, "learning rate of the generator; 0: it stays as it starts", ge=0)
     ema_decay: float = option(0.995, "exponential average of the generator's weights; 0: none", ge=0, lt=1)
     snapshots: int = option(
         5, "generators kept from the second half of the training; images come from all of them", ge=1
@@ -86,16 +93,40 @@ class Config:
     latent_dim: int = option(10, "length of the latent code", ge=1)
 
 
+PUBLISHED: dict[str, Any] = {
+    "start_share": 0.0,
+    "shards": 1000,
+    "rows": 32,
+    "group": 1,
+    "steps": 20_000,
+    "critic": "published",
+    "basis": 0,
+    "warm_steps": 2000,
+    "critic_steps": 5,
+    "lr": 1e-4,
+    "generator": "published",
+    "generator_lr": 1e-4,
+    "ema_decay": 0.999,
+    "snapshots": 1,
+}
+
+
 class GSWGAN(Staged, Synthesizer):
     """Hidden critics whose gradients on generated images are noised."""
 
     name = "gs-wgan"
     Config: ClassVar[type] = Config
+    recipes: ClassVar = {"paper": PUBLISHED}
 
     def _stages(self, info: PublicInfo, privacy: Privacy) -> Compose:
         share, game = self.config.start_share, Part(self._game())
         start = {START: Part(Moments(), share)} if share else {}
         return Compose(start | {GAME: game}, prefixed=False)
+
+    def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> State:
+        """likelihood of the moments that it started from, if there are any."""
+        moments = learned_by(START, self.fitted()[0])
+        return likelihood(moments, x, y) if moments else {}
 
     def _game(self) -> Sanitised:
         return Sanitised(self.config)
@@ -125,7 +156,7 @@ class Sanitised(Stage):
             name="critic", verb="pull", mechanism=c.mechanism, bound=c.clip_norm, sample_rate=1 / shards, steps=steps,
             facts=tuple(facts.items()),
         )  # fmt: skip
-        weights = sum(p.numel() for p in self._critic(info).parameters()) * (12 if c.critic == "conv" else 1)
+        weights = sum(p.numel() for p in self.network(info).parameters()) * (1 if c.critic == "mlp" else 12)
         work = 60.0 * c.batch_size * weights * (c.warm_steps * shards + c.critic_steps * steps)
         return Plan((release,), seconds=10 + 0.015 * steps + work / 2e10, memory_mb=500 + 2e-5 * weights * shards)
 
@@ -135,7 +166,7 @@ class Sanitised(Stage):
         generator = self._generator(info, earlier.get(START)).to(self.device)
         fakes = Fakes(classes, max(1, c.batch_size // 2), info.shape, self.device)
         fakes.renew(generator)
-        critics, pupil = Critics(self._critic(info).to(self.device), c.lr, c.penalty, c.batch_size), self._pupil(info)
+        critics, pupil = Critics(self.network(info).to(self.device), c.lr, c.penalty, c.batch_size), self._pupil(info)
         first, waves = fakes.x if START in earlier else None, self._waves(info)
         gate.train_hidden("critic", lambda h: critics.warmed(h, pupil, c.warm_steps, first))
         asked = self._asked(info, critics, fakes)
@@ -144,13 +175,14 @@ class Sanitised(Stage):
         state = {"generator": generator, "adam": adam, "mean": mean, "snapshots": snapshots}
         for t in gate.loop("critic", state):
             fakes.renew(generator)
-            y = (torch.arange(c.rows, device=self.device) + t * c.rows) % classes
-            x = generator(torch.randn(c.rows, generator.code, device=self.device), y)
-            rows = gate.pull("critic", asked(x.detach(), y, t / release.steps))
+            y = ((torch.arange(c.rows, device=self.device) + t * c.rows) % classes).repeat_interleave(c.group)
+            x = generator(torch.randn(len(y), generator.code, device=self.device), y)
+            slopes = asked(x.detach(), y, t / release.steps)
+            rows = gate.pull("critic", lambda h, slopes=slopes: slopes(h).unflatten(0, (-1, c.group)).mean(1))
             adam.zero_grad()
             adam.param_groups[0]["lr"] = c.generator_lr * min(1.0, 2.04 - 2 * t / release.steps)
             noisy = rows.to(x) if waves is None else rows.to(x) @ waves
-            x.backward(noisy.view_as(x) / -c.rows)
+            x.backward(noisy.repeat_interleave(c.group, 0).view_as(x) / -len(y))
             adam.step()
             mean.update_parameters(generator)
             snapshots.take(t, mean.module if c.ema_decay else generator)
@@ -172,10 +204,12 @@ class Sanitised(Stage):
         size = self._basis(info)
         return low_frequencies(info.shape, size).to(self.device) if size else None
 
-    def _critic(self, info: PublicInfo) -> Any:
+    def network(self, info: PublicInfo) -> Any:
         c, classes = self.config, len(info.classes)
         if c.critic == "conv":
             return ConvCritic(info.shape, classes, c.width or 8)
+        if c.critic == "published":
+            return SpectralCritic(info.shape, classes, c.width or 64)
         return MLPCritic(info.shape, classes, (c.width or 64,) * 2, basis=self._basis(info))
 
     def _pupil(self, info: PublicInfo) -> Any:
@@ -190,4 +224,6 @@ class Sanitised(Stage):
             return ShiftedGaussians(info.shape, **start, waves=self._waves(info))
         if c.generator == "deconv":
             return DeconvGenerator(info.shape, classes, c.latent_dim, c.generator_width or 16)
+        if c.generator == "published":
+            return ResNetGenerator(info.shape, classes, c.latent_dim, c.generator_width or 256)
         return MLPGenerator(info.shape, classes, c.latent_dim, (c.generator_width or 128,) * 2, basis=self._basis(info))

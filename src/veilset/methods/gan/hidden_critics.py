@@ -50,9 +50,9 @@ class Critics:
         """A critic of the shard, trained against `fakes` [K, each, C, H, W], images by class; None: against a generator
         of its own, which starts as `pupil` and is thrown away."""
         if fakes is not None:
-            weights = self._told(h, fakes, self.initial, steps)
+            weights = self._told(h, fakes, self._drawn(), steps)
             return {name: v + 0 * h.count for name, v in weights.items()}
-        weights, made = self.initial, {name: p.detach() for name, p in pupil.named_parameters()}
+        weights, made = self._drawn(), {name: p.detach() for name, p in pupil.named_parameters()}
         ours, theirs = Adam(self._rate), Adam(self._rate)
         codes = (self._batch, pupil.code)
         for t in range(steps):
@@ -91,6 +91,13 @@ class Critics:
         """The gradient of each score on its image: [B, d], see `answered`."""
         rows = grad(lambda x: self.scores(weights, x, y).sum())(x).flatten(1)
         return rows if basis is None else rows @ basis.T
+
+    def _drawn(self) -> State:
+        """Initial weights, drawn anew with the deviation of the net's: what all shards start from would move all their
+        answers alike, and be learned as if it were theirs."""
+        return {
+            name: v.square().mean().sqrt() * torch.randn(v.shape, device=v.device) for name, v in self.initial.items()
+        }
 
     def _told(self, h: Hidden, fakes: torch.Tensor, weights: State, steps: int) -> State:
         """The weights after some steps on records of the shard beside generated images of the same labels."""
