@@ -118,8 +118,8 @@ WANTED = {
     "dp-merf": {"likelihood"}, "dp-moments": {"likelihood"}, "dp-cvae": {"elbo", "reconstruction"},
     "vae-gm": {"elbo", "reconstruction"}, "au-gm": {"reconstruction"}, "dp-gan": {"critic"}, "dp-cgan": {"critic"},
     "dp-diffusion": {"denoising"}, "dp-feta": {"denoising", "likelihood"}, "taught-moments": {"likelihood"},
-    "gs-wgan": {"likelihood"}, "dp-gan-dpac": {"likelihood"}, "dp-kip": set(), "private-set": set(), "dp-condense": set(),
-    "private-evolution": set(),
+    "gs-wgan": {"likelihood"}, "dp-gan-dpac": {"likelihood"}, "dp-kip": set(), "private-set": set(),
+    "dp-condense": set(), "private-evolution": set(),
 }  # fmt: skip
 
 

@@ -144,9 +144,10 @@ def test_without_noise_the_generator_descends_along_the_critics_gradient(monkeyp
 @pytest.mark.parametrize(
     ("changes", "shards", "steps"),
     [
-        ({}, 1000, 8000),
+        ({}, 250, 1000),
+        ({"start_share": 0.0}, 1000, 8000),
         ({"shards": 250, "steps": 3000}, 250, 3000),
-        ({"mechanism": "round-robin"}, 1000, 1000),
+        ({"mechanism": "round-robin"}, 250, 250),
         ({"mechanism": "round-robin", "shards": 100, "steps": 250}, 100, 200),
         ({"mechanism": "round-robin", "shards": 100, "steps": 7}, 100, 100),
     ],
@@ -154,15 +155,15 @@ def test_without_noise_the_generator_descends_along_the_critics_gradient(monkeyp
 def test_the_plan(changes, shards, steps):
     info = vs.PublicInfo(name="n", classes=tuple("0123456789"), shape=(1, 28, 28), units=60_000)
     (release,) = gs_wgan.Sanitised(gs_wgan.Config(**changes)).plan(info, vs.Privacy(1.0)).releases
-    assert dict(release.facts) == {"shards": shards, "rows": 8, "columns": 196}
-    assert (release.steps, release.sample_rate, release.bound) == (steps, 1 / shards, 1.0)
+    assert dict(release.facts) == {"shards": shards, "rows": 10, "columns": 196 if "start_share" in changes else 64}
+    assert (release.steps, release.sample_rate, release.bound) == (steps, 1 / shards, 0.3)
 
 
 def test_twice_as_many_rows_ask_for_more_noise_on_each():
     info = vs.PublicInfo(name="n", classes=("a", "b"), shape=(1, 8, 8), units=6000)
     noise = []
     for rows in (4, 8):
-        plan = GSWGAN(shards=50, steps=100, rows=rows).plan(info, vs.Privacy(2.0))
+        plan = GSWGAN(shards=50, steps=100, rows=rows, start_share=0.0).plan(info, vs.Privacy(2.0))
         r = plan.releases[0]
         noise.append((r.noise_multiplier, r.noise_multiplier * 2 * math.sqrt(rows)))
     assert noise[0][0] == noise[1][0] and noise[1][1] == pytest.approx(noise[0][1] * math.sqrt(2))

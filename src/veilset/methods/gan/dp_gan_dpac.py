@@ -48,7 +48,7 @@ OWN = "classifier."  # in front of the names of a classifier that is kept, among
 @dataclass(frozen=True, kw_only=True)
 class Config(gs_wgan.Config):
     classifier_weight: float = option(
-        0.2, "of the classifier in what the generator pays; the critic has the rest; 0: gs-wgan", ge=0, le=1
+        0.8, "of the classifier in what the generator pays; the critic has the rest; 0: gs-wgan", ge=0, le=1
     )
     classifier_steps: int = option(3, "steps of a classifier in each of its two phases", ge=1)
     classifier_from: float = option(0.0, "part of the training after which the classifier joins", ge=0, lt=1)
@@ -63,7 +63,9 @@ class DPGANDPAC(gs_wgan.GSWGAN):
 
     name = "dp-gan-dpac"
     Config = Config
-    recipes: ClassVar = {"paper": gs_wgan.PUBLISHED | {"classifier_from": 0.3, "classifier_steps": 10}}
+    recipes: ClassVar = {
+        "paper": gs_wgan.PUBLISHED | {"classifier_weight": 0.2, "classifier_from": 0.3, "classifier_steps": 10}
+    }
 
     def _game(self) -> gs_wgan.Sanitised:
         return DualPurpose(self.config)

@@ -52,18 +52,25 @@ class Config:
     start_share: float = option(
         0.5, "part of the budget for class moments, whose images the generator starts from; 0: none", ge=0, lt=1
     )
+    truncation: float = option(
+        0.7, "deviation of the codes of such images; below 1 they vary less, and show their class more clearly", gt=0
+    )
     mechanism: str = option(
         "secret-shards",
         "which critic answers: one drawn in secret, made anew; or the next, which keeps what it learned",
         choices=("secret-shards", "round-robin"),
     )
-    shards: int | None = option(None, "hidden critics; default one per 60 units, at most 1000", ge=1, le=2**20)
-    rows: int = option(10, "gradients per step, which share its noise", ge=1, le=2**20)
-    group: int = option(16, "generated images of a class, the mean of whose gradients is a row", ge=1, le=2**20)
-    steps: int | None = option(
-        None, "generator steps, each paid for; default 8000; in turn, one pass over all critics or more", ge=1
+    shards: int | None = option(
+        None, "hidden critics; default one per 60 units, at most 250; 1000 without a start", ge=1, le=2**20
     )
-    clip_norm: float = option(1.0, "of the gradient on one generated image", gt=0)
+    rows: int = option(10, "gradients per step, which share its noise", ge=1, le=2**20)
+    group: int = option(8, "generated images of a class, the mean of whose gradients is a row", ge=1, le=2**20)
+    steps: int | None = option(
+        None,
+        "generator steps, each paid for; default 1000, without a start 8000; in turn, whole passes over all critics",
+        ge=1,
+    )
+    clip_norm: float = option(0.3, "of a row", gt=0)
     critic: str = option(
         "mlp", "network: fully connected (fast), convolutions, or as published", choices=("mlp", "conv", "published")
     )
@@ -71,12 +78,14 @@ class Config:
         None, "critic: units of both hidden layers (default 64), or channels of the first convolution (8; 64)", ge=1
     )
     basis: int | None = option(
-        None, "low frequencies in which rows lie; default a quarter of the pixels; 0: pixels", ge=0
+        None,
+        "low frequencies in which rows lie; default a quarter of the pixels, at most 64 with a start; 0: pixels",
+        ge=0,
     )
-    warm_steps: int = option(300, "steps of each critic before the first answer, against a generator of its own", ge=0)
-    critic_steps: int = option(3, "steps of a critic that was chosen, before it answers", ge=0)
+    warm_steps: int = option(30, "steps of each critic before the first answer", ge=0)
+    critic_steps: int = option(1, "steps of a critic that was chosen, before it answers", ge=0)
     batch_size: int = option(32, "records per critic step, drawn from its shard", ge=1)
-    lr: float = option(1e-3, "learning rate of the critics", gt=0)
+    lr: float = option(1e-2, "learning rate of all that is hidden", gt=0)
     penalty: float = option(10.0, "weight of the gradient penalty", ge=0)
     generator: str = option(
         "mlp", "network without a start: convolutions, fully connected, or as published",
@@ -85,10 +94,10 @@ class Config:
     generator_width: int | None = option(
         None, "units of two hidden layers (default 128), or channels before the last convolution (16; all: 256)", ge=1
     )
-    generator_lr: float = option(5e-4, "learning rate of the generator; 0: it stays as it starts", ge=0)
+    generator_lr: float = option(0.015, "learning rate of the generator; 0: it stays as it starts", ge=0)
     ema_decay: float = option(0.995, "exponential average of the generator's weights; 0: none", ge=0, lt=1)
     snapshots: int = option(
-        5, "generators kept from the second half of the training; images come from all of them", ge=1
+        1, "generators kept from the second half of the training; images come from all of them", ge=1
     )
     latent_dim: int = option(10, "length of the latent code", ge=1)
 
@@ -97,6 +106,7 @@ PUBLISHED: dict[str, Any] = {
     "start_share": 0.0,
     "shards": 1000,
     "rows": 32,
+    "clip_norm": 1.0,
     "group": 1,
     "steps": 20_000,
     "critic": "published",
@@ -147,8 +157,8 @@ class Sanitised(Stage):
     def plan(self, info: PublicInfo, budget: Privacy) -> Plan:
         """One release, pulled at each step."""
         c = self.config
-        shards = c.shards or max(1, min(1000, info.units // 60))
-        steps = c.steps or 8000
+        shards = c.shards or max(1, min(250 if c.start_share else 1000, info.units // 60))
+        steps = c.steps or (1000 if c.start_share else 8000)
         if c.mechanism == "round-robin":
             steps = max(1, (c.steps or shards) // shards) * shards
         facts = {"shards": shards, "rows": c.rows, "columns": self._basis(info) or info.pixels}
@@ -198,7 +208,8 @@ class Sanitised(Stage):
         return lambda x, y, _: lambda h: critics.answered(h, fakes.x, x, y, c.critic_steps, waves)
 
     def _basis(self, info: PublicInfo) -> int:
-        return low(info, self.config.basis)
+        size = low(info, self.config.basis)
+        return min(size, 64) if self.config.basis is None and self.config.start_share else size
 
     def _waves(self, info: PublicInfo) -> torch.Tensor | None:
         size = self._basis(info)
@@ -221,7 +232,7 @@ class Sanitised(Stage):
     def _generator(self, info: PublicInfo, start: State | None = None) -> Any:
         c, classes = self.config, len(info.classes)
         if start:
-            return ShiftedGaussians(info.shape, **start, waves=self._waves(info))
+            return ShiftedGaussians(info.shape, **start, waves=self._waves(info), truncation=c.truncation)
         if c.generator == "deconv":
             return DeconvGenerator(info.shape, classes, c.latent_dim, c.generator_width or 16)
         if c.generator == "published":
