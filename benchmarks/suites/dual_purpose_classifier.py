@@ -98,7 +98,8 @@ def _cell(
     params: dict[str, Any] = {},  # noqa: B006, never changed
 ) -> Cell:
     tag = f".{variant.replace(', ', '-').replace(' ', '-')}" if variant else ""
-    facts = {"method": method, "data": data, "epsilon": plain(epsilon), "seed": seed, "variant": variant}
+    facts: dict[str, Any] = {"method": method, "data": data, "epsilon": plain(epsilon), "seed": seed}
+    facts |= {"variant": variant}
     facts |= {"params": (small(method) if quick else {}) | params, "n": 500 if quick else IMAGES}
     return Cell(f"{method.replace(':', '-')}{tag}.{data}.eps{epsilon:g}.seed{seed}", "judged", facts)
 

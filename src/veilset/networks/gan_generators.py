@@ -101,6 +101,12 @@ class ShiftedGaussians(nn.Module):
         truncation: of codes; below 1, draws lie nearer to the means of their cells.
     """
 
+    mean: torch.Tensor
+    root: torch.Tensor
+    part: torch.Tensor
+    basis: torch.Tensor
+    waves: torch.Tensor
+
     def __init__(
         self,
         shape: tuple[int, int, int],

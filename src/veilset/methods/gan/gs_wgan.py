@@ -5,18 +5,25 @@ Generators", arXiv 2006.08265, Algorithm 1.
 Idea: a generator needs of a critic no more than the gradient of its score on generated images. A Wasserstein critic has
 gradients of about norm 1, so clipping them hardly biases, and the critic itself may learn without any noise.
 
-Private access: `pull`s, "critic", of B rows each: gradients on B generated images. Which critic answers is drawn in
-secret, or goes in turn. Critics are trained beforehand, all in one vectorised pass, each on its own shard.
-
+Private access:
+  mean, spread, cells, within   the sums of dp-moments, if the generator starts from them (`start_share`)
+  critic   `pull`s of B rows each: gradients on generated images. Which critic answers is drawn in secret, or goes in
+           turn. Critics are trained beforehand, all in one vectorised pass, each on its own shard
 Differs from the paper and its code:
   * A step's B rows are charged as one answer of sensitivity 2 C sqrt(B), amplified once. The paper's accountant
     amplifies each row by itself: what it prints as 10 is 347 (`veilset claim gs-wgan`).
   * A critic that was drawn is thrown away, or nothing may be saved by drawing it in secret (docs/secret-shards.md).
   * Records are dealt to shards one by one, not by cutting a permutation.
-  * Noise drowns it: on MNIST at epsilon 10 (1000 shards, 8000 steps, 64 frequencies) a row's signal of norm 1 met noise
-    of norm 19, and images taught a linear classifier next to nothing (16 %). Kept for comparison; use another method.
-  * By default critics and generator work in the lowest frequencies of images (`basis`), which are public: a row has
-    fewer numbers to be noised. Networks are fully connected; `snapshots` and `ema_decay` as in dp-gan.
+  * From a random generator (`start_share=0`) noise drowns it: on MNIST at epsilon 10 a row's signal of norm 1 met noise
+    of norm 19, and images taught a linear classifier next to nothing (16 %). So by default half the budget buys class
+    moments, and the generator draws from these Gaussians, their codes scaled by `truncation`. What it learns is a shift
+    of each class in the lowest frequencies (`basis`), which are public: few numbers, on which noise averages out.
+    Nearly all of the images' quality is the start's (benchmarks/results/dual-purpose-classifier.md has it alone).
+  * A row is the mean over a `group` of generated images of a class: what is peculiar to an image cancels before the row
+    is clipped, and one row costs what it did. Each critic starts from weights of its own; common ones move all answers
+    alike.
+  * By default networks are fully connected; `snapshots` and `ema_decay` as in dp-gan. Recipe "paper" has the published
+    networks and sizes; its last convolution is padded, and images are cut from 32 x 32.
 """
 
 from __future__ import annotations
@@ -70,7 +77,7 @@ class Config:
         "generator steps, each paid for; default 1000, without a start 8000; in turn, whole passes over all critics",
         ge=1,
     )
-    clip_norm: float = option(0.3, "of a row", gt=0)
+    clip_norm: float = option(0.3, "of a row, the mean gradient on a group of images", gt=0)
     critic: str = option(
         "mlp", "network: fully connected (fast), convolutions, or as published", choices=("mlp", "conv", "published")
     )
