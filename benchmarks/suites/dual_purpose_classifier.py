@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -95,12 +95,12 @@ def _cell(
     data: str,
     method: str,
     variant: str = "",
-    params: dict[str, Any] = {},  # noqa: B006, never changed
+    params: Mapping[str, Any] | None = None,
 ) -> Cell:
     tag = f".{variant.replace(', ', '-').replace(' ', '-')}" if variant else ""
     facts: dict[str, Any] = {"method": method, "data": data, "epsilon": plain(epsilon), "seed": seed}
-    facts |= {"variant": variant}
-    facts |= {"params": (small(method) if quick else {}) | params, "n": 500 if quick else IMAGES}
+    facts |= {"variant": variant, "n": 500 if quick else IMAGES}
+    facts["params"] = (small(method) if quick else {}) | dict(params or {})
     return Cell(f"{method.replace(':', '-')}{tag}.{data}.eps{epsilon:g}.seed{seed}", "judged", facts)
 
 

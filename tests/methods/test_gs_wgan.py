@@ -88,6 +88,19 @@ def test_a_row_is_the_gradient_of_the_score_on_one_image_in_the_basis():
     assert torch.allclose(rows @ waves, pixels, atol=1e-5), "the critic sees nothing outside the basis"
 
 
+def test_a_critic_of_coordinates_is_that_of_the_images_low_frequencies():
+    """The same weights, loss, steps and rows as of a critic that reduces images itself."""
+    waves, pixels, h = low_frequencies((1, 8, 8), 16), critics(), shard()
+    own = Critics(MLPCritic((1, 1, 16), 5, (8, 8)), 1e-2, 10.0, 6, waves)
+    fakes, x, y = torch.rand(5, 2, 1, 8, 8), torch.rand(3, 1, 8, 8), torch.tensor([0, 3, 4])
+    rows = []
+    for c, basis in ((pixels, waves), (own, None)):
+        h.state.update(pixels.initial)
+        torch.manual_seed(2)
+        rows.append(c.answered(h, c.seen(fakes), c.seen(x), y, 3, basis))
+    assert torch.allclose(*rows, atol=1e-5) and rows[0].shape == (3, 16)
+
+
 def test_a_critic_learns_to_tell_its_shard_from_what_is_generated_and_an_empty_one_learns_nothing_of_blanks():
     c = critics()
     fakes = torch.zeros(5, 2, 1, 8, 8)

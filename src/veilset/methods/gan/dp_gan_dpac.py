@@ -91,18 +91,18 @@ class DualPurpose(gs_wgan.Sanitised):
         return super().plan(info, budget)
 
     def _asked(self, info: PublicInfo, critics: Critics, fakes: Fakes) -> gs_wgan.Asking:
-        c, waves, without = self.config, self._waves(info), super()._asked(info, critics, fakes)
+        c, waves, without = self.config, self._rest(info), super()._asked(info, critics, fakes)
         w = c.classifier_weight
 
         def asked(x: torch.Tensor, y: torch.Tensor, now: float) -> gs_wgan.Answer:
             critic = without(x, y, now)
             if not w or now < c.classifier_from:
                 return critic
-            classifiers = Classifiers(self._classifier(info).to(self.device), c, fakes)
-            ready = classifiers.ready() if c.fresh else None
+            classifiers = Classifiers(self._classifier(info).to(self.device), c, fakes, self.read(info))
+            ready, seen = classifiers.ready() if c.fresh else None, classifiers.seen(x)
 
             def answer(h: Hidden) -> torch.Tensor:
-                return (1 - w) * critic(h) + w * classifiers.slopes(classifiers.taught(h, ready), x, y, waves)
+                return (1 - w) * critic(h) + w * classifiers.slopes(classifiers.taught(h, ready), seen, y, waves)
 
             return answer
 
@@ -121,15 +121,17 @@ class Classifiers(Critics):
         net: lends its structure and initial weights; its last heads, one a class, are the logits.
         config: parameters.
         fakes: generated images.
+        waves: as of `Critics`.
     """
 
-    def __init__(self, net: Any, config: Config, fakes: Fakes):
-        super().__init__(net, config.lr, config.penalty, config.batch_size)
-        self._config, self._fakes = config, fakes
+    def __init__(self, net: Any, config: Config, fakes: Fakes, waves: torch.Tensor | None = None):
+        super().__init__(net, config.lr, config.penalty, config.batch_size, waves)
+        self._config, self._classes = config, len(fakes.x)
+        self._fakes = self.seen(fakes.x.flatten(0, 1)), fakes.y
 
     def scores(self, weights: State, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Margins [n] of the labels."""
-        return margin(functional_call(self._net, weights, (x, y))[:, -len(self._fakes.x) :], y)
+        return margin(functional_call(self._net, weights, (x, y))[:, -self._classes :], y)
 
     def paid(self, weights: State, x: torch.Tensor, y: torch.Tensor, there: Any = 1.0) -> torch.Tensor:
         """The loss on images x [n, C, H, W] with labels y [n]; `there` is 0 for blanks."""
@@ -142,7 +144,7 @@ class Classifiers(Critics):
         """Weights, by default the initial ones, after the first phase, on generated images."""
         weights, c = weights or self.initial, self._config
         if c.g2r and c.sequential:
-            weights = self._after(weights, lambda w: self.paid(w, self._fakes.x.flatten(0, 1), self._fakes.y))
+            weights = self._after(weights, lambda w: self.paid(w, *self._fakes))
         return weights
 
     def taught(self, h: Hidden, ready: State | None) -> State:
@@ -153,9 +155,9 @@ class Classifiers(Critics):
 
             def both(w: State) -> torch.Tensor:
                 x, y, there = h.batch(self._batch)
-                total = self.paid(w, x, y, there) if c.r2g else there * 0
+                total = self.paid(w, self.seen(x), y, there) if c.r2g else there * 0
                 mixed = c.g2r and not c.sequential
-                return total + self.paid(w, self._fakes.x.flatten(0, 1), self._fakes.y) if mixed else total
+                return total + self.paid(w, *self._fakes) if mixed else total
 
             weights = self._after(weights, both)
         if ready is None:

@@ -183,8 +183,9 @@ class Sanitised(Stage):
         generator = self._generator(info, earlier.get(START)).to(self.device)
         fakes = Fakes(classes, max(1, c.batch_size // 2), info.shape, self.device)
         fakes.renew(generator)
-        critics, pupil = Critics(self.network(info).to(self.device), c.lr, c.penalty, c.batch_size), self._pupil(info)
-        first, waves = fakes.x if START in earlier else None, self._waves(info)
+        waves, pupil = self._waves(info), self._pupil(info)
+        critics = Critics(self.network(info).to(self.device), c.lr, c.penalty, c.batch_size, self.read(info))
+        first = critics.seen(fakes.x) if START in earlier else None
         gate.train_hidden("critic", lambda h: critics.warmed(h, pupil, c.warm_steps, first))
         asked = self._asked(info, critics, fakes)
         adam = torch.optim.Adam(generator.parameters(), c.generator_lr, betas=(0.9, 0.999))
@@ -211,8 +212,21 @@ class Sanitised(Stage):
 
     def _asked(self, info: PublicInfo, critics: Critics, fakes: Fakes) -> Asking:
         """What a shard is asked about images x with labels y, when so much of the training is over, from 0 to 1."""
-        c, waves = self.config, self._waves(info)
-        return lambda x, y, _: lambda h: critics.answered(h, fakes.x, x, y, c.critic_steps, waves)
+        steps, basis = self.config.critic_steps, self._rest(info)
+
+        def asked(x: torch.Tensor, y: torch.Tensor, _: float) -> Answer:
+            seen = critics.seen(fakes.x), critics.seen(x)
+            return lambda h: critics.answered(h, *seen, y, steps, basis)
+
+        return asked
+
+    def read(self, info: PublicInfo) -> torch.Tensor | None:
+        """The waves that networks read in place of pixels."""
+        return self._waves(info) if self.config.critic == "mlp" else None
+
+    def _rest(self, info: PublicInfo) -> torch.Tensor | None:
+        """The waves to which rows are reduced, where networks read pixels."""
+        return None if self.config.critic == "mlp" else self._waves(info)
 
     def _basis(self, info: PublicInfo) -> int:
         size = low(info, self.config.basis)
@@ -228,7 +242,8 @@ class Sanitised(Stage):
             return ConvCritic(info.shape, classes, c.width or 8)
         if c.critic == "published":
             return SpectralCritic(info.shape, classes, c.width or 64)
-        return MLPCritic(info.shape, classes, (c.width or 64,) * 2, basis=self._basis(info))
+        size = self._basis(info)
+        return MLPCritic((1, 1, size) if size else info.shape, classes, (c.width or 64,) * 2)
 
     def _pupil(self, info: PublicInfo) -> Any:
         """The generators against which critics learn before there is one."""
