@@ -530,7 +530,7 @@ class GSWGAN(_GSWGAN):
         rows (int, >= 1, <= 1.04858e+06, default 10): gradients per step, which share its noise
         group (int, >= 1, <= 1.04858e+06, default 8): generated images of a class, the mean of whose gradients is a row
         steps (int, >= 1, default: derived): generator steps, each paid for; default 1000, without a start 8000; in turn, whole passes over all critics
-        clip_norm (float, > 0, default 0.3): of a row
+        clip_norm (float, > 0, default 0.3): of a row, the mean gradient on a group of images
         critic (str, mlp | conv | published, default 'mlp'): network: fully connected (fast), convolutions, or as published
         width (int, >= 1, default: derived): critic: units of both hidden layers (default 64), or channels of the first convolution (8; 64)
         basis (int, >= 0, default: derived): low frequencies in which rows lie; default a quarter of the pixels, at most 64 with a start; 0: pixels
@@ -585,7 +585,7 @@ class DPGANDPAC(_DPGANDPAC):
         rows (int, >= 1, <= 1.04858e+06, default 10): gradients per step, which share its noise
         group (int, >= 1, <= 1.04858e+06, default 8): generated images of a class, the mean of whose gradients is a row
         steps (int, >= 1, default: derived): generator steps, each paid for; default 1000, without a start 8000; in turn, whole passes over all critics
-        clip_norm (float, > 0, default 0.3): of a row
+        clip_norm (float, > 0, default 0.3): of a row, the mean gradient on a group of images
         critic (str, mlp | conv | published, default 'mlp'): network: fully connected (fast), convolutions, or as published
         width (int, >= 1, default: derived): critic: units of both hidden layers (default 64), or channels of the first convolution (8; 64)
         basis (int, >= 0, default: derived): low frequencies in which rows lie; default a quarter of the pixels, at most 64 with a start; 0: pixels
