@@ -56,8 +56,7 @@ shows nothing about the classifier.
 ## Speed of hidden critics
 
 Training many hidden critics in one vectorised pass, beside a loop over the same critics: processor time of one thread,
-the best of several rounds, taken in turn. Peak memory is of a process that trains them 32 at a time and holds a
-thousand.
+the best of several rounds, taken in turn. Peak memory is of a process that trains them so and holds a thousand.
 
 {speeds}
 """

@@ -13,7 +13,7 @@ FLOORS = {"mlp": (8, 20), "conv": (2, 4)}  # times: (floor, aim)
 def speed(critic: str) -> dict[str, Any]:
     """Processor seconds of one thread per critic and step, of gs-wgan's critics on 28 x 28 images, both ways in turn.
 
-    The pass takes as many critics as the gate does at a time; the loop, LOOPED of them, one after the other, by the
+    The pass takes as many critics as the method does at a time; the loop, LOOPED of them, one after the other, by the
     same functions. Peak memory is with all SHARDS critics held, as the gate holds them.
     """
     import torch
@@ -22,17 +22,17 @@ def speed(critic: str) -> dict[str, Any]:
     from veilset.core.types import PublicInfo
     from veilset.methods.gan import gs_wgan
     from veilset.methods.gan.hidden_critics import Critics
-    from veilset.privacy.enclave import TOGETHER, Hidden, room
+    from veilset.privacy.enclave import Hidden, room
 
     info = PublicInfo(name="random", classes=tuple("0123456789"), shape=(1, 28, 28), units=60 * SHARDS)
-    c = gs_wgan.Config(critic=critic)
+    c, many = gs_wgan.Config(critic=critic), gs_wgan.TOGETHER[critic]
     stage = gs_wgan.Sanitised(c)
     critics = Critics(stage.network(info), c.lr, c.penalty, c.batch_size, stage.read(info))
     torch.set_num_threads(1)
     torch.manual_seed(0)
     place = room(info, SHARDS)
-    x, y = torch.rand(TOGETHER, place, *info.shape), torch.randint(10, (TOGETHER, place))
-    count, fakes = torch.full((TOGETHER,), 60), critics.seen(torch.rand(10, 16, *info.shape))
+    x, y = torch.rand(many, place, *info.shape), torch.randint(10, (many, place))
+    count, fakes = torch.full((many,), 60), critics.seen(torch.rand(10, 16, *info.shape))
 
     def one(x: torch.Tensor, y: torch.Tensor, n: torch.Tensor) -> dict[str, torch.Tensor]:
         return critics.warmed(Hidden(x, y, n, {}), None, STEPS, fakes)
@@ -48,7 +48,7 @@ def speed(critic: str) -> dict[str, Any]:
             middle = time.process_time()
             for i in range(LOOPED):
                 one(x[i], y[i], count[i])
-            times["pass"].append((middle - start) / TOGETHER / STEPS)
+            times["pass"].append((middle - start) / many / STEPS)
             times["loop"].append((time.process_time() - middle) / LOOPED / STEPS)
         models = {k: v[0].expand(SHARDS, *v.shape[1:]).clone() for k, v in together(x, y, count).items()}
     best = {k: min(v) for k, v in times.items()}
