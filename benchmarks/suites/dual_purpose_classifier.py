@@ -137,7 +137,7 @@ def _real(data: str, network: str, part: str) -> Any:
     def make() -> Made:
         real = bundle.test if part == "test" else inspected(bundle.train, "r2g of the suite")
         assert isinstance(real, Images)
-        return dict(train(network, real, 0, BRIEF).state_dict()), {}
+        return {k: v.contiguous() for k, v in train(network, real, 0, BRIEF).state_dict().items()}, {}
 
     weights, _ = once({"real": data, "network": network, "part": part}, make)
     net = make_network(network, (channels, height, width), len(bundle.info.classes))

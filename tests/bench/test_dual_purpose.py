@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.runner.suite import SUITES, Cell, suite_name
+from benchmarks.runner.suite import SHARED, SUITES, Cell, suite_name
 from benchmarks.suites import dual_purpose_classifier as suite
 from benchmarks.suites import dual_purpose_speed
 from benchmarks.suites.dual_purpose_published import ABLATIONS, PUBLISHED
@@ -71,6 +72,16 @@ def test_a_difference_within_the_spread_is_called_so() -> None:
     assert suite._difference(rows, "g2r-cnn") == "g2r CNN +1.0 (within the spread)"
     rows[0]["figures"]["g2r-cnn"]["sd"] = None
     assert suite._difference(rows, "g2r-cnn") == "g2r CNN +1.0 (spread not known)"
+
+
+@pytest.mark.long
+def test_cells_of_one_run_share_the_classifiers_of_real_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(SHARED, str(tmp_path))
+    made = suite._real("digits", "cnn", "test")
+    assert len(list(tmp_path.iterdir())) == 1
+    again = suite._real("digits", "cnn", "test")
+    for name, v in made.state_dict().items():
+        assert (again.state_dict()[name] == v).all()
 
 
 @pytest.mark.long
