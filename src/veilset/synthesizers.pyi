@@ -541,7 +541,7 @@ class GSWGAN(_GSWGAN):
         penalty (float, >= 0, default 10.0): weight of the gradient penalty
         generator (str, deconv | mlp | published, default 'mlp'): network without a start: convolutions, fully connected, or as published
         generator_width (int, >= 1, default: derived): units of two hidden layers (default 128), or channels before the last convolution (16; all: 256)
-        generator_lr (float, >= 0, default 0.015): learning rate of the generator; 0: it stays as it starts
+        generator_lr (float, >= 0, default 0.004): learning rate of the generator; 0: it stays as it starts
         ema_decay (float, >= 0, < 1, default 0.995): exponential average of the generator's weights; 0: none
         snapshots (int, >= 1, default 1): generators kept from the second half of the training; images come from all of them
         latent_dim (int, >= 1, default 10): length of the latent code
@@ -568,7 +568,7 @@ class GSWGAN(_GSWGAN):
         penalty: float = 10.0,
         generator: Literal["deconv", "mlp", "published"] = "mlp",
         generator_width: int | None = None,
-        generator_lr: float = 0.015,
+        generator_lr: float = 0.004,
         ema_decay: float = 0.995,
         snapshots: int = 1,
         latent_dim: int = 10,
@@ -596,7 +596,7 @@ class DPGANDPAC(_DPGANDPAC):
         penalty (float, >= 0, default 10.0): weight of the gradient penalty
         generator (str, deconv | mlp | published, default 'mlp'): network without a start: convolutions, fully connected, or as published
         generator_width (int, >= 1, default: derived): units of two hidden layers (default 128), or channels before the last convolution (16; all: 256)
-        generator_lr (float, >= 0, default 0.015): learning rate of the generator; 0: it stays as it starts
+        generator_lr (float, >= 0, default 0.004): learning rate of the generator; 0: it stays as it starts
         ema_decay (float, >= 0, < 1, default 0.995): exponential average of the generator's weights; 0: none
         snapshots (int, >= 1, default 1): generators kept from the second half of the training; images come from all of them
         latent_dim (int, >= 1, default 10): length of the latent code
@@ -630,7 +630,7 @@ class DPGANDPAC(_DPGANDPAC):
         penalty: float = 10.0,
         generator: Literal["deconv", "mlp", "published"] = "mlp",
         generator_width: int | None = None,
-        generator_lr: float = 0.015,
+        generator_lr: float = 0.004,
         ema_decay: float = 0.995,
         snapshots: int = 1,
         latent_dim: int = 10,

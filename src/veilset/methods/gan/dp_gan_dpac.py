@@ -16,7 +16,7 @@ Differs from the paper and its code:
   * Rows stay `rows` throughout. The authors' code releases 1000 a step from the classifier's start on, by two paths,
     with noise for 32 by one: what it prints as 10 is of order 10,000 (`veilset claim dp-gan-dpac`).
   * The rest as gs-wgan has it: one charge a step, nothing kept between steps, shards by lot, and the start from class
-    moments, which has most of the images' quality; `start_share=0` is without, `generator_lr=1e-30` the start alone.
+    moments, which has most of the images' quality; `start_share=0` is without, `generator_lr=0` the start alone.
   * The generated images of the first phase are public, so where a classifier is fresh that phase is taken once a step.
 """
 

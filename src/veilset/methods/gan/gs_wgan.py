@@ -102,7 +102,7 @@ class Config:
     generator_width: int | None = option(
         None, "units of two hidden layers (default 128), or channels before the last convolution (16; all: 256)", ge=1
     )
-    generator_lr: float = option(0.015, "learning rate of the generator; 0: it stays as it starts", ge=0)
+    generator_lr: float = option(0.004, "learning rate of the generator; 0: it stays as it starts", ge=0)
     ema_decay: float = option(0.995, "exponential average of the generator's weights; 0: none", ge=0, lt=1)
     snapshots: int = option(
         1, "generators kept from the second half of the training; images come from all of them", ge=1
