@@ -46,6 +46,7 @@ SUITES = {
     "headline": "benchmarks.suites.headline",
     "three-families": "benchmarks.suites.three_families",
     "private-set-paper": "benchmarks.suites.private_set_paper",
+    "dual-purpose-classifier": "benchmarks.suites.dual_purpose_classifier",
     "continual": "benchmarks.suites.continual",
     "audit": "benchmarks.suites.audit",
     "units": "benchmarks.suites.units",

@@ -14,6 +14,7 @@ from veilset.methods.evolution.private_evolution import PrivateEvolution as _Pri
 from veilset.methods.gan.datalens import DataLens as _DataLens
 from veilset.methods.gan.dp_cgan import DPCGAN as _DPCGAN
 from veilset.methods.gan.dp_gan import DPGAN as _DPGAN
+from veilset.methods.gan.dp_gan_dpac import DPGANDPAC as _DPGANDPAC
 from veilset.methods.gan.g_pate import GPATE as _GPATE
 from veilset.methods.gan.gs_wgan import GSWGAN as _GSWGAN
 from veilset.methods.gan.pate_gan import PATEGAN as _PATEGAN
@@ -36,6 +37,7 @@ __all__ = [
     "DPGAN",
     "DPCGAN",
     "GSWGAN",
+    "DPGANDPAC",
     "PATEGAN",
     "GPATE",
     "DataLens",
@@ -527,49 +529,124 @@ class GSWGAN(_GSWGAN):
     r"""Hidden critics whose gradients on generated images are noised.
 
     Parameters:
+        start_share (float, >= 0, < 1, default 0.5): part of the budget for class moments, whose images the generator starts from; 0: none
+        truncation (float, > 0, default 0.7): deviation of the codes of such images; below 1 they vary less, and show their class more clearly
         mechanism (str, secret-shards | round-robin, default 'secret-shards'): which critic answers: one drawn in secret, made anew; or the next, which keeps what it learned
-        shards (int, >= 1, <= 1.04858e+06, default: derived): hidden critics; default one per 60 units, at most 1000
-        rows (int, >= 1, <= 1.04858e+06, default 8): generated images per step, which share its noise
-        steps (int, >= 1, default: derived): generator steps, each paid for; default 8000; in turn, one pass over all critics or more
-        clip_norm (float, > 0, default 1.0): of the gradient on one generated image
-        critic (str, mlp | conv, default 'mlp'): network: fully connected (fast) or convolutions
-        width (int, >= 1, default: derived): critic: units of both hidden layers (default 64), or channels of the first convolution (8)
-        basis (int, >= 0, default: derived): low frequencies in which rows lie; default a quarter of the pixels; 0: pixels
-        warm_steps (int, >= 0, default 300): steps of each critic before the first answer, against a generator of its own
-        critic_steps (int, >= 0, default 3): steps of a critic that was chosen, before it answers
+        shards (int, >= 1, <= 1.04858e+06, default: derived): hidden critics; default one per 60 units, at most 250; 1000 without a start
+        rows (int, >= 1, <= 1.04858e+06, default 10): gradients per step, which share its noise
+        group (int, >= 1, <= 1.04858e+06, default 8): generated images of a class, the mean of whose gradients is a row
+        steps (int, >= 1, default: derived): generator steps, each paid for; default 1000, without a start 8000; in turn, whole passes over all critics
+        clip_norm (float, > 0, default 0.3): of a row, the mean gradient on a group of images
+        critic (str, mlp | conv | published, default 'mlp'): network: fully connected (fast), convolutions, or as published
+        width (int, >= 1, default: derived): critic: units of both hidden layers (default 64), or channels of the first convolution (8; 64)
+        basis (int, >= 0, default: derived): low frequencies in which rows lie; default a quarter of the pixels, at most 64 with a start; 0: pixels
+        warm_steps (int, >= 0, default 30): steps of each critic before the first answer
+        critic_steps (int, >= 0, default 1): steps of a critic that was chosen, before it answers
         batch_size (int, >= 1, default 32): records per critic step, drawn from its shard
-        lr (float, > 0, default 0.001): learning rate of the critics
+        lr (float, > 0, default 0.01): learning rate of all that is hidden
         penalty (float, >= 0, default 10.0): weight of the gradient penalty
-        generator (str, deconv | mlp, default 'mlp'): network: convolutions or fully connected
-        generator_width (int, >= 1, default: derived): units of two hidden layers (default 128), or channels before the last convolution (16)
-        generator_lr (float, > 0, default 0.0005): learning rate of the generator
+        generator (str, deconv | mlp | published, default 'mlp'): network without a start: convolutions, fully connected, or as published
+        generator_width (int, >= 1, default: derived): units of two hidden layers (default 128), or channels before the last convolution (16; all: 256)
+        generator_lr (float, >= 0, default 0.004): learning rate of the generator; 0: it stays as it starts
         ema_decay (float, >= 0, < 1, default 0.995): exponential average of the generator's weights; 0: none
-        snapshots (int, >= 1, default 5): generators kept from the second half of the training; images come from all of them
+        snapshots (int, >= 1, default 1): generators kept from the second half of the training; images come from all of them
         latent_dim (int, >= 1, default 10): length of the latent code
     """
 
     def __init__(
         self,
         *,
+        start_share: float = 0.5,
+        truncation: float = 0.7,
         mechanism: Literal["secret-shards", "round-robin"] = "secret-shards",
         shards: int | None = None,
-        rows: int = 8,
+        rows: int = 10,
+        group: int = 8,
         steps: int | None = None,
-        clip_norm: float = 1.0,
-        critic: Literal["mlp", "conv"] = "mlp",
+        clip_norm: float = 0.3,
+        critic: Literal["mlp", "conv", "published"] = "mlp",
         width: int | None = None,
         basis: int | None = None,
-        warm_steps: int = 300,
-        critic_steps: int = 3,
+        warm_steps: int = 30,
+        critic_steps: int = 1,
         batch_size: int = 32,
-        lr: float = 0.001,
+        lr: float = 0.01,
         penalty: float = 10.0,
-        generator: Literal["deconv", "mlp"] = "mlp",
+        generator: Literal["deconv", "mlp", "published"] = "mlp",
         generator_width: int | None = None,
-        generator_lr: float = 0.0005,
+        generator_lr: float = 0.004,
         ema_decay: float = 0.995,
-        snapshots: int = 5,
+        snapshots: int = 1,
         latent_dim: int = 10,
+    ) -> None: ...
+
+class DPGANDPAC(_DPGANDPAC):
+    r"""Hidden critics, and a classifier of generated and real images, whose gradients are noised together.
+
+    Parameters:
+        start_share (float, >= 0, < 1, default 0.5): part of the budget for class moments, whose images the generator starts from; 0: none
+        truncation (float, > 0, default 0.7): deviation of the codes of such images; below 1 they vary less, and show their class more clearly
+        mechanism (str, secret-shards | round-robin, default 'secret-shards'): which critic answers: one drawn in secret, made anew; or the next, which keeps what it learned
+        shards (int, >= 1, <= 1.04858e+06, default: derived): hidden critics; default one per 60 units, at most 250; 1000 without a start
+        rows (int, >= 1, <= 1.04858e+06, default 10): gradients per step, which share its noise
+        group (int, >= 1, <= 1.04858e+06, default 8): generated images of a class, the mean of whose gradients is a row
+        steps (int, >= 1, default: derived): generator steps, each paid for; default 1000, without a start 8000; in turn, whole passes over all critics
+        clip_norm (float, > 0, default 0.3): of a row, the mean gradient on a group of images
+        critic (str, mlp | conv | published, default 'mlp'): network: fully connected (fast), convolutions, or as published
+        width (int, >= 1, default: derived): critic: units of both hidden layers (default 64), or channels of the first convolution (8; 64)
+        basis (int, >= 0, default: derived): low frequencies in which rows lie; default a quarter of the pixels, at most 64 with a start; 0: pixels
+        warm_steps (int, >= 0, default 30): steps of each critic before the first answer
+        critic_steps (int, >= 0, default 1): steps of a critic that was chosen, before it answers
+        batch_size (int, >= 1, default 32): records per critic step, drawn from its shard
+        lr (float, > 0, default 0.01): learning rate of all that is hidden
+        penalty (float, >= 0, default 10.0): weight of the gradient penalty
+        generator (str, deconv | mlp | published, default 'mlp'): network without a start: convolutions, fully connected, or as published
+        generator_width (int, >= 1, default: derived): units of two hidden layers (default 128), or channels before the last convolution (16; all: 256)
+        generator_lr (float, >= 0, default 0.004): learning rate of the generator; 0: it stays as it starts
+        ema_decay (float, >= 0, < 1, default 0.995): exponential average of the generator's weights; 0: none
+        snapshots (int, >= 1, default 1): generators kept from the second half of the training; images come from all of them
+        latent_dim (int, >= 1, default 10): length of the latent code
+        classifier_weight (float, >= 0, <= 1, default 0.8): of the classifier in what the generator pays; the critic has the rest; 0: gs-wgan
+        classifier_steps (int, >= 1, default 3): steps of a classifier in each of its two phases
+        classifier_from (float, >= 0, < 1, default 0.0): part of the training after which the classifier joins
+        g2r (bool, default True): the classifier learns from generated images
+        r2g (bool, default True): the classifier learns from the records of the shard
+        sequential (bool, default True): from generated images first, then from records; or from both in each step
+        fresh (bool, default True): a new classifier at each step; or one a shard that is kept, in turn only
+    """
+
+    def __init__(
+        self,
+        *,
+        start_share: float = 0.5,
+        truncation: float = 0.7,
+        mechanism: Literal["secret-shards", "round-robin"] = "secret-shards",
+        shards: int | None = None,
+        rows: int = 10,
+        group: int = 8,
+        steps: int | None = None,
+        clip_norm: float = 0.3,
+        critic: Literal["mlp", "conv", "published"] = "mlp",
+        width: int | None = None,
+        basis: int | None = None,
+        warm_steps: int = 30,
+        critic_steps: int = 1,
+        batch_size: int = 32,
+        lr: float = 0.01,
+        penalty: float = 10.0,
+        generator: Literal["deconv", "mlp", "published"] = "mlp",
+        generator_width: int | None = None,
+        generator_lr: float = 0.004,
+        ema_decay: float = 0.995,
+        snapshots: int = 1,
+        latent_dim: int = 10,
+        classifier_weight: float = 0.8,
+        classifier_steps: int = 3,
+        classifier_from: float = 0.0,
+        g2r: bool = True,
+        r2g: bool = True,
+        sequential: bool = True,
+        fresh: bool = True,
     ) -> None: ...
 
 class PATEGAN(_PATEGAN):

@@ -34,10 +34,11 @@ SHORT: dict[str, dict[str, Any]] = {
     "taught-moments": {"steps": 2, "selection": False},
     "gs-wgan": {"steps": 3, "warm_steps": 2, "snapshots": 1},
     **dict.fromkeys(("pate-gan", "g-pate", "datalens"), {"steps": 3, "warm_steps": 2, "snapshots": 1, "basis": 16}),
+    "dp-gan-dpac": {"steps": 3, "warm_steps": 2, "snapshots": 1, "classifier_steps": 2},
     "dp-kip": {"steps": 2, "per_class": 2},
     "private-set": {"networks": 1, "stages": 2, "per_class": 2, "width": 4, "start": "noise"},
     "dp-condense": {"steps": 2, "per_class": 2, "networks": 2, "width": 4},
-    "private-evolution": {"public": "dead-leaves", "votes": 2, "candidates": 4},
+    "private-evolution": {"public": "dead-leaves", "votes": 2, "candidates": 4, "features": "pixels"},
 }
 
 
@@ -118,7 +119,7 @@ WANTED = {
     "dp-merf": {"likelihood"}, "dp-moments": {"likelihood"}, "dp-cvae": {"elbo", "reconstruction"},
     "vae-gm": {"elbo", "reconstruction"}, "au-gm": {"reconstruction"}, "dp-gan": {"critic"}, "dp-cgan": {"critic"},
     "dp-diffusion": {"denoising"}, "dp-feta": {"denoising", "likelihood"}, "taught-moments": {"likelihood"},
-    "gs-wgan": set(), "pate-gan": set(), "g-pate": set(), "datalens": set(),
+    "gs-wgan": {"likelihood"}, "dp-gan-dpac": {"likelihood"}, "pate-gan": set(), "g-pate": set(), "datalens": set(),
     "dp-kip": set(), "private-set": set(), "dp-condense": set(),
     "private-evolution": set(),
 }  # fmt: skip

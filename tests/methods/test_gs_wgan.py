@@ -88,6 +88,19 @@ def test_a_row_is_the_gradient_of_the_score_on_one_image_in_the_basis():
     assert torch.allclose(rows @ waves, pixels, atol=1e-5), "the critic sees nothing outside the basis"
 
 
+def test_a_critic_of_coordinates_is_that_of_the_images_low_frequencies():
+    """The same weights, loss, steps and rows as of a critic that reduces images itself."""
+    waves, pixels, h = low_frequencies((1, 8, 8), 16), critics(), shard()
+    own = Critics(MLPCritic((1, 1, 16), 5, (8, 8)), 1e-2, 10.0, 6, waves)
+    fakes, x, y = torch.rand(5, 2, 1, 8, 8), torch.rand(3, 1, 8, 8), torch.tensor([0, 3, 4])
+    rows = []
+    for c, basis in ((pixels, waves), (own, None)):
+        h.state.update(pixels.initial)
+        torch.manual_seed(2)
+        rows.append(c.answered(h, c.seen(fakes), c.seen(x), y, 3, basis))
+    assert torch.allclose(*rows, atol=1e-5) and rows[0].shape == (3, 16)
+
+
 def test_a_critic_learns_to_tell_its_shard_from_what_is_generated_and_an_empty_one_learns_nothing_of_blanks():
     c = critics()
     fakes = torch.zeros(5, 2, 1, 8, 8)
@@ -131,19 +144,23 @@ def test_without_noise_the_generator_descends_along_the_critics_gradient(monkeyp
     monkeypatch.setattr(Gate, "pull", lambda self, name, f: asked.append(pull(self, name, f)) or asked[-1])
     given = []
     monkeypatch.setattr(torch.Tensor, "backward", lambda self, g: given.append(g.clone()) or backward(self, g))
-    GSWGAN(**SMALL | {"clip_norm": 1e3, "basis": 16}).fit(shapes(60).hide(), vs.Privacy(math.inf), seed=0)
+    GSWGAN(**SMALL | {"clip_norm": 1e3, "basis": 16, "start_share": 0.0, "group": 16}).fit(
+        shapes(60).hide(), vs.Privacy(math.inf), seed=0
+    )
     waves = low_frequencies(INFO.shape, 16)
     assert len(asked) == len(given) == 6
     for rows, g in zip(asked, given, strict=True):
-        assert torch.allclose(g.flatten(1), -rows.float() @ waves / 4, atol=1e-6), "ascends the score, mean over rows"
+        each = (rows.float() @ waves).repeat_interleave(16, 0)  # a group of images has one row
+        assert torch.allclose(g.flatten(1), -each / 64, atol=1e-6), "ascends the score, mean over images"
 
 
 @pytest.mark.parametrize(
     ("changes", "shards", "steps"),
     [
-        ({}, 1000, 8000),
+        ({}, 250, 1000),
+        ({"start_share": 0.0}, 1000, 8000),
         ({"shards": 250, "steps": 3000}, 250, 3000),
-        ({"mechanism": "round-robin"}, 1000, 1000),
+        ({"mechanism": "round-robin"}, 250, 250),
         ({"mechanism": "round-robin", "shards": 100, "steps": 250}, 100, 200),
         ({"mechanism": "round-robin", "shards": 100, "steps": 7}, 100, 100),
     ],
@@ -151,15 +168,15 @@ def test_without_noise_the_generator_descends_along_the_critics_gradient(monkeyp
 def test_the_plan(changes, shards, steps):
     info = vs.PublicInfo(name="n", classes=tuple("0123456789"), shape=(1, 28, 28), units=60_000)
     (release,) = gs_wgan.Sanitised(gs_wgan.Config(**changes)).plan(info, vs.Privacy(1.0)).releases
-    assert dict(release.facts) == {"shards": shards, "rows": 8, "columns": 196}
-    assert (release.steps, release.sample_rate, release.bound) == (steps, 1 / shards, 1.0)
+    assert dict(release.facts) == {"shards": shards, "rows": 10, "columns": 196 if "start_share" in changes else 64}
+    assert (release.steps, release.sample_rate, release.bound) == (steps, 1 / shards, 0.3)
 
 
 def test_twice_as_many_rows_ask_for_more_noise_on_each():
     info = vs.PublicInfo(name="n", classes=("a", "b"), shape=(1, 8, 8), units=6000)
     noise = []
     for rows in (4, 8):
-        plan = GSWGAN(shards=50, steps=100, rows=rows).plan(info, vs.Privacy(2.0))
+        plan = GSWGAN(shards=50, steps=100, rows=rows, start_share=0.0).plan(info, vs.Privacy(2.0))
         r = plan.releases[0]
         noise.append((r.noise_multiplier, r.noise_multiplier * 2 * math.sqrt(rows)))
     assert noise[0][0] == noise[1][0] and noise[1][1] == pytest.approx(noise[0][1] * math.sqrt(2))

@@ -67,6 +67,9 @@ BUILT_IN = {
     "dp-gan": _in("gan.dp_gan", "DPGAN", "conditional GAN, critic by DP-SGD, free generator steps"),
     "dp-cgan": _in("gan.dp_cgan", "DPCGAN", "conditional GAN, real and generated parts clipped apart"),
     "gs-wgan": _in("gan.gs_wgan", "GSWGAN", "conditional GAN, hidden critics on shards, noised image gradients"),
+    "dp-gan-dpac": _in(
+        "gan.dp_gan_dpac", "DPGANDPAC", "gs-wgan with hidden classifiers of generated and of real images"
+    ),
     "pate-gan": _in("gan.pate_gan", "PATEGAN", "conditional GAN, a student of the noisy votes of teachers on shards"),
     "g-pate": _in("gan.g_pate", "GPATE", "conditional GAN, teachers on shards vote on directions of images"),
     "datalens": _in("gan.datalens", "DataLens", "conditional GAN, teachers on shards vote with sparse signs"),

@@ -88,6 +88,50 @@ class DeconvGenerator(nn.Module):
         return u[..., : self.shape[1], : self.shape[2]].float().sigmoid()
 
 
+class ShiftedGaussians(nn.Module):
+    """Draws from Gaussian cells of each class, and a shift of each class along a few waves; only that is learned.
+
+    At first nothing is shifted. So few weights are learned (K w) that noise on their gradients averages out.
+
+    Args:
+        shape: (C, H, W) of the images.
+        mean, root, part: of the cells, as `learning.cells.draw` has them: [K, M, d], [K, M, d, d], [K, M].
+        basis: [d, C H W], in which the cells lie.
+        waves: orthonormal [w, C H W]; None: pixels.
+        truncation: of codes; below 1, draws lie nearer to the means of their cells.
+    """
+
+    mean: torch.Tensor
+    root: torch.Tensor
+    part: torch.Tensor
+    basis: torch.Tensor
+    waves: torch.Tensor
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        mean: torch.Tensor,
+        root: torch.Tensor,
+        part: torch.Tensor,
+        basis: torch.Tensor,
+        waves: torch.Tensor | None,
+        truncation: float = 1.0,
+    ):
+        super().__init__()
+        self.shape, self.classes, self.code, self.truncation = shape, len(mean), len(basis), truncation
+        waves = torch.eye(basis.shape[1]) if waves is None else waves
+        fixed = {"mean": mean.flatten(0, 1), "root": root.flatten(0, 1), "part": part, "basis": basis, "waves": waves}
+        for name, v in fixed.items():
+            self.register_buffer(name, v, persistent=False)
+        self.shift = nn.Parameter(torch.zeros(self.classes, len(waves)))
+
+    def forward(self, z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Codes [n, d] and labels [n] to images [n, C, H, W] in [0, 1]; the cell of an image is drawn here."""
+        row = y * self.part.shape[1] + torch.multinomial(self.part[y], 1)[:, 0]
+        u = self.mean[row] + torch.einsum("nij,nj->ni", self.root[row], self.truncation * z)
+        return (u @ self.basis + self.shift[y] @ self.waves).float().clamp(0, 1).unflatten(1, self.shape)
+
+
 Codes = Callable[..., torch.Tensor]
 
 

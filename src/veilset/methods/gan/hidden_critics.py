@@ -27,11 +27,18 @@ class Critics:
         rate: learning rate of Adam.
         penalty: weight of the gradient penalty.
         batch: records a step.
+        waves: orthonormal directions [d, C H W] that the net reads, as images [1, 1, d]; None: it reads pixels. What
+            does not see more than these has no slope elsewhere, and takes a fraction of the time.
     """
 
-    def __init__(self, net: nn.Module, rate: float, penalty: float, batch: int):
+    def __init__(self, net: nn.Module, rate: float, penalty: float, batch: int, waves: torch.Tensor | None = None):
+        self._waves = waves
         self._net, self._rate, self._penalty, self._batch = net, rate, penalty, batch
         self.initial = {name: p.detach().clone() for name, p in net.named_parameters()}
+
+    def seen(self, x: torch.Tensor) -> torch.Tensor:
+        """Images [..., C, H, W] as the net reads them; all functions below but `warmed` take them so."""
+        return x if self._waves is None else (x.flatten(-3) @ self._waves.T)[..., None, None, :]
 
     def scores(self, weights: State, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Scores [n] of images for their labels."""
@@ -46,20 +53,24 @@ class Critics:
         told = DRIFT * own.square().mean() - own.mean()
         return self.scores(weights, fake, y).mean() + there * told + self._penalty * steep
 
-    def warmed(self, h: Hidden, pupil: Any, steps: int) -> State:
-        """A critic of the shard, trained against a generator of its own, which is thrown away."""
-        weights, made = self.initial, {name: p.detach() for name, p in pupil.named_parameters()}
+    def warmed(self, h: Hidden, pupil: Any, steps: int, fakes: torch.Tensor | None = None) -> State:
+        """A critic of the shard, trained against `fakes` [K, each, ...], images by class as it sees them; None: against
+        a generator of its own, which starts as `pupil` and is thrown away."""
+        if fakes is not None:
+            weights = self._told(h, fakes, self._drawn(), steps)
+            return {name: v + 0 * h.count for name, v in weights.items()}
+        weights, made = self._drawn(), {name: p.detach() for name, p in pupil.named_parameters()}
         ours, theirs = Adam(self._rate), Adam(self._rate)
         codes = (self._batch, pupil.code)
         for t in range(steps):
             x, y, there = h.batch(self._batch)
-            fake = _generated(pupil, made, torch.randn(codes, device=x.device), y)
+            x, fake = self.seen(x), self.seen(_generated(pupil, made, torch.randn(codes, device=x.device), y))
             weights = ours.step(weights, grad(self.loss)(weights, x, fake, y, there))
             if t % 5 == 4:
                 z = torch.randn(codes, device=x.device)
 
                 def pleased(made: State, weights: State = weights, z: Any = z, y: Any = y) -> torch.Tensor:
-                    return -self.scores(weights, _generated(pupil, made, z, y), y).mean()
+                    return -self.scores(weights, self.seen(_generated(pupil, made, z, y)), y).mean()
 
                 made = theirs.step(made, grad(pleased)(made))
         return {name: v + 0 * h.count for name, v in weights.items()}  # a model each, where no step was taken, too
@@ -74,19 +85,36 @@ class Critics:
             fakes: generated images by class [K, each, C, H, W].
             x: images that are asked about, with labels y [B].
             steps: of the critic before it answers.
-            basis: directions [d, C H W] in which a row lies; None: pixels.
+            basis: directions [d, C H W] in which a row lies; None: those, or the pixels, that the net reads.
 
         Returns:
             [B, d].
         """
+        weights = self._told(h, fakes, {name: h.state[name] for name in self.initial}, steps)
+        h.state.update(weights)
+        return self.slopes(weights, x, y, basis)
+
+    def slopes(self, weights: State, x: torch.Tensor, y: torch.Tensor, basis: torch.Tensor | None) -> torch.Tensor:
+        """The gradient of each score on its image: [B, d], see `answered`."""
+        rows = grad(lambda x: self.scores(weights, x, y).sum())(x).flatten(1)
+        return rows if basis is None else rows @ basis.T
+
+    def _drawn(self) -> State:
+        """Initial weights, drawn anew with the deviation of the net's: what all shards start from would move all their
+        answers alike, and be learned as if it were theirs."""
+        return {
+            name: v.square().mean().sqrt() * torch.randn(v.shape, device=v.device) for name, v in self.initial.items()
+        }
+
+    def _told(self, h: Hidden, fakes: torch.Tensor, weights: State, steps: int) -> State:
+        """The weights after some steps on records of the shard beside generated images of the same labels."""
         adam = Adam(self._rate)
         for _ in range(steps):
             real, labels, there = h.batch(self._batch)
-            which = torch.randint(fakes.shape[1], (self._batch,), device=x.device)
-            found = grad(self.loss)(h.state, real, fakes[labels, which], labels, there)
-            h.state.update(adam.step(h.state, found))
-        rows = grad(lambda x: self.scores(h.state, x, y).sum())(x).flatten(1)
-        return rows if basis is None else rows @ basis.T
+            real = self.seen(real)
+            which = torch.randint(fakes.shape[1], (self._batch,), device=real.device)
+            weights = adam.step(weights, grad(self.loss)(weights, real, fakes[labels, which], labels, there))
+        return weights
 
 
 class Adam:
