@@ -85,6 +85,18 @@ SMALL: dict[str, Params] = {
         "latent_dim": 3,
     },
     "private-evolution": {"public": "dead-leaves", "votes": 2, "candidates": 4},
+    "dpmi": {
+        "public": "dead-leaves",
+        "public_steps": 2,
+        "public_hidden_dim": 4,
+        "latent_dim": 6,
+        "code_dim": 4,
+        "iterations": 3,
+        "hidden_dim": 4,
+        "private_latent_dim": 2,
+        "steps": 2,
+        "batch_size": 10,
+    },
 }
 # Ways that these leave out, in which a method asks, or computes, something else.
 OTHERWISE: dict[str, tuple[Params, ...]] = {
@@ -97,6 +109,10 @@ OTHERWISE: dict[str, tuple[Params, ...]] = {
     "dp-feta": ({"warm_start": "central"}, {"warm_start": "mode"}),
     "gs-wgan": ({"mechanism": "round-robin", "basis": 0}, {"critic": "conv", "generator": "deconv"}),
     "private-evolution": ({"features": "scattering"}, {"features": "edges"}),
+    "dpmi": (
+        {"public_model": "wgan-gp", "private_model": "gan"},
+        {"private_model": "moments", "latents": "encoder", "public_model": "conv-ae"},
+    ),
 }
 ALL = SMALL["taught-moments"] | {"texture": True, "selection": True}
 Make = Callable[[], Method]
