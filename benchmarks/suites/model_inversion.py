@@ -150,7 +150,7 @@ def speed(images: int, looked_at: int, alone: int) -> dict[str, Any]:
     spent = {"map": 0.0, "loop": 0.0}
     for part, single in zip(x.split(looked_at // 4), x[:alone].split(alone // 4), strict=True):
         begin = time.process_time()
-        Features(code, len(part), torch.zeros(info.shape))(torch.arange(len(part)), part)
+        Features(code, len(part), torch.zeros(info.shape), code.rows)(torch.arange(len(part)), part)
         spent["map"] += (time.process_time() - begin) / looked_at
         begin = time.process_time()
         for one in single:

@@ -41,7 +41,7 @@ def records(n: int = 60) -> tuple[np.ndarray, np.ndarray]:
 
 def seen(code: Code, x: torch.Tensor, order: list[int], together: int) -> torch.Tensor:
     """Codes of x, as the gate computes them: so many records at a time, in this order."""
-    kept = Features(code, len(x), torch.zeros(x.shape[1:]))
+    kept = Features(code, len(x), torch.zeros(x.shape[1:]), code.rows)
     out = torch.empty(len(x), *kept.blank.shape)
     for part in torch.tensor(order).split(together):
         out[part] = kept(part, x[part])

@@ -122,6 +122,7 @@ class Chosen:
         self._records, self._chosen, self.count, self.dtype = records, chosen, len(chosen), records.dtype
 
     def read(self, index: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> None:
+        """As `Records.read`."""
         self._records.read(self._chosen[index], out)
 
 

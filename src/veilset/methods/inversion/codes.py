@@ -19,9 +19,9 @@ from torch import nn
 from veilset.core.types import PublicInfo
 from veilset.methods.inversion.public_models import PublicModel
 from veilset.methods.stages import Asked
-from veilset.privacy.features import BATCH
 
 PATIENCE, LEAST, SMALLEST = 8, 1e-3, 1 / 16  # iterations without a fall of this part, before a step is halved; its end
+ROWS = 128  # records that are inverted together, always
 SHOWN = 2048  # public images whose codes' moments are taken
 SPAN = 3.5  # deviations of a coordinate that lie within [0, 1] on both sides of the middle
 Slope = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -74,12 +74,15 @@ def within(v: torch.Tensor, radius: float) -> torch.Tensor:
 class Code(nn.Module):
     """One image to its code, as a picture of one row: [C, H, W] in [0, 1] to [1, 1, k], about within [0, 1].
 
-    Equal for equal public models and parameters, so that the gate computes codes once for all stages.
+    Mapped ROWS at a time, always. Equal for equal public models and parameters, so that the gate computes codes once
+    for all stages.
 
     Args:
         model: public.
         how: "latents", "iterations", "rate", "reach" (radius of codes, in units of sqrt(d)) and "size", k.
     """
+
+    rows = ROWS
 
     def __init__(self, model: PublicModel, how: Mapping[str, Any]):
         super().__init__()
@@ -110,7 +113,7 @@ class Code(nn.Module):
         covariance, in the metric of the decoder's mean squared slope. Only the first k are kept.
         """
         look = torch.func.vmap(self.raw)
-        w = torch.cat([look(part) for part in public.split(BATCH)])
+        w = torch.cat([look(part) for part in public.split(ROWS)])
         mean, d = w.mean(0), w.shape[1]
         jacobian = torch.func.vmap(torch.func.jacfwd(lambda v: self.model.decoder(v[None])[0]))
         metric = sum((j.mT @ j).sum(0) for j in map(jacobian, w[:256].split(8)))  # type: ignore[arg-type]
