@@ -52,6 +52,7 @@ SUITES = {
     "units": "benchmarks.suites.units",
     "membership": "benchmarks.suites.membership",
     "evaluate": "benchmarks.suites.evaluating",
+    "model-inversion": "benchmarks.suites.model_inversion",
 }
 # What suites were called before they had names of what they show; the old names go in the next release. Those after
 # the first two are kept for suites to come.

@@ -18,6 +18,7 @@ from veilset.methods.gan.dp_gan_dpac import DPGANDPAC as _DPGANDPAC
 from veilset.methods.gan.g_pate import GPATE as _GPATE
 from veilset.methods.gan.gs_wgan import GSWGAN as _GSWGAN
 from veilset.methods.gan.pate_gan import PATEGAN as _PATEGAN
+from veilset.methods.inversion.dpmi import DPMI as _DPMI
 from veilset.methods.latent.au_gm import AUGM as _AUGM
 from veilset.methods.latent.dp_cvae import DPCVAE as _DPCVAE
 from veilset.methods.latent.vae_gm import VAEGM as _VAEGM
@@ -44,6 +45,7 @@ __all__ = [
     "DPDiffusion",
     "DPFETA",
     "PrivateEvolution",
+    "DPMI",
 ]
 
 class DPMERF(_DPMERF):
@@ -1015,4 +1017,61 @@ class PrivateEvolution(_PrivateEvolution):
         threshold: float = 1.0,
         start: float = 0.3,
         end: float = 0.15,
+    ) -> None: ...
+
+class DPMI(_DPMI):
+    r"""Private models of codes in a public model.
+
+    Parameters:
+        public (str, default: derived): public set, by name (mnist-odd, glyphs, ...) or path; needed
+        labelling (str, default: derived): labelled public set, whose classifier names classes; without it private labels are used
+        public_model (str, wgan | wgan-gp | ae | conv-ae, default 'ae'): what learns from the public set
+        latents (str, encoder | gradient, default 'gradient'): how an image becomes a code
+        private_model (str, gan | vae | moments, default 'vae'): what learns the codes under the budget
+        latent_dim (int, >= 1, <= 4096, default 100): dimension of the public model's code
+        code_dim (int, >= 1, <= 4096, default 50): directions of the code that private models see, at most latent_dim
+        public_hidden_dim (int, >= 1, <= 65536, default 128): units of the public model's fully connected layers
+        public_steps (int, >= 1, default 3000): steps in which the public model learns
+        public_batch_size (int, >= 1, default 128): public images a step
+        iterations (int, >= 1, <= 100000, default 100): of the inversion, the same for all records
+        rate (float, > 0, <= 10, default 0.1): first step size of the inversion, in deviations of the public prior
+        reach (float, > 0, <= 10, default 2.0): radius of codes, in units of the root of their dimension
+        activation (str, leaky-relu | relu | silu | tanh | tempered-sigmoid, default 'tanh'): of the private networks that see codes
+        hidden_dim (int, >= 1, <= 65536, default 64): units of the private networks' hidden layers
+        private_latent_dim (int, >= 1, <= 4096, default 32): dimension of the private model's own code
+        prior (str, released | normal, default 'released'): vae: its codes are drawn from paid Gaussians, or from N(0, I)
+        plain (bool, default False): vae: nothing but gradients, without sums for where it starts
+        clip_norm (float, > 0, default 1.0): L2 bound of a unit's gradient
+        batch_size (int, >= 1, default: derived): expected units a step; default that of the private model's method
+        steps (int, >= 1, default: derived): private steps; default those of the private model's method
+        lr (float, > 0, <= 1, default: derived): learning rate of the private model; default that of its method
+        n_components (int, >= 1, <= 64, default: derived): Gaussians a class; default 0.1 / sqrt(noise_multiplier K / N), from 1 to 16
+    """
+
+    def __init__(
+        self,
+        *,
+        public: str | None = None,
+        labelling: str | None = None,
+        public_model: Literal["wgan", "wgan-gp", "ae", "conv-ae"] = "ae",
+        latents: Literal["encoder", "gradient"] = "gradient",
+        private_model: Literal["gan", "vae", "moments"] = "vae",
+        latent_dim: int = 100,
+        code_dim: int = 50,
+        public_hidden_dim: int = 128,
+        public_steps: int = 3000,
+        public_batch_size: int = 128,
+        iterations: int = 100,
+        rate: float = 0.1,
+        reach: float = 2.0,
+        activation: Literal["leaky-relu", "relu", "silu", "tanh", "tempered-sigmoid"] = "tanh",
+        hidden_dim: int = 64,
+        private_latent_dim: int = 32,
+        prior: Literal["released", "normal"] = "released",
+        plain: bool = False,
+        clip_norm: float = 1.0,
+        batch_size: int | None = None,
+        steps: int | None = None,
+        lr: float | None = None,
+        n_components: int | None = None,
     ) -> None: ...

@@ -39,6 +39,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "private-set": {"networks": 1, "stages": 2, "per_class": 2, "width": 4, "start": "noise"},
     "dp-condense": {"steps": 2, "per_class": 2, "networks": 2, "width": 4},
     "private-evolution": {"public": "dead-leaves", "votes": 2, "candidates": 4, "features": "pixels"},
+    "dpmi": {"public": "dead-leaves", "public_steps": 2, "iterations": 2, "steps": 2, "code_dim": 4, "latent_dim": 6},
 }
 
 
@@ -121,7 +122,7 @@ WANTED = {
     "dp-diffusion": {"denoising"}, "dp-feta": {"denoising", "likelihood"}, "taught-moments": {"likelihood"},
     "gs-wgan": {"likelihood"}, "dp-gan-dpac": {"likelihood"}, "pate-gan": set(), "g-pate": set(), "datalens": set(),
     "dp-kip": set(), "private-set": set(), "dp-condense": set(),
-    "private-evolution": set(),
+    "private-evolution": set(), "dpmi": set(),
 }  # fmt: skip
 SLOW = ("taught-moments", "vae-gm", "dp-feta")  # what each looks at, another one does too
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from veilset.core.errors import DataError
 from veilset.core.types import PublicInfo
-from veilset.data import declare
+from veilset.data import declare, partition
 from veilset.data.columns import Extra
 from veilset.data.faults import Faults
 from veilset.data.formats.detect import Glimpse, Source
@@ -17,7 +17,7 @@ from veilset.data.formats.idx import IdxSource
 from veilset.data.records import Array
 from veilset.privacy.private import InMemory, Opened
 
-NAMES = ("digits", "mnist", "fashion-mnist")
+NAMES = ("digits", "mnist", "fashion-mnist", *partition.DIGITS)
 FILES = tuple(f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))
 SYSTEM = {"fashion-mnist": (Path("/usr/share/datasets/fashion-mnist"),)}
 DEBIAN = {"fashion-mnist": "dataset-fashion-mnist"}
@@ -60,6 +60,8 @@ def source(name: str) -> Source:
     """
     if name == "digits":
         return DigitsSource()
+    if name in partition.DIGITS:
+        return partition.PartSource(name, source(partition.WHOLE), info(partition.WHOLE))
     folder = find(name)
     if folder is None:
         debian = f", install Debian's package {DEBIAN[name]}" if name in DEBIAN else ""

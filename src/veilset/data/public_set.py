@@ -1,12 +1,14 @@
 """Images that are declared public, for methods that start from them: by name, or a set that its owner declares so.
 
-They are read by the ordinary readers, never through a gate. Two sets are built in and made on the spot: `glyphs` and
-`dead-leaves`. Any other is a set as `load` reads it, whose declaration says under which `licence` it may be used, and
-who says that it is public (`declared_by`). Nothing here can check that word; what rests on it says so.
+They are read by the ordinary readers, never through a gate. Three sets are built in and made on the spot: `glyphs`,
+`glyph-letters` and `dead-leaves`. Any other is a set as `load` reads it, whose declaration says under which `licence`
+it may be used, and who says that it is public (`declared_by`). Nothing here can check that word; what rests on it says
+so.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +20,12 @@ from torch.nn import functional as F
 
 from veilset.core.errors import DataError
 from veilset.core.types import Images
-from veilset.data import declare, public
+from veilset.data import declare, partition, public
 from veilset.data.load import existing, load, training_images
 from veilset.data.simulators import dead_leaves, glyphs
 from veilset.privacy.public_data import PublicData
 
-MADE = (glyphs.NAME, dead_leaves.NAME)
+MADE = (glyphs.NAME, glyphs.LETTERS, dead_leaves.NAME)
 NAMES = (*MADE, *public.NAMES)
 US = "veilset"  # who declares what is built in
 LICENCES = {
@@ -31,6 +33,7 @@ LICENCES = {
     "mnist": "CC BY-SA 3.0 (LeCun, Cortes, Burges)",
     "fashion-mnist": "MIT (Zalando SE)",
 }
+LICENCES |= dict.fromkeys(partition.DIGITS, LICENCES[partition.WHOLE])
 LUMA = 0.299, 0.587, 0.114  # ITU-R 601
 STRETCH = 1.25  # the most by which a side may be stretched more than the other
 
@@ -53,14 +56,16 @@ def open_public(source: str) -> PublicSet:
     """A public set by name or path. Its images are read once in a process.
 
     Args:
-        source: glyphs, dead-leaves, a built-in set (its training split), or the path of a set as `load` takes it.
+        source: glyphs, glyph-letters, dead-leaves, a built-in set (its training split), or the path of a set as `load`
+            takes it.
 
     Raises:
         DataError: no such set, or its declaration does not say that it is public.
         ConfigError: glyphs without the package that brings its faces.
     """
-    if source == glyphs.NAME:
-        return _made(glyphs.NAME, glyphs.recipe(), glyphs.IMAGES, glyphs.LICENCE, glyphs.images)
+    if source in glyphs.SETS:
+        made = functools.partial(glyphs.images, symbols=glyphs.SETS[source])
+        return _made(source, glyphs.recipe(source), glyphs.IMAGES, glyphs.LICENCE, made)
     if source == dead_leaves.NAME:
         n = dead_leaves.IMAGES
         return _made(

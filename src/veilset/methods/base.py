@@ -85,6 +85,9 @@ class Method(Configured, ABC):
         torch's generator is seeded around this call, so plain torch randomness is fine; it protects nothing.
         """
 
+    def _prepare(self, info: PublicInfo) -> None:
+        """Make what public data alone decides, such as a model that learns from it, before records are opened."""
+
     def _notes(self, state: State) -> tuple[str, ...]:
         """What the noisy answers decided, a line each, in words for the user; most methods have nothing to say."""
         return ()
@@ -143,6 +146,7 @@ class Method(Configured, ABC):
     @final
     def session(self, data: PrivateImages, plan: Plan, **how: Any) -> Session:
         """A session that fits this method; arguments and errors as `Session` has them."""
+        self._prepare(data.info)
         return Session(data, plan, what=self.name, config=self._told(), **how)
 
     def _told(self) -> dict[str, Any]:

@@ -84,6 +84,11 @@ BUILT_IN = {
         "PrivateEvolution",
         "candidates from public data, chosen by private votes; needs --public",
     ),
+    "dpmi": _in(
+        "inversion.dpmi",
+        "DPMI",
+        "codes of private images in a public model, and a private model of them; needs --public",
+    ),
 }
 
 

@@ -9,7 +9,7 @@ import torch
 from veilset.privacy.alone import alone
 
 Map = Callable[[torch.Tensor], torch.Tensor]
-BATCH = 32  # records are always mapped so many at a time: products round otherwise, by how many records there are
+BATCH = 32  # records always mapped at a time, unless the map says `rows`: products round by how many there are
 MOST = 4 << 30  # bytes kept; features of larger sets are computed whenever they are asked for
 
 

@@ -111,7 +111,14 @@ class Gate(Wider):
     # ------------------------------------------------------------------ verbs
 
     def sum(
-        self, name: str, f: PerRecord, *, by_class: bool = False, cells: int | None = None, part: int | None = None
+        self,
+        name: str,
+        f: PerRecord,
+        *,
+        by_class: bool = False,
+        cells: int | None = None,
+        part: int | None = None,
+        features: Map | None = None,
     ) -> torch.Tensor:
         """Noisy sum over units of the mean of f over the unit's images.
 
@@ -122,6 +129,7 @@ class Gate(Wider):
             by_class: keep the sums of the classes apart (still one release: the label is protected with the image).
             cells: keep this many sums apart; f then returns (cell number, value), the number an int64 scalar.
             part: which class of the partition, for a release that was planned with partition="class".
+            features: a public map of one image, as in `grad`; f then gets its value for the image.
 
         Returns:
             float64 tensor of the value's shape, with leading axes of K classes if `by_class` and of cells if `cells`.
@@ -135,7 +143,7 @@ class Gate(Wider):
             return saved
         done = self._affordable(release, part)
         place = f if cells else lambda x, y: (torch.zeros_like(y), f(x, y))
-        blank = self._reader.blank()
+        blank = self._reader.blank(features)
         value = place(*blank)[1]
         if not isinstance(value, torch.Tensor):
             raise ConfigError(
@@ -145,11 +153,11 @@ class Gate(Wider):
         lead = ((len(self.info.classes),) if by_class else ()) + ((cells,) if cells else ())
         size = math.prod(shape)
         mapped = torch.no_grad()(torch.func.vmap(place))  # f may hold parameters; their graph would be waste
-        most = max(1, min(MANY, CHUNK_BYTES // (16 * max(size, self.info.pixels))))
+        most = max(1, min(MANY, CHUNK_BYTES // (16 * max(size, self.info.pixels, blank[0].numel()))))
         rows = self._steady(release, (shape, code_of(f)), mapped, blank, most)
         step = self._step(release)
         exact = ExactSum(math.prod(lead), size, release.bound, step)
-        for c in self._reader.chunks(self._chosen(release, part, done), rows):
+        for c in self._reader.chunks(self._chosen(release, part, done), rows, features):
             cell, value = alone(mapped, 0, c.x, c.y)
             row = (c.y if by_class else 0) * (cells or 1) + cell.clamp(0, (cells or 1) - 1)
             n = len(c.unit)  # the rest is blank; a unit's images share its bound

@@ -110,18 +110,19 @@ def restricted(data: PrivateImages, info: PublicInfo, one_class: bool) -> Privat
         if not len(chosen):
             raise DataError(f"classes = {list(info.classes)}: the set holds no image of them yet; nothing was asked")
         dense = None if units is None else np.unique(units[chosen], return_inverse=True)[1]
-        return Opened(_Chosen(whole.records, chosen), labels[chosen], dense)
+        return Opened(Chosen(whole.records, chosen), labels[chosen], dense)
 
     return PrivateImages(info, open_part)
 
 
-class _Chosen:
+class Chosen:
     """Some of the records, in their order."""
 
     def __init__(self, records: Records, chosen: np.ndarray[Any, Any]):
         self._records, self._chosen, self.count, self.dtype = records, chosen, len(chosen), records.dtype
 
     def read(self, index: np.ndarray[Any, Any], out: np.ndarray[Any, Any]) -> None:
+        """As `Records.read`."""
         self._records.read(self._chosen[index], out)
 
 

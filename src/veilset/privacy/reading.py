@@ -59,7 +59,7 @@ class Reader:
         if features is not None and features not in self._features:
             mapped = torch.func.vmap(features)
             like = image, torch.zeros((), dtype=torch.int64)
-            batch = steady_rows("features", lambda x, y: [mapped(x)], like, 1, BATCH)
+            batch = steady_rows("features", lambda x, y: [mapped(x)], like, 1, getattr(features, "rows", BATCH))
             self._features[features] = Features(features, self._records.count, image, batch)
         seen = image if features is None else self._features[features].blank
         return seen, torch.zeros((), dtype=torch.int64, device=self._device)

@@ -92,6 +92,18 @@ SMALL: dict[str, Params] = {
     **dict.fromkeys(("g-pate", "datalens"), POLLED),
     "pate-gan": POLLED | {"student_width": 4, "student_steps": 2, "generator_steps": 1},
     "private-evolution": {"public": "dead-leaves", "votes": 2, "candidates": 4, "features": "pixels"},
+    "dpmi": {
+        "public": "dead-leaves",
+        "public_steps": 2,
+        "public_hidden_dim": 4,
+        "latent_dim": 6,
+        "code_dim": 4,
+        "iterations": 3,
+        "hidden_dim": 4,
+        "private_latent_dim": 2,
+        "steps": 2,
+        "batch_size": 10,
+    },
 }
 # Ways that these leave out, in which a method asks, or computes, something else.
 OTHERWISE: dict[str, tuple[Params, ...]] = {
@@ -117,6 +129,10 @@ OTHERWISE: dict[str, tuple[Params, ...]] = {
     "g-pate": ({"decode": "largest", "bins": 4, "threshold": 0.3, "start": "none"},),
     "datalens": ({"threshold": 0.2, "start": "none", "critic": "conv", "basis": 0},),
     "private-evolution": ({"features": "scattering"}, {"features": "network", "network_steps": 2}),
+    "dpmi": (
+        {"public_model": "wgan-gp", "private_model": "gan"},
+        {"private_model": "moments", "latents": "encoder", "public_model": "conv-ae"},
+    ),
 }
 ALL = SMALL["taught-moments"] | {"texture": True, "selection": True}
 Make = Callable[[], Method]

@@ -20,9 +20,10 @@ from torch.nn import functional as F
 
 from veilset.core.errors import ConfigError
 
-NAME = "glyphs"
+NAME, LETTERS = "glyphs", "glyph-letters"
 LICENCE = "DejaVu fonts (Bitstream Vera licence), STIX fonts (SIL OFL 1.1), Computer Modern (BSD-like, from matplotlib)"
 SYMBOLS = string.digits + string.ascii_uppercase + string.ascii_lowercase
+SETS = {NAME: SYMBOLS, LETTERS: string.ascii_uppercase + string.ascii_lowercase}
 ALIKE = {"0": "Oo", "1": "Il", "2": "Zz", "4": "y", "5": "Ss", "6": "b", "8": "B", "9": "gq"}  # as some write digits
 FACES = (
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSans-BoldOblique", "DejaVuSansMono"),
@@ -38,10 +39,10 @@ VERSION = 1  # of the recipe: another number where the same numbers give another
 IMAGES = 20_000  # of the set as a list
 
 
-def recipe() -> str:
+def recipe(name: str = NAME) -> str:
     """SHA-256 of all that decides what is drawn: the constants of this file, and the bytes of the faces."""
     facts = {
-        "name": NAME, "version": VERSION, "symbols": SYMBOLS, "side": [SIDE, SIZE, FAR],
+        "name": name, "version": VERSION, "symbols": SETS[name], "side": [SIDE, SIZE, FAR],
         "how": [TURN, SLANT, WIDE, HIGH, SHIFT, BEND, THIN, BOLD, MODES], "images": IMAGES,
         "faces": {name: hashlib.sha256(_file(name).read_bytes()).hexdigest() for name in FACES},
     }  # fmt: skip
@@ -117,17 +118,17 @@ def _bent(place: torch.Tensor, how: torch.Tensor) -> torch.Tensor:
     return BEND * torch.einsum("nmc,mhw->nhwc", how.unflatten(1, (len(MODES), 2)), torch.stack(waves))
 
 
-def drawn_at_random(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+def drawn_at_random(n: int, symbols: int = len(SYMBOLS)) -> tuple[torch.Tensor, torch.Tensor]:
     """(which int64 [n, 2], symbols in turn and faces at random; how [n, HOW], uniform), by torch's generator."""
-    which = torch.stack([torch.arange(n) % len(SYMBOLS), torch.randint(len(FACES), (n,))], 1)
+    which = torch.stack([torch.arange(n) % symbols, torch.randint(len(FACES), (n,))], 1)
     return which, 2 * torch.rand(n, HOW) - 1
 
 
-def images(shape: tuple[int, int, int]) -> tuple[torch.Tensor, tuple[str, ...]]:
+def images(shape: tuple[int, int, int], symbols: str = SYMBOLS) -> tuple[torch.Tensor, tuple[str, ...]]:
     """The set as a list: uint8 [IMAGES, C, H, W], always the same, and the symbol of each."""
     with torch.random.fork_rng():
         torch.manual_seed(VERSION)
-        which, how = drawn_at_random(IMAGES)
+        which, how = drawn_at_random(IMAGES, len(symbols))
     parts = zip(which.split(1000), how.split(1000), strict=True)
-    x = torch.cat([(255 * rendered(masters(), k, h, shape)).round().to(torch.uint8) for k, h in parts])
-    return x, tuple(SYMBOLS[k] for k in which[:, 0].tolist())
+    x = torch.cat([(255 * rendered(masters(symbols), k, h, shape)).round().to(torch.uint8) for k, h in parts])
+    return x, tuple(symbols[k] for k in which[:, 0].tolist())
