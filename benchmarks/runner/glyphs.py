@@ -63,7 +63,7 @@ def _masters() -> np.ndarray:
     """Every letter in every font, uint8 [fonts, letters, LARGE, LARGE], ink 255, its box in the middle."""
     from PIL import Image, ImageDraw, ImageFont
 
-    folder = _fonts()
+    folder = font_folder()
     out = np.zeros((len(FONTS), len(LETTERS), LARGE, LARGE), np.uint8)
     for f, name in enumerate(FONTS):
         font = ImageFont.truetype(str(folder / f"{name}.ttf"), LARGE * 5 // 8)
@@ -76,7 +76,7 @@ def _masters() -> np.ndarray:
     return out
 
 
-def _fonts() -> Path:
+def font_folder() -> Path:
     try:
         import matplotlib
     except ImportError:

@@ -53,6 +53,7 @@ SUITES = {
     "membership": "benchmarks.suites.membership",
     "evaluate": "benchmarks.suites.evaluating",
     "model-inversion": "benchmarks.suites.model_inversion",
+    "field": "benchmarks.suites.field",
 }
 # What suites were called before they had names of what they show; the old names go in the next release. Those after
 # the first two are kept for suites to come.
