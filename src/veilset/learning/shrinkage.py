@@ -23,3 +23,9 @@ def shrunk_towards(pooled: torch.Tensor, m: torch.Tensor, noise: float) -> torch
     values, axes = torch.linalg.eigh(m - pooled)
     kept = values.sign() * (values.square() - 2 * len(m) * noise**2).clamp_min(0).sqrt()
     return pooled + (axes * kept) @ axes.T
+
+
+def root(m: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
+    """Symmetric square roots of symmetric matrices [..., d, d], of eigenvalues of at least `floor`."""
+    values, axes = torch.linalg.eigh(m)
+    return (axes * values.clamp_min(floor).sqrt()[..., None, :]) @ axes.mT

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -30,8 +31,10 @@ from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
 from veilset.learning.cells import draw, private_kmeans
 from veilset.learning.densities import log_density
+from veilset.learning.shrinkage import root as root_of
 from veilset.learning.shrinkage import shrunk, shrunk_towards
 from veilset.methods.base import State
+from veilset.methods.moments.pooled import Pooled
 from veilset.methods.stages import Asked, Earlier, Single, Stage
 from veilset.networks.dct import half, low_frequencies, whole
 from veilset.privacy.accounting import gaussian_noise_multiplier
@@ -52,6 +55,9 @@ class Config:
     )
     rounds: int = option(2, "rounds of private k-means, if there is more than one Gaussian per class", ge=1, le=10)
     mc_samples: int = option(1000, "Monte Carlo samples that correct moments for clamping; 0: no correction", ge=0)
+    pooled: bool = option(
+        False, "instead: one Gaussian per class on an 8 x 8 grid, its covariance common to all classes"
+    )
 
 
 class Moments(Stage):
@@ -106,7 +112,7 @@ class Moments(Stage):
             class_cov = torch.stack([shrunk(m, noise / float(n)) for m, n in zip(spread, count, strict=True)])
             centre, part = private_kmeans(
                 lambda centre: gate.sum("cells", _offset(basis, centre, c), by_class=True, cells=cells),
-                mean, class_cov, mean[:, None] + torch.randn(classes, cells, d) @ _root(class_cov),
+                mean, class_cov, mean[:, None] + torch.randn(classes, cells, d) @ root_of(class_cov),
                 rounds=self.config.rounds, constant=COUNT * c, deviation=gate.deviation("cells"),
                 least=expected / cells / 10,
             )  # fmt: skip
@@ -141,13 +147,14 @@ class DPMoments(Single):
 
     name = "dp-moments"
     Config = Config
+    recipes: ClassVar = {"pooled": {"pooled": True}}
 
     def _stage(self) -> Stage:
-        return Moments(self.config)
+        return Pooled() if self.config.pooled else Moments(self.config)
 
     def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         """likelihood: log density of the Gaussian cells."""
-        return likelihood(self.fitted()[0], x, y)
+        return {} if self.config.pooled else likelihood(self.fitted()[0], x, y)
 
 
 def cells_for(info: PublicInfo, privacy: Privacy, scale: float) -> int:
@@ -199,12 +206,6 @@ def _products(basis: torch.Tensor, centre: torch.Tensor, bound: float):  # type:
 # ---------------------------------------------------------------------- free post-processing
 
 
-def _root(m: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
-    """Symmetric square roots of symmetric matrices [..., d, d]."""
-    values, axes = torch.linalg.eigh(m)
-    return (axes * values.clamp_min(floor).sqrt()[..., None, :]) @ axes.mT
-
-
 def _unclamp(
     basis: torch.Tensor, mean: torch.Tensor, cov: torch.Tensor, draws: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -214,17 +215,17 @@ def _unclamp(
     """
     values, axes = torch.linalg.eigh(cov)
     if draws < 2 or not bool((values > 1e-4).any()):
-        return mean, _root(cov)
+        return mean, root_of(cov)
     axes, wanted = axes[:, values > 1e-4], torch.diag(values[values > 1e-4])
     e = torch.randn(draws, len(wanted))
     e -= e.mean(0)
-    place, power, a, out = mean, wanted, _root(wanted), basis.T @ axes
+    place, power, a, out = mean, wanted, root_of(wanted), basis.T @ axes
     for _ in range(6):
         z = (place @ basis + e @ a @ out.T).clamp(0, 1) @ basis.T
         got = z.mean(0)
         w = (z - got) @ axes
         power, place = power + wanted - w.T @ w / draws, place + mean - got
-        a = _root(power, floor=1e-4)
+        a = root_of(power, floor=1e-4)
     root = torch.zeros_like(cov)
     root[:, : len(wanted)] = axes @ a
     return place, root
