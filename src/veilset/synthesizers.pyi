@@ -89,6 +89,7 @@ class DPMoments(_DPMoments):
         n_components (int, >= 1, <= 64, default: derived): Gaussians per class; default 0.11 / sqrt(noise_multiplier K / N), from 1 to 16
         rounds (int, >= 1, <= 10, default 2): rounds of private k-means, if there is more than one Gaussian per class
         mc_samples (int, >= 0, default 1000): Monte Carlo samples that correct moments for clamping; 0: no correction
+        pooled (bool, default False): instead: one Gaussian per class on an 8 x 8 grid, its covariance common to all classes
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class DPMoments(_DPMoments):
         n_components: int | None = None,
         rounds: int = 2,
         mc_samples: int = 1000,
+        pooled: bool = False,
     ) -> None: ...
 
 class TaughtMoments(_TaughtMoments):

@@ -56,6 +56,14 @@ def trained(release, data=None, **how):
 # ---------------------------------------------------------------------- what a vote is, and what it may move
 
 
+def test_a_part_of_a_vote_is_cut_to_the_grid_before_anything_is_added():
+    """Five thirds of a vote worth ten spacings are five times three of them: rounding the sum would move it by more."""
+    gate = trained(asked("count", 1, rows=1))
+    poll = gate._enclave(gate.plan["poll"])
+    assert poll.vote(0, lambda s: s["seen"] * 0 + torch.full((1, 1), 1 / 3), 3, 10).tolist() == [[15.0]]
+    assert poll.vote(1, lambda s: s["seen"] * 0 + torch.ones(1, 1), 3, 10).tolist() == [[50.0]]
+
+
 def ballot(kind, entries=1, columns=3):
     return lambda row: votes(torch.tensor([[row]]), {"kind": kind, "entries": entries})[0, 0].tolist()
 

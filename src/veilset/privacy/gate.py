@@ -144,12 +144,7 @@ class Gate(Wider):
         done = self._affordable(release, part)
         place = f if cells else lambda x, y: (torch.zeros_like(y), f(x, y))
         blank = self._reader.blank(features)
-        value = place(*blank)[1]
-        if not isinstance(value, torch.Tensor):
-            raise ConfigError(
-                f"release {name!r}: the map returned a {type(value).__name__}: must return a tensor, one shape for all"
-            )
-        shape = tuple(value.shape)
+        shape = _shape(name, place(*blank)[1])
         lead = ((len(self.info.classes),) if by_class else ()) + ((cells,) if cells else ())
         size = math.prod(shape)
         mapped = torch.no_grad()(torch.func.vmap(place))  # f may hold parameters; their graph would be waste
@@ -473,6 +468,12 @@ class Gate(Wider):
             raise RunError(f"release {release.name!r} has an answer that is not in the ledger; start in a new folder")
         self._taken[release.name, part] = done + 1
         return answer
+
+
+def _shape(name: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, torch.Tensor):
+        raise ConfigError(f"release {name!r}: the map returned a {type(value).__name__}: must return a tensor")
+    return tuple(value.shape)
 
 
 def _tag(name: str, part: int | None, done: int | None = None) -> str:

@@ -40,8 +40,11 @@ class Poll(Enclave):
         self._dead = ~_finite(self._all, self.shards)
         self._models = {0: {}}
 
-    def vote(self, step: int, f: Vote, together: int) -> torch.Tensor:
+    def vote(self, step: int, f: Vote, together: int, worth: int) -> torch.Tensor:
         """The counts of all votes, [rows, columns] float64 on the processor: not noised, so for the gate only.
+
+        A whole vote counts `worth` of the grid's spacings, and a part of one is cut down to whole spacings before
+        anything is added: sums of whole numbers are exact, so one model moves them by its own votes and no rounding.
 
         Raises:
             ConfigError: the models are not trained; scores are of another shape than planned, or f keeps a state.
@@ -54,7 +57,7 @@ class Poll(Enclave):
             self._look(f)
         total = torch.zeros(self._shape, dtype=torch.float64)
         for first in range(0, self.shards, together):
-            total += self._cast(step, f, first, min(first + together, self.shards))
+            total += self._cast(step, f, first, min(first + together, self.shards), worth)
         return total
 
     def state_dict(self) -> dict[str, Any]:
@@ -67,7 +70,7 @@ class Poll(Enclave):
         self._all = self._all | state["models"]
         self._dead = state["dead"]
 
-    def _cast(self, step: int, f: Vote, first: int, end: int) -> torch.Tensor:
+    def _cast(self, step: int, f: Vote, first: int, end: int, worth: int) -> torch.Tensor:
         """The counts of models first to end; keeps what they learned.
 
         What one that diverges may have spoilt beside it (0 x NaN) is made once more, each alone in its place among
@@ -99,7 +102,7 @@ class Poll(Enclave):
             self._all[name][first:end] = torch.where(
                 _wide(sound, states[name]), states[name], self._all[name][first:end]
             )
-        return (ballots.votes(scores, self._facts) * _wide(sound, scores)).sum(0)
+        return (ballots.votes(scores, self._facts) * _wide(sound, scores) * worth).trunc_().sum(0)
 
     def _mapped(self, f: Vote, states: State, seed: int) -> tuple[torch.Tensor, State]:
         """(scores of so many models, the entries of their states that f changed)."""

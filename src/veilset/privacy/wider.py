@@ -154,7 +154,7 @@ class Wider:
             poll, noise = self._enclave(release), release.noise_multiplier * mechanisms.of(release).factor(release)
             assert isinstance(poll, Poll)
             step = grid(release.bound, noise * release.bound, max(self.info.units, poll.shards))
-            counts = (poll.vote(done, f, together) * math.floor(release.bound / step)).round_()
+            counts = poll.vote(done, f, together, math.floor(release.bound / step))
             return self._noised(Bounded(counts, release.bound / step), release, f"{name}/None/{done}") * step
 
         return self._team.share(answer)
