@@ -538,7 +538,7 @@ class GSWGAN(_GSWGAN):
         mechanism (str, secret-shards | round-robin, default 'secret-shards'): which critic answers: one drawn in secret, made anew; or the next, which keeps what it learned
         shards (int, >= 1, <= 1.04858e+06, default: derived): hidden critics; default one per 60 units, at most 250; 1000 without a start
         rows (int, >= 1, <= 1.04858e+06, default 10): gradients per step, which share its noise
-        group (int, >= 1, <= 1.04858e+06, default 8): generated images of a class, the mean of whose gradients is a row
+        group_size (int, >= 1, <= 1.04858e+06, default 8): generated images of a class, the mean of whose gradients is a row
         steps (int, >= 1, default: derived): generator steps, each paid for; default 1000, without a start 8000; in turn, whole passes over all critics
         clip_norm (float, > 0, default 0.3): of a row, the mean gradient on a group of images
         critic (str, mlp | conv | published, default 'mlp'): network: fully connected (fast), convolutions, or as published
@@ -565,7 +565,7 @@ class GSWGAN(_GSWGAN):
         mechanism: Literal["secret-shards", "round-robin"] = "secret-shards",
         shards: int | None = None,
         rows: int = 10,
-        group: int = 8,
+        group_size: int = 8,
         steps: int | None = None,
         clip_norm: float = 0.3,
         critic: Literal["mlp", "conv", "published"] = "mlp",
@@ -593,7 +593,7 @@ class DPGANDPAC(_DPGANDPAC):
         mechanism (str, secret-shards | round-robin, default 'secret-shards'): which critic answers: one drawn in secret, made anew; or the next, which keeps what it learned
         shards (int, >= 1, <= 1.04858e+06, default: derived): hidden critics; default one per 60 units, at most 250; 1000 without a start
         rows (int, >= 1, <= 1.04858e+06, default 10): gradients per step, which share its noise
-        group (int, >= 1, <= 1.04858e+06, default 8): generated images of a class, the mean of whose gradients is a row
+        group_size (int, >= 1, <= 1.04858e+06, default 8): generated images of a class, the mean of whose gradients is a row
         steps (int, >= 1, default: derived): generator steps, each paid for; default 1000, without a start 8000; in turn, whole passes over all critics
         clip_norm (float, > 0, default 0.3): of a row, the mean gradient on a group of images
         critic (str, mlp | conv | published, default 'mlp'): network: fully connected (fast), convolutions, or as published
@@ -627,7 +627,7 @@ class DPGANDPAC(_DPGANDPAC):
         mechanism: Literal["secret-shards", "round-robin"] = "secret-shards",
         shards: int | None = None,
         rows: int = 10,
-        group: int = 8,
+        group_size: int = 8,
         steps: int | None = None,
         clip_norm: float = 0.3,
         critic: Literal["mlp", "conv", "published"] = "mlp",
@@ -1036,7 +1036,7 @@ class DPMI(_DPMI):
         public_steps (int, >= 1, default 3000): steps in which the public model learns
         public_batch_size (int, >= 1, default 128): public images a step
         iterations (int, >= 1, <= 100000, default 100): of the inversion, the same for all records
-        rate (float, > 0, <= 10, default 0.1): first step size of the inversion, in deviations of the public prior
+        inversion_lr (float, > 0, <= 10, default 0.1): first step size of the inversion, in deviations of the public prior
         reach (float, > 0, <= 10, default 2.0): radius of codes, in units of the root of their dimension
         activation (str, leaky-relu | relu | silu | tanh | tempered-sigmoid, default 'tanh'): of the private networks that see codes
         hidden_dim (int, >= 1, <= 65536, default 64): units of the private networks' hidden layers
@@ -1064,7 +1064,7 @@ class DPMI(_DPMI):
         public_steps: int = 3000,
         public_batch_size: int = 128,
         iterations: int = 100,
-        rate: float = 0.1,
+        inversion_lr: float = 0.1,
         reach: float = 2.0,
         activation: Literal["leaky-relu", "relu", "silu", "tanh", "tempered-sigmoid"] = "tanh",
         hidden_dim: int = 64,

@@ -340,7 +340,7 @@ BAD = {
     IgnoresTheNoise: "same model",
     LearnsOnTheObject: "draws other images|keeps something",
     ForgetsItsState: "a resumed fit differs",
-    WrongShape: "shape|size|expand",
+    WrongShape: "must return floats",
     SaysNothing: "doc says too little|without a range",
 }
 

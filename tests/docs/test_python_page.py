@@ -17,7 +17,10 @@ def test_the_example_runs(tmp_path: Path, monkeypatch, capsys) -> None:
     names: dict = {}
     exec(compile(example, "docs/python.md", "exec"), names)
     said = capsys.readouterr().out
-    assert "{'basis_size': 20, 'n_components': None, 'rounds': 2, 'mc_samples': 1000}" in said and "VERIFIED" in said
+    assert (
+        "{'basis_size': 20, 'n_components': None, 'rounds': 2, 'mc_samples': 1000, 'pooled': False}" in said
+        and "VERIFIED" in said
+    )
     assert len(names["pictures"]) == 500 and names["x"].shape == (1, 8, 8) and names["larger"].config.basis_size == 36
     assert names["advice"].method in said
 

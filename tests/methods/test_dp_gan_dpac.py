@@ -19,7 +19,8 @@ from veilset.privacy.enclave import Hidden
 from veilset.privacy.gate import Gate
 
 SMALL = {
-    "shards": 3, "rows": 5, "group": 2, "steps": 6, "width": 4, "warm_steps": 2, "critic_steps": 1, "batch_size": 4,
+    "shards": 3, "rows": 5, "group_size": 2, "steps": 6, "width": 4, "warm_steps": 2, "critic_steps": 1,
+    "batch_size": 4,
 }  # fmt: skip
 BOTH = ("gs-wgan", "dp-gan-dpac")
 

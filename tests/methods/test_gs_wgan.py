@@ -144,7 +144,7 @@ def test_without_noise_the_generator_descends_along_the_critics_gradient(monkeyp
     monkeypatch.setattr(Gate, "pull", lambda self, name, f: asked.append(pull(self, name, f)) or asked[-1])
     given = []
     monkeypatch.setattr(torch.Tensor, "backward", lambda self, g: given.append(g.clone()) or backward(self, g))
-    GSWGAN(**SMALL | {"clip_norm": 1e3, "basis": 16, "start_share": 0.0, "group": 16}).fit(
+    GSWGAN(**SMALL | {"clip_norm": 1e3, "basis": 16, "start_share": 0.0, "group_size": 16}).fit(
         shapes(60).hide(), vs.Privacy(math.inf), seed=0
     )
     waves = low_frequencies(INFO.shape, 16)

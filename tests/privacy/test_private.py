@@ -103,7 +103,7 @@ def test_row_15_protecting_noise_is_drawn_in_one_file_and_never_seeded_by_a_lite
         # A loss may draw what protects nothing, with one seed for all records; random images are looked at.
         draws = {"privacy/draws.py"} if name in ("manual_seed", "seed") else set()
         looks = (
-            {"privacy/alone.py", "privacy/enclave.py", "privacy/gradients/clipped.py"}
+            {f"privacy/{f}.py" for f in ("alone", "enclave", "poll", "wider", "gradients/clipped")}
             if name == "manual_seed"
             else set()
         )

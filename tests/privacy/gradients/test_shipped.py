@@ -38,6 +38,18 @@ SHIPPED = {
     "dp-feta": DIFFUSION | {"warm_steps": 1, "warm_batch_size": 4},
     "dp-kip": {"per_class": 2, "steps": 1, "batch_size": 8},
     "private-set": {"per_class": 2, "width": 6, "networks": 1, "stages": 1, "batch_size": 8, "start": "noise"},
+    "dpmi": {
+        "public": "dead-leaves",
+        "public_steps": 1,
+        "public_hidden_dim": 4,
+        "latent_dim": 6,
+        "code_dim": 4,
+        "iterations": 2,
+        "hidden_dim": 4,
+        "private_latent_dim": 2,
+        "steps": 1,
+        "batch_size": 8,
+    },  # fmt: skip
     "taught-moments": {"steps": 1, "batch_size": 8, "mc_samples": 20},
 }
 

@@ -229,6 +229,13 @@ class _Told:
             stream.noise = noise  # type: ignore[method-assign]
         return stream
 
+    def noise(self, purpose: str, n: int, std: float) -> Array:
+        """As `Keys.noise`, of a stream of these."""
+        return self.stream(purpose).noise(n, std)
+
+    def begin(self, purpose: str, n: int, std: float) -> None:
+        """Nothing is drawn ahead."""
+
 
 def _words(std: float, far: int) -> list[Array]:
     """What the bits must be for noise of deviation `std` so many deviations away (see `veilset.privacy.normal`)."""

@@ -19,8 +19,8 @@ Differs from the paper and its code:
     moments, and the generator draws from these Gaussians, their codes scaled by `truncation`. What it learns is a shift
     of each class in the lowest frequencies (`basis`), which are public: few numbers, on which noise averages out.
     Nearly all of the images' quality is the start's (benchmarks/results/dual-purpose-classifier.md has it alone).
-  * A row is the mean over a `group` of generated images of a class: what is peculiar to an image cancels before the row
-    is clipped, and one row costs what it did. Each critic starts from weights of its own; common ones move all answers
+  * A row is the mean over a group (`group_size`) of generated images of a class: what is peculiar to an image cancels
+    before the row is clipped, and one row costs what it did. Each critic starts from weights of its own; common ones move all answers
     alike.
   * By default networks are fully connected; `snapshots` and `ema_decay` as in dp-gan. Recipe "paper" has the published
     networks and sizes; its last convolution is padded, and images are cut from 32 x 32.
@@ -72,7 +72,7 @@ class Config:
         None, "hidden critics; default one per 60 units, at most 250; 1000 without a start", ge=1, le=2**20
     )
     rows: int = option(10, "gradients per step, which share its noise", ge=1, le=2**20)
-    group: int = option(8, "generated images of a class, the mean of whose gradients is a row", ge=1, le=2**20)
+    group_size: int = option(8, "generated images of a class, the mean of whose gradients is a row", ge=1, le=2**20)
     steps: int | None = option(
         None,
         "generator steps, each paid for; default 1000, without a start 8000; in turn, whole passes over all critics",
@@ -115,7 +115,7 @@ PUBLISHED: dict[str, Any] = {
     "shards": 1000,
     "rows": 32,
     "clip_norm": 1.0,
-    "group": 1,
+    "group_size": 1,
     "steps": 20_000,
     "critic": "published",
     "basis": 0,
@@ -143,8 +143,7 @@ class GSWGAN(Staged, Synthesizer):
 
     def attack_features(self, folder: Path, x: torch.Tensor, y: torch.Tensor) -> State:
         """likelihood of the moments that it started from, if there are any."""
-        moments = learned_by(START, self.fitted()[0])
-        return likelihood(moments, x, y) if moments else {}
+        return likelihood(learned_by(START, self.fitted()[0]), x, y) if self.config.start_share else {}
 
     def _game(self) -> Sanitised:
         return Sanitised(self.config)
@@ -196,14 +195,14 @@ class Sanitised(Stage):
         state = {"generator": generator, "adam": adam, "mean": mean, "snapshots": snapshots}
         for t in gate.loop("critic", state):
             fakes.renew(generator)
-            y = ((torch.arange(c.rows, device=self.device) + t * c.rows) % classes).repeat_interleave(c.group)
+            y = ((torch.arange(c.rows, device=self.device) + t * c.rows) % classes).repeat_interleave(c.group_size)
             x = generator(torch.randn(len(y), generator.code, device=self.device), y)
             slopes = asked(x.detach(), y, t / release.steps)
-            rows = gate.pull("critic", lambda h, slopes=slopes: slopes(h).unflatten(0, (-1, c.group)).mean(1))
+            rows = gate.pull("critic", lambda h, slopes=slopes: slopes(h).unflatten(0, (-1, c.group_size)).mean(1))
             adam.zero_grad()
             adam.param_groups[0]["lr"] = c.generator_lr * min(1.0, 2.04 - 2 * t / release.steps)
             noisy = rows.to(x) if waves is None else rows.to(x) @ waves
-            x.backward(noisy.repeat_interleave(c.group, 0).view_as(x) / -len(y))
+            x.backward(noisy.repeat_interleave(c.group_size, 0).view_as(x) / -len(y))
             adam.step()
             mean.update_parameters(generator)
             snapshots.take(t, mean.module if c.ema_decay else generator)
@@ -211,7 +210,8 @@ class Sanitised(Stage):
 
     def draw(self, state: State, info: PublicInfo, labels: torch.Tensor) -> torch.Tensor:
         """Images of all generators that were kept."""
-        return mixture(self._generator(info, learned_by(START, state)), learned_by(GAME, state), labels)
+        start = learned_by(START, state) if self.config.start_share else {}
+        return mixture(self._generator(info, start), learned_by(GAME, state), labels)
 
     def _asked(self, info: PublicInfo, critics: Critics, fakes: Fakes) -> Asking:
         """What a shard is asked about images x with labels y, when so much of the training is over, from 0 to 1."""

@@ -75,7 +75,9 @@ class Config:
     public_steps: int = option(3000, "steps in which the public model learns", ge=1)
     public_batch_size: int = option(128, "public images a step", ge=1)
     iterations: int = option(100, "of the inversion, the same for all records", ge=1, le=100_000)
-    rate: float = option(0.1, "first step size of the inversion, in deviations of the public prior", gt=0, le=10)
+    inversion_lr: float = option(
+        0.1, "first step size of the inversion, in deviations of the public prior", gt=0, le=10
+    )
     reach: float = option(2.0, "radius of codes, in units of the root of their dimension", gt=0, le=10)
     activation: str = option("tanh", "of the private networks that see codes", choices=ACTIVATIONS)
     hidden_dim: int = option(64, "units of the private networks' hidden layers", ge=1, le=65536)
@@ -141,7 +143,8 @@ class DPMI(Staged, Synthesizer):
     def _inversion(self) -> dict[str, Any]:
         c = self.config
         return {
-            "latents": c.latents, "iterations": c.iterations, "rate": c.rate, "reach": c.reach, "size": c.code_dim
+            "latents": c.latents, "iterations": c.iterations, "rate": c.inversion_lr, "reach": c.reach,
+            "size": c.code_dim
         }  # fmt: skip
 
     def _restored_code(self, info: PublicInfo, state: State) -> Code:
