@@ -20,8 +20,8 @@ Differs from the paper and its code:
     of each class in the lowest frequencies (`basis`), which are public: few numbers, on which noise averages out.
     Nearly all of the images' quality is the start's (benchmarks/results/dual-purpose-classifier.md has it alone).
   * A row is the mean over a group (`group_size`) of generated images of a class: what is peculiar to an image cancels
-    before the row is clipped, and one row costs what it did. Each critic starts from weights of its own; common ones move all answers
-    alike.
+    before the row is clipped, and one row costs what it did. Each critic starts from weights of its own; common ones
+    move all answers alike.
   * By default networks are fully connected; `snapshots` and `ema_decay` as in dp-gan. Recipe "paper" has the published
     networks and sizes; its last convolution is padded, and images are cut from 32 x 32.
 """
