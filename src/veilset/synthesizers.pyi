@@ -739,12 +739,12 @@ class GPATE(_GPATE):
         ema_decay (float, >= 0, < 1, default 0.9): exponential average of the generator's weights; 0: none
         snapshots (int, >= 1, default 3): generators kept from the second half of the training
         latent_dim (int, >= 1, default 30): length of the latent code
+        length (float, > 0, default 3.0): how far an image moves in the first step, mean L2 norm; falls to 0
+        inner_steps (int, >= 1, default 3): steps of the generator towards the moved images
         directions (int, >= 1, <= 4096, default 10): random axes per image on which teachers vote
         bins (int, >= 2, <= 256, default 2): bins of a vote, equal parts of two deviations to either side; 2: the sign
         decode (str, mean | largest, default 'mean'): what is read from a noisy histogram: its mean, or its largest bin
         threshold (float, >= 0, <= 1, default 0.0): largest: part of the teachers that must agree, or the image stays
-        length (float, > 0, default 3.0): how far an image moves in the first step, mean L2 norm; falls to 0
-        inner_steps (int, >= 1, default 3): steps of the generator towards the moved images
     """
 
     def __init__(
@@ -769,12 +769,12 @@ class GPATE(_GPATE):
         ema_decay: float = 0.9,
         snapshots: int = 3,
         latent_dim: int = 30,
+        length: float = 3.0,
+        inner_steps: int = 3,
         directions: int = 10,
         bins: int = 2,
         decode: Literal["mean", "largest"] = "mean",
         threshold: float = 0.0,
-        length: float = 3.0,
-        inner_steps: int = 3,
     ) -> None: ...
 
 class DataLens(_DataLens):
@@ -800,10 +800,10 @@ class DataLens(_DataLens):
         ema_decay (float, >= 0, < 1, default 0.9): exponential average of the generator's weights; 0: none
         snapshots (int, >= 1, default 3): generators kept from the second half of the training
         latent_dim (int, >= 1, default 30): length of the latent code
-        entries (int, >= 1, <= 1.04858e+06, default 20): entries of an image's direction whose signs a teacher says
-        threshold (float, >= 0, <= 1, default 0.0): part of the teachers that must agree on an entry; 0: all are read
         length (float, > 0, default 3.0): how far an image moves in the first step, mean L2 norm; falls to 0
         inner_steps (int, >= 1, default 3): steps of the generator towards the moved images
+        entries (int, >= 1, <= 1.04858e+06, default 20): entries of an image's direction whose signs a teacher says
+        threshold (float, >= 0, <= 1, default 0.0): part of the teachers that must agree on an entry; 0: all are read
     """
 
     def __init__(
@@ -828,10 +828,10 @@ class DataLens(_DataLens):
         ema_decay: float = 0.9,
         snapshots: int = 3,
         latent_dim: int = 30,
-        entries: int = 20,
-        threshold: float = 0.0,
         length: float = 3.0,
         inner_steps: int = 3,
+        entries: int = 20,
+        threshold: float = 0.0,
     ) -> None: ...
 
 class DPDiffusion(_DPDiffusion):

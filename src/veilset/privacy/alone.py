@@ -92,7 +92,12 @@ def strangers(rows: int) -> torch.Tensor:
 def _same(a: torch.Tensor, these: torch.Tensor, b: torch.Tensor, those: torch.Tensor) -> bool:
     """Whether these rows of a are equal to those rows of b, NaN to NaN. Row by row, since copies of all take longer."""
     pairs = ((a[i], b[j]) for i, j in zip(these.tolist(), those.tolist(), strict=True))
-    return all(torch.equal(x, y) or bool(((x == y) | (x.isnan() & y.isnan())).all()) for x, y in pairs)
+    return all(equal(x, y) for x, y in pairs)
+
+
+def equal(x: torch.Tensor, y: torch.Tensor) -> bool:
+    """Whether all values are equal, NaN to NaN."""
+    return torch.equal(x, y) or bool(((x == y) | (x.isnan() & y.isnan())).all())
 
 
 def alone(look: Look, seed: int, *inputs: torch.Tensor) -> list[torch.Tensor]:

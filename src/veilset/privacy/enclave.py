@@ -18,6 +18,7 @@ import torch
 from veilset.core.errors import ConfigError, RunError
 from veilset.core.progress import progress
 from veilset.core.types import PublicInfo
+from veilset.privacy.alone import equal
 from veilset.privacy.draws import shared
 from veilset.privacy.noise import Keys
 from veilset.privacy.plan import Release
@@ -177,18 +178,11 @@ class Enclave:
 
     def _check(self, f: Answer) -> None:
         """Ask f about made-up shards: of the planned shape, and the same again after another shard was asked about."""
-        like, g = self._blank(), torch.Generator().manual_seed(0)
-
-        def made(count: int) -> Hidden:
-            x = torch.rand(like.x.shape, generator=g).to(like.x)
-            y = torch.randint(self._classes, like.y.shape, generator=g).to(like.y)
-            return Hidden(x, y, like.count + count, self._state(0))
-
-        one, other = made(self._room), made(self._room // 2)
+        one, other = self._made_up(0, self._room), self._made_up(1, self._room // 2)
         once = self._asked(f, self._copy(one), 0)
         self._asked(f, self._copy(other), 1)
         again = self._asked(f, self._copy(one), 0)
-        if not bool(((once == again) | (once.isnan() & again.isnan())).all()):
+        if not equal(once, again):
             raise ConfigError(
                 f"release {self._name!r}: asked twice about one shard, f gives two answers; it keeps a state, or a "
                 "generator, of its own. Keep nothing between calls but what stands in `hidden.state`"
@@ -208,6 +202,13 @@ class Enclave:
         x, y = self._reader.blank()
         many = x.expand(self._room, *x.shape).clone(), y.expand(self._room).clone()
         return Hidden(*many, torch.zeros((), dtype=torch.int64, device=x.device), self._state(shard))
+
+    def _made_up(self, seed: int, count: int) -> Hidden:
+        """A shard of noise, of which `count` images are said to be there, with a copy of the first model."""
+        like, g = self._blank(), torch.Generator().manual_seed(seed)
+        x = torch.rand(like.x.shape, generator=g).to(like.x)
+        y = torch.randint(self._classes, like.y.shape, generator=g).to(like.y)
+        return Hidden(x, y, like.count + count, like.state)
 
     def _state(self, shard: int) -> State:
         return {name: v.clone() for name, v in self._models.get(shard, {}).items()}

@@ -14,6 +14,7 @@ import torch
 
 from veilset.core.errors import ConfigError
 from veilset.privacy import ballots
+from veilset.privacy.alone import equal
 from veilset.privacy.draws import shared
 from veilset.privacy.enclave import Enclave, Hidden, State, Train
 
@@ -139,7 +140,7 @@ class Poll(Enclave):
         once, _ = self._mapped(f, dict(self._like), 0)
         self._mapped(f, {name: v.flip(0) for name, v in self._like.items()}, 1)
         again, _ = self._mapped(f, dict(self._like), 0)
-        if not bool(((once == again) | (once.isnan() & again.isnan())).all()):
+        if not equal(once, again):
             raise ConfigError(
                 f"release {self._name!r}: asked twice about one model, f gives two answers; it keeps a state, or a "
                 "generator, of its own. Keep nothing between calls but what stands in a model's state"
@@ -148,12 +149,7 @@ class Poll(Enclave):
 
     def _read(self, shard: int) -> Hidden:
         """A shard's records; a made-up shard's are noise."""
-        if shard not in MADE_UP:
-            return super()._read(shard)
-        like, g = self._blank(), torch.Generator().manual_seed(shard + 2)
-        x = torch.rand(like.x.shape, generator=g).to(like.x)
-        y = torch.randint(self._classes, like.y.shape, generator=g).to(like.y)
-        return Hidden(x, y, like.count + self._room, {})
+        return self._made_up(shard + 2, self._room) if shard in MADE_UP else super()._read(shard)
 
 
 def _finite(state: State, models: int) -> torch.Tensor:

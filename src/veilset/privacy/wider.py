@@ -11,7 +11,7 @@ import torch
 
 from veilset.core.errors import ConfigError
 from veilset.privacy import mechanisms
-from veilset.privacy.alone import alone, steady_rows
+from veilset.privacy.alone import alone, equal, steady_rows
 from veilset.privacy.bounding import Bounded, ExactSum, clip, grid
 from veilset.privacy.draws import shared
 from veilset.privacy.enclave import TOGETHER
@@ -206,7 +206,7 @@ class Wider:
         once = self._asked(release, f, *many, 0)
         self._asked(release, f, many[0][:5].flip(0), many[1][:5], 1)
         again = self._asked(release, f, *many, 0)
-        if not bool(((once == again) | (once.isnan() & again.isnan())).all()):
+        if not equal(once, again):
             raise ConfigError(
                 f"release {release.name!r}: asked twice about one sample, f gives two answers; it keeps a state, or a "
                 "generator, of its own"

@@ -36,16 +36,14 @@ from veilset.core.config import option
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.gan import voters
-from veilset.methods.gan.voters import PATE, Game, Polled, Voters
+from veilset.methods.gan.voters import PATE, Game, Moved, Polled, Voters
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(voters.Config):
+class Config(voters.MovedConfig):
     entries: int = option(20, "entries of an image's direction whose signs a teacher says", ge=1, le=2**20)
     generator_lr: float = option(5e-4, "learning rate of the generator (Adam)", gt=0)
     threshold: float = option(0.0, "part of the teachers that must agree on an entry; 0: all are read", ge=0, le=1)
-    length: float = option(3.0, "how far an image moves in the first step, mean L2 norm; falls to 0", gt=0)
-    inner_steps: int = option(3, "steps of the generator towards the moved images", ge=1)
 
 
 class DataLens(PATE, Synthesizer):
@@ -64,7 +62,7 @@ class DataLens(PATE, Synthesizer):
         return Signs(self.config)
 
 
-class Signs(Polled):
+class Signs(Moved):
     """Sparse signs for each image."""
 
     def ballot(self, info: PublicInfo) -> dict[str, Any]:
@@ -80,8 +78,7 @@ class Signs(Polled):
         """The slopes; the gate keeps the signs of the largest."""
         return voters.slopes(state, x, y)
 
-    def teach(self, game: Game, counts: torch.Tensor, t: int) -> None:
-        """Move images along the counts."""
-        c = self.config
-        direction = counts.sign() * (counts.abs() >= c.threshold) if c.threshold else counts
-        game.moved(direction, c.length * (1 - t / c.steps), c.inner_steps)
+    def direction(self, game: Game, counts: torch.Tensor) -> torch.Tensor:
+        """Along the counts, or the signs of those that enough teachers agree on."""
+        threshold = self.config.threshold
+        return counts.sign() * (counts.abs() >= threshold) if threshold else counts

@@ -35,19 +35,17 @@ from veilset.core.config import option
 from veilset.core.types import PublicInfo
 from veilset.methods.base import State, Synthesizer
 from veilset.methods.gan import voters
-from veilset.methods.gan.voters import PATE, Game, Polled, Voters
+from veilset.methods.gan.voters import PATE, Game, Moved, Polled, Voters
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(voters.Config):
+class Config(voters.MovedConfig):
     directions: int = option(10, "random axes per image on which teachers vote", ge=1, le=4096)
     bins: int = option(2, "bins of a vote, equal parts of two deviations to either side; 2: the sign", ge=2, le=256)
     decode: str = option(
         "mean", "what is read from a noisy histogram: its mean, or its largest bin", choices=("mean", "largest")
     )
     threshold: float = option(0.0, "largest: part of the teachers that must agree, or the image stays", ge=0, le=1)
-    length: float = option(3.0, "how far an image moves in the first step, mean L2 norm; falls to 0", gt=0)
-    inner_steps: int = option(3, "steps of the generator towards the moved images", ge=1)
 
 
 class GPATE(PATE, Synthesizer):
@@ -66,7 +64,7 @@ class GPATE(PATE, Synthesizer):
         return Directions(self.config)
 
 
-class Directions(Polled):
+class Directions(Moved):
     """A histogram for each image and axis."""
 
     def ballot(self, info: PublicInfo) -> dict[str, Any]:
@@ -86,15 +84,15 @@ class Directions(Polled):
         along = (slope[:, None] @ public).flatten().clamp(-1, 1)
         return -(along[:, None] - self._middles(x)).square()
 
-    def teach(self, game: Game, counts: torch.Tensor, t: int) -> None:
-        """Move images along their axes."""
+    def direction(self, game: Game, counts: torch.Tensor) -> torch.Tensor:
+        """Along the image's axes, as far as the bins say."""
         c, middles = self.config, self._middles(counts)
         told = counts @ middles
         if c.decode == "largest":
             most, which = counts.max(1)
             told = torch.where(most >= c.threshold, middles[which], 0.0)
-        direction = (game.public @ told.view(len(game.x), -1, 1))[..., 0]
-        game.moved(direction, c.length * (1 - t / c.steps), c.inner_steps)
+        out: torch.Tensor = (game.public @ told.view(len(game.x), -1, 1))[..., 0]
+        return out
 
     def _axes(self, info: PublicInfo) -> int:
         return min(int(self.config.directions), self.seen(info))

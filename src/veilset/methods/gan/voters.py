@@ -99,16 +99,16 @@ class Voters:
     def learn(self, state: State, fakes: torch.Tensor, steps: int) -> None:
         """Some steps of a teacher against generated images by class, [K, each, d]."""
 
-        def loss(weights: State, real: torch.Tensor, fake: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-            there = (state["count"] > 0).to(real.dtype)  # the blanks of an empty shard teach nothing
+        def loss(weights: State, real: torch.Tensor, fake: torch.Tensor, y: torch.Tensor, there: Any) -> torch.Tensor:
             told = F.softplus(-self.scores(weights, real, y)).mean() * there
             return told + F.softplus(self.scores(weights, fake, y)).mean()
 
-        weights, adam, room = {k: state[k] for k in self._names}, Adam(self._rate), len(state["y"])
+        weights, adam = {k: state[k] for k in self._names}, Adam(self._rate)
+        shard = Hidden(state["x"], state["y"], state["count"], {})
         for _ in range(steps):
-            place = (torch.rand(self._batch, device=fakes.device) * state["count"]).long().clamp(max=room - 1)
-            y, which = state["y"][place], torch.randint(fakes.shape[1], (self._batch,), device=fakes.device)
-            weights = adam.step(weights, grad(loss)(weights, state["x"][place], fakes[y, which], y))
+            x, y, there = shard.batch(self._batch)
+            which = torch.randint(fakes.shape[1], (self._batch,), device=fakes.device)
+            weights = adam.step(weights, grad(loss)(weights, x, fakes[y, which], y, there))
         state.update(weights)
 
     def slopes(self, state: State, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -246,6 +246,27 @@ class Polled(Stage):
         if c.generator == "deconv":
             return DeconvGenerator(info.shape, classes, c.latent_dim, c.generator_width or 16)
         return MLPGenerator(info.shape, classes, c.latent_dim, (c.generator_width or 128,) * 2, basis=self._size(info))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MovedConfig(Config):
+    """What those have whose votes move images."""
+
+    length: float = option(3.0, "how far an image moves in the first step, mean L2 norm; falls to 0", gt=0)
+    inner_steps: int = option(3, "steps of the generator towards the moved images", ge=1)
+
+
+class Moved(Polled):
+    """Votes say in which direction each image should change."""
+
+    @abstractmethod
+    def direction(self, game: Game, counts: torch.Tensor) -> torch.Tensor:
+        """Directions [images, d] of noisy counts, as shares of the teachers [rows, columns]."""
+
+    def teach(self, game: Game, counts: torch.Tensor, t: int) -> None:
+        """Move the images; less and less."""
+        c = self.config
+        game.moved(self.direction(game, counts), c.length * (1 - t / c.steps), c.inner_steps)
 
 
 class Game:

@@ -7,16 +7,12 @@ of a ledger and over releases. Each is a Gaussian of sensitivity 2 C sqrt(B), as
 
 from __future__ import annotations
 
-from typing import Any
-
-from veilset.privacy import renyi
 from veilset.privacy.mechanisms.base import Known, Line
-from veilset.privacy.mechanisms.sampled_gaussian import SampledGaussian
+from veilset.privacy.mechanisms.sampled_gaussian import Gaussians
 from veilset.privacy.mechanisms.secret_shards import Answers, answered
 from veilset.privacy.spent import Spent
 
 NAME = "round-robin"
-GAUSSIAN = SampledGaussian()
 
 
 def round_robin(noise_multiplier: float, parts: int, steps: int, rows: int = 1, columns: int = 1) -> Spent:
@@ -24,7 +20,7 @@ def round_robin(noise_multiplier: float, parts: int, steps: int, rows: int = 1, 
     return answered(NAME, noise_multiplier, parts, steps, rows, columns)
 
 
-class RoundRobin(Answers):
+class RoundRobin(Answers, Gaussians):
     """Answers of hidden models with state, in a public order."""
 
     name, label = NAME, "Gaussian on the answer of the next hidden model"
@@ -43,29 +39,9 @@ class RoundRobin(Answers):
         """A whole pass."""
         return int(dict(line.facts)["shards"])
 
-    def _met(self, s: Spent) -> Spent:
-        """The answers that one unit meets."""
-        return Spent(s.noise_multiplier, 1.0, s.steps // dict(s.facts)["shards"])
-
-    def squared_mu(self, s: Spent) -> float | None:
-        """Exact."""
-        return GAUSSIAN.squared_mu(self._met(s))
-
-    def divergence(self, s: Spent, orders: Any) -> Any:
-        """Of the Gaussians that a unit meets."""
-        return GAUSSIAN.divergence(self._met(s), orders)
-
-    def second(self, s: Spent, orders: Any) -> Any:
-        """Of one answer, by other code."""
-        return [renyi.divergence(s.noise_multiplier, 1.0, a) for a in orders]
-
-    def span(self, s: Spent) -> tuple[float, float]:
-        """Of one answer."""
-        return GAUSSIAN.span(Spent(s.noise_multiplier))
-
-    def loss(self, s: Spent, spacing: float) -> Any:
-        """Of one answer; not asked for, since lines are exact."""
-        return GAUSSIAN.loss(Spent(s.noise_multiplier), spacing)
+    def met(self, s: Spent) -> int:
+        """The answers by the shard that the unit is in."""
+        return s.steps // int(dict(s.facts)["shards"])
 
     def sentence(self, line: Line) -> str:
         """What is clipped, and how often a unit is met."""

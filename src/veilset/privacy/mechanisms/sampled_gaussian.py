@@ -8,6 +8,7 @@ N(0, s^2) and the mixture of weight 1 - q around 0 and q around 1, in units of t
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 from veilset.privacy import renyi
@@ -84,3 +85,34 @@ class SampledGaussian(Mechanism):
             "A sum over records. One unit moves it by no more than the bound; the noise has a standard deviation of "
             f"noise multiplier × bound.{own}"
         )
+
+
+class Gaussians(Mechanism):
+    """Base of mechanisms by which a unit meets so many Gaussians of sensitivity 1, whatever is drawn: exact."""
+
+    @abstractmethod
+    def met(self, s: Spent) -> int:
+        """The answers that one unit meets."""
+
+    def squared_mu(self, s: Spent) -> float | None:
+        """Of all of them."""
+        return PLAIN.squared_mu(Spent(s.noise_multiplier, 1.0, self.met(s)))
+
+    def divergence(self, s: Spent, orders: Any) -> Any:
+        """Of all of them."""
+        return PLAIN.divergence(Spent(s.noise_multiplier, 1.0, self.met(s)), orders)
+
+    def second(self, s: Spent, orders: Any) -> Any:
+        """Of one, by other code."""
+        return [renyi.divergence(s.noise_multiplier, 1.0, a) for a in orders]
+
+    def span(self, s: Spent) -> tuple[float, float]:
+        """Of one."""
+        return PLAIN.span(Spent(s.noise_multiplier))
+
+    def loss(self, s: Spent, spacing: float) -> Any:
+        """Of one; not asked for, since lines are exact."""
+        return PLAIN.loss(Spent(s.noise_multiplier), spacing)
+
+
+PLAIN = SampledGaussian()

@@ -21,16 +21,13 @@ Paper: Papernot et al. 2018, arXiv 1802.08908, Section 4.1 (GNMax), without its 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from veilset.privacy import renyi
-from veilset.privacy.mechanisms.base import Known, Line, Mechanism
-from veilset.privacy.mechanisms.sampled_gaussian import SampledGaussian
+from veilset.privacy.mechanisms.base import Known, Line
+from veilset.privacy.mechanisms.sampled_gaussian import Gaussians
 from veilset.privacy.mechanisms.secret_shards import count
 from veilset.privacy.spent import Spent
 
 NAME = "teacher-votes"
-GAUSSIAN = SampledGaussian()
 KINDS = {"one-hot": "a 1 in one place", "count": "a number from 0 to 1", "signs": "a few entries of 1 or -1"}
 
 
@@ -42,7 +39,7 @@ def teacher_votes(
     return Spent(noise_multiplier, 1.0, steps, None, NAME, facts)
 
 
-class TeacherVotes(Mechanism):
+class TeacherVotes(Gaussians):
     """Counts of the votes of all hidden models."""
 
     name, label, verbs = NAME, "Gaussian on the votes of all hidden models", ("vote",)
@@ -70,25 +67,9 @@ class TeacherVotes(Mechanism):
         squared = {"one-hot": 2, "count": 1, "signs": 4 * facts["entries"]}[facts["kind"]]
         return math.sqrt(squared * facts["rows"])
 
-    def squared_mu(self, s: Spent) -> float | None:
-        """Exact."""
-        return GAUSSIAN.squared_mu(_plain(s))
-
-    def divergence(self, s: Spent, orders: Any) -> Any:
-        """Of Gaussians."""
-        return GAUSSIAN.divergence(_plain(s), orders)
-
-    def second(self, s: Spent, orders: Any) -> Any:
-        """Of one step, by other code."""
-        return [renyi.divergence(s.noise_multiplier, 1.0, a) for a in orders]
-
-    def span(self, s: Spent) -> tuple[float, float]:
-        """Of one step."""
-        return GAUSSIAN.span(_plain(s))
-
-    def loss(self, s: Spent, spacing: float) -> Any:
-        """Of one step; not asked for, since lines are exact."""
-        return GAUSSIAN.loss(_plain(s), spacing)
+    def met(self, s: Spent) -> int:
+        """Everybody is asked every time."""
+        return s.steps
 
     def sentence(self, line: Line) -> str:
         """Who votes on what, and what a unit may change."""
@@ -102,7 +83,3 @@ class TeacherVotes(Mechanism):
             f"the noise has a standard deviation of noise multiplier × bound × {moved} × √queries, however "
             "well votes agree."
         )
-
-
-def _plain(s: Spent) -> Spent:
-    return Spent(s.noise_multiplier, 1.0, s.steps)
