@@ -103,7 +103,7 @@ def test_row_15_protecting_noise_is_drawn_in_one_file_and_never_seeded_by_a_lite
         # A loss may draw what protects nothing, with one seed for all records; random images are looked at.
         draws = {"privacy/draws.py"} if name in ("manual_seed", "seed") else set()
         looks = (
-            {f"privacy/{f}.py" for f in ("alone", "enclave", "poll", "wider", "gradients/clipped")}
+            {f"privacy/{f}.py" for f in ("alone", "enclave", "wider", "gradients/clipped")}
             if name == "manual_seed"
             else set()
         )
@@ -115,7 +115,7 @@ def test_row_15_protecting_noise_is_drawn_in_one_file_and_never_seeded_by_a_lite
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("manual_seed", "seed", "default_rng"):
                 seeded = any(isinstance(a, ast.Constant) and a.value is not None for a in node.args)
-                assert not seeded or path.name in ("alone.py", "clipped.py", "enclave.py", "poll.py", "wider.py"), (
+                assert not seeded or path.name in ("alone.py", "clipped.py", "enclave.py", "wider.py"), (
                     path
                 )  # which looks at random images beforehand
 
